@@ -1,0 +1,155 @@
+#include "deq/base/fields.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+namespace deq {
+
+bool Range::contains(double value) const {
+  const bool above_low = low_open ? value > low : value >= low;
+  const bool below_high = high_open ? value < high : value <= high;
+  return above_low && below_high;  // false for NaN
+}
+
+std::string Range::describe() const {
+  const bool bounded_low = std::isfinite(low), bounded_high = std::isfinite(high);
+  if (bounded_low && bounded_high) {
+    return fmt::format("in {}{:g}, {:g}{}", low_open ? '(' : '[', low, high, high_open ? ')' : ']');
+  }
+  if (bounded_low) return fmt::format("{} {:g}", low_open ? ">" : ">=", low);
+  if (bounded_high) return fmt::format("{} {:g}", high_open ? "<" : "<=", high);
+  return "";
+}
+
+std::string dashed(std::string_view key) {
+  std::string name(key);
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+std::string underscored(std::string_view name) {
+  std::string key(name);
+  std::replace(key.begin(), key.end(), '-', '_');
+  return key;
+}
+
+std::string join(const std::vector<std::string>& parts, std::string_view separator) {
+  return fmt::format("{}", fmt::join(parts, separator));
+}
+
+namespace {
+
+size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row[b.size()];
+}
+
+}  // namespace
+
+std::string nearest(const std::string& name, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t least = std::max<size_t>(3, name.size() / 2 + 1);
+  if (name.size() > 100) return best;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = edit_distance(name, candidate);
+    if (distance < least) {
+      least = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+namespace detail {
+
+std::string to_text(bool value) { return value ? "true" : "false"; }
+std::string to_text(int64_t value) { return std::to_string(value); }
+std::string to_text(double value) {
+  std::string text = fmt::format("{}", value);  // the shortest text that reads back to the same double
+  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+std::string to_text(const std::string& value) { return value; }
+std::string to_text(const std::vector<int64_t>& value) { return fmt::format("{}", fmt::join(value, ",")); }
+
+void from_text(const std::string& key, const std::string& text, bool& value) {
+  DEQ_CHECK(text == "true" || text == "false", "{} = {}; expected true or false", dashed(key), text);
+  value = text == "true";
+}
+
+namespace {
+
+template <class T>
+bool parse_whole(const std::string& text, T& value) {
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, value);
+  return result.ec == std::errc() && result.ptr == end;
+}
+
+}  // namespace
+
+void from_text(const std::string& key, const std::string& text, int64_t& value) {
+  DEQ_CHECK(parse_whole(text, value), "{} = {}; expected a whole number", dashed(key), text);
+}
+
+void from_text(const std::string& key, const std::string& text, double& value) {
+  DEQ_CHECK(parse_whole(text, value) && std::isfinite(value), "{} = {}; expected a number", dashed(key), text);
+}
+
+void from_text(const std::string&, const std::string& text, std::string& value) { value = text; }
+
+void from_text(const std::string& key, const std::string& text, std::vector<int64_t>& value) {
+  value.clear();
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    int64_t item = 0;
+    DEQ_CHECK(parse_whole(text.substr(begin, end - begin), item),
+              "{} = {}; expected whole numbers separated by commas", dashed(key), text);
+    value.push_back(item);
+    begin = end + 1;
+  }
+}
+
+size_t index_of(const std::string& key, const std::string& name, const std::vector<std::string>& known) {
+  const auto found = std::find(known.begin(), known.end(), name);
+  DEQ_CHECK(found != known.end(), "unknown {} '{}'; known: {}", dashed(key), name, join(known, ", "));
+  return size_t(found - known.begin());
+}
+
+void check_range(const std::string& key, double value, const Range& range) {
+  const std::string expected = range.describe();
+  DEQ_CHECK(range.contains(value), "{} = {:g}; expected {}", key, value,
+            expected.empty() ? "a number" : expected);
+}
+
+void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known) {
+  std::vector<std::string> keys;
+  for (const OptionInfo& info : known) {
+    keys.push_back(dashed(info.key));
+    if (info.key != key) continue;
+    // Known, but of an alternative that is not selected: find the choice whose prefix it carries.
+    const OptionInfo* owner = nullptr;
+    for (const OptionInfo& choice : known) {
+      const bool prefixes = key.rfind(choice.key + "_", 0) == 0 && choice.type == "choice";
+      if (prefixes && (!owner || choice.key.size() > owner->key.size())) owner = &choice;
+    }
+    DEQ_CHECK(!owner, "{} is not an option of {} '{}'", dashed(key), dashed(owner->key), owner->value);
+  }
+  const std::string near = nearest(dashed(key), keys);
+  throw Error(fmt::format("unknown option '{}'{}", dashed(key),
+                          near.empty() ? "" : fmt::format("; the nearest is '{}'", near)));
+}
+
+}  // namespace detail
+}  // namespace deq
