@@ -7,7 +7,7 @@ namespace deq {
 namespace {
 
 /// A TOML basic string: quotes, backslashes and control characters escaped.
-std::string quoted(const std::string& text) {
+std::string toml_string(const std::string& text) {
   std::string out = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {
@@ -36,7 +36,7 @@ std::string to_toml(const std::vector<OptionInfo>& options) {
   std::string out;
   for (const OptionInfo& option : options) {
     std::string value = option.value;
-    if (option.type == "text" || option.type == "choice") value = quoted(value);
+    if (option.type == "text" || option.type == "choice") value = toml_string(value);
     if (option.type == "list") value = "[" + value + "]";
     out += fmt::format("{} = {}\n", dashed(option.key), value);
   }

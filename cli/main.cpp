@@ -1,0 +1,81 @@
+// `deq <command> [options]`: the table of commands, and the one place that turns errors into exit
+// codes. 0: done; 1: it failed; 2: the command line was wrong.
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+#include "deq/base/error.h"
+#include "deq/base/fields.h"
+
+namespace deq::cli {
+namespace {
+
+struct Command {
+  const char* name;
+  int (*run)(int argc, char** argv);
+  const char* help;
+};
+
+constexpr Command kCommands[] = {
+    {"info", info, "what this build runs on: versions, BLAS, SIMD, threads, CUDA"},
+};
+
+std::vector<std::string> command_names() {
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) names.push_back(command.name);
+  return names;
+}
+
+void print_help(std::FILE* out) {
+  fmt::print(out, "deq {}: deep equilibrium sequence models\n\nusage: deq <command> [options]\n\n",
+             DEQ_VERSION);
+  for (const Command& command : kCommands) fmt::print(out, "  {:<10} {}\n", command.name, command.help);
+  fmt::print(out, "\n`deq <command> --help` lists a command's options.\n");
+}
+
+int run(int argc, char** argv) {
+  if (argc < 2) {
+    print_help(stderr);
+    return 2;
+  }
+  const std::string name = argv[1];
+  if (name == "help" || name == "--help" || name == "-h") {
+    print_help(stdout);
+    return 0;
+  }
+  if (name == "--version" || name == "version") {
+    fmt::print("deq {}\n", DEQ_VERSION);
+    return 0;
+  }
+  for (const Command& command : kCommands) {
+    if (name == command.name) return command.run(argc - 2, argv + 2);
+  }
+  const std::string near = nearest(name, command_names());
+  fmt::print(stderr, "error: unknown command '{}'; known: {}{}\n", name,
+             join(command_names(), ", "), near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
+  return 2;
+}
+
+/// The first line: LibTorch's messages go on with hints and traces that a command's user cannot use.
+void print_error(const std::string& message) {
+  fmt::print(stderr, "error: {}\n", message.substr(0, message.find('\n')));
+}
+
+}  // namespace
+}  // namespace deq::cli
+
+int main(int argc, char** argv) {
+  try {
+    return deq::cli::run(argc, argv);
+  } catch (const c10::Error& error) {
+    deq::cli::print_error(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    deq::cli::print_error(error.what());
+  }
+  return 1;
+}
