@@ -1,0 +1,15 @@
+#include "deq/data/characters.h"
+
+namespace deq {
+
+Corpus Characters::load(const std::filesystem::path& data) const {
+  validate(*this, "Characters");
+  return load_corpus(find_splits(data, true), shares, {unit});
+}
+
+Corpus Characters::load(const std::filesystem::path& data, const Vocabulary& vocabulary) const {
+  validate(*this, "Characters");
+  return load_corpus(find_splits(data, true), shares, {unit}, &vocabulary);
+}
+
+}  // namespace deq

@@ -1,0 +1,55 @@
+// Three splits of token ids and the vocabulary that names them; what every text task loads.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <string>
+
+#include "deq/data/vocabulary.h"
+
+namespace deq {
+
+struct Corpus {
+  Vocabulary vocabulary;
+  at::Tensor train, valid, test;  ///< (tokens,) int64, each of at least 2 tokens
+};
+
+/// What of a single file is held out: its end for the test, what stands before that for validation.
+struct SplitShares {
+  double valid = 0.05;
+  double test = 0.05;
+
+  static void fields(auto& self, auto&& field) {
+    field("valid_share", self.valid, "share of a single file for validation", left_open(0, 0.5));
+    field("test_share", self.test, "share of a single file for the test: its end",
+          left_open(0, 0.5));
+  }
+};
+
+/// Where the splits stand: three files, or consecutive parts of one file.
+struct SplitFiles {
+  std::filesystem::path train, valid, test;
+  bool single() const { return train == test; }
+};
+/// The files of `data` by the names that PTB, WikiText-2 and WikiText-103 are distributed under;
+/// with `single_file`, `data` may also be one file, or a folder with input.txt. Throws deq::Error,
+/// with what was looked for.
+SplitFiles find_splits(const std::filesystem::path& data, bool single_file);
+
+/// How a vocabulary is made from a training split: ids in order of falling frequency (as an
+/// adaptive softmax needs them), ties in order of first appearance. Words seen less than
+/// `min_count` times become <unk>.
+struct VocabularyRule {
+  Unit unit = Unit::Word;
+  int64_t min_count = 1;
+};
+
+/// Reads each file once. The vocabulary is `given`, or else made from the training split alone.
+Corpus load_corpus(const SplitFiles& files, const SplitShares& shares, const VocabularyRule& rule,
+                   const Vocabulary* given = nullptr);
+
+/// The whole of one file in a run's vocabulary, (tokens,) int64.
+at::Tensor load_tokens(const std::filesystem::path& file, const Vocabulary& vocabulary);
+
+}  // namespace deq

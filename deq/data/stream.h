@@ -1,0 +1,67 @@
+// Token ids as batches of segments: contiguous lanes for training, exact tiling for evaluation.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace deq {
+
+/// Row b of `targets` is row b of `tokens` one position later. Rows continue those of the segment
+/// before, whose history they may use, unless `reset`.
+struct Segment {
+  at::Tensor tokens;       ///< (B, T) int64
+  at::Tensor targets;      ///< (B, T) int64
+  int64_t first_lane = 0;  ///< lane of row 0; row b is lane first_lane + b
+  bool reset = false;      ///< forget history: an epoch, or another batch of lanes, begins
+};
+
+/// For training: the tokens cut into `lanes` parts of equal length, read side by side in segments
+/// of `length`, epoch after epoch. What is left at the end of a lane, fewer than `length` targets,
+/// is not trained on: segments keep one shape.
+class SegmentStream {
+ public:
+  /// `tokens` is (N,) int64 and is not copied.
+  SegmentStream(at::Tensor tokens, int64_t lanes, int64_t length);
+
+  Segment next();
+
+  /// Segments given since the first epoch began; a stream of the same arguments that seeks there
+  /// goes on with the same segments.
+  int64_t position() const { return position_; }
+  void seek(int64_t position);
+  int64_t segments_per_epoch() const { return lane_length_ / length_; }
+  int64_t epoch() const { return position_ / segments_per_epoch(); }  ///< of the next segment
+
+ private:
+  at::Tensor tokens_;
+  int64_t lanes_, length_;
+  int64_t lane_length_;  // targets of a lane
+  int64_t position_ = 0;
+};
+
+/// For evaluation: every token but the first is a target exactly once. The N - 1 targets are
+/// divided into `lanes` parts whose lengths differ by one at most, and each lane is read in
+/// segments of `length`, the last one shorter. Which history a target sees is thus set by `lanes`
+/// and `length` alone; `batch` only says how many lanes are read side by side.
+class EvaluationStream {
+ public:
+  EvaluationStream(at::Tensor tokens, int64_t lanes, int64_t batch, int64_t length);
+
+  /// Nothing after the last segment.
+  std::optional<Segment> next();
+  void rewind();
+  int64_t targets() const { return tokens_.size(0) - 1; }
+
+ private:
+  int64_t lane_length(int64_t lane) const;
+  int64_t lane_start(int64_t lane) const;
+
+  at::Tensor tokens_;
+  int64_t lanes_, batch_, length_;
+  int64_t lane_ = 0;    // first of the batch
+  int64_t offset_ = 0;  // into the lanes of the batch
+};
+
+}  // namespace deq

@@ -1,0 +1,31 @@
+// The list of tasks: a new one is its own file and one line here.
+#pragma once
+
+#include <variant>
+
+#include "deq/data/bytes.h"
+#include "deq/data/characters.h"
+#include "deq/data/words.h"
+
+namespace deq {
+
+using Task = std::variant<Words, Bytes, Characters>;
+
+inline Unit unit_of(const Task& task) {
+  return std::visit([](const auto& selected) { return selected.unit; }, task);
+}
+inline const char* unit_name(const Task& task) { return unit_name(unit_of(task)); }
+inline const char* metric_name(const Task& task) { return metric_name(unit_of(task)); }
+inline double metric_value(const Task& task, double mean_nats) {
+  return metric_value(unit_of(task), mean_nats);
+}
+inline Corpus load(const Task& task, const std::filesystem::path& data) {
+  return std::visit([&](const auto& selected) { return selected.load(data); }, task);
+}
+/// In a run's vocabulary, for evaluating.
+inline Corpus load(const Task& task, const std::filesystem::path& data,
+                   const Vocabulary& vocabulary) {
+  return std::visit([&](const auto& selected) { return selected.load(data, vocabulary); }, task);
+}
+
+}  // namespace deq

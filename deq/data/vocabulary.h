@@ -1,0 +1,82 @@
+// Tokens <-> ids: what a model's output means, kept beside its weights.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "deq/base/fields.h"
+
+namespace deq {
+
+/// What one token is.
+enum class Unit { Word, Byte, Character };
+template <>
+struct Names<Unit> {
+  static constexpr const char* values[] = {"word", "byte", "character"};
+};
+
+const char* unit_name(Unit unit);    ///< "word", "byte", "character"
+const char* metric_name(Unit unit);  ///< "perplexity", "bits per byte", "bits per character"
+/// The metric of a mean negative log-likelihood in nats: exp for words, / ln 2 for the others.
+double metric_value(Unit unit, double mean_nats);
+
+inline constexpr const char* kEndOfLine = "<eos>";    ///< ends every line, for words
+inline constexpr const char* kUnknownWord = "<unk>";  ///< stands for words the list lacks
+
+/// Calls `use(token, offset)` for each token of `text`, which must not cut a word or a character.
+/// Words are separated by ASCII white space, and a newline is the word <eos>. Text that is not
+/// UTF-8 (characters) is an error that names `source` and the byte, counted from `offset`.
+void for_each_token(Unit unit, std::string_view text,
+                    const std::function<void(std::string_view token, int64_t offset)>& use,
+                    const std::string& source = "text", int64_t offset = 0);
+
+/// An immutable list of distinct tokens; the id of a token is its place. Copies share the list.
+class Vocabulary {
+ public:
+  Vocabulary() : Vocabulary(Unit::Word, {}) {}
+  Vocabulary(Unit unit, std::vector<std::string> tokens);
+  static Vocabulary bytes();  ///< all 256; the id of a byte is its value
+
+  Unit unit() const { return unit_; }
+  int64_t size() const;
+  const std::string& token(int64_t id) const;
+  std::optional<int64_t> find(std::string_view token) const;
+
+  /// Calls `emit(id)` for each token of `text`, as `for_each_token` finds them. Unknown words
+  /// become <unk> if it is in the list; what cannot be encoded is an error that names it with
+  /// `source` (a file, "the prompt") and `offset` plus its place in `text`.
+  void encode(std::string_view text, const std::function<void(int64_t)>& emit,
+              const std::string& source = "text", int64_t offset = 0) const;
+  std::vector<int64_t> encode(std::string_view text, const std::string& source = "text") const;
+
+  /// Words are joined by spaces, and <eos> ends a line; bytes and characters as they were.
+  std::string decode(const std::vector<int64_t>& ids) const;
+  /// What `id` adds to a text that ends with token `before` (-1: starts it), for streaming.
+  std::string decode_next(int64_t id, int64_t before) const;
+
+  /// One token per line in UTF-8 below a first line that names the unit. Control characters,
+  /// spaces, backslashes and bytes that are not UTF-8 are escaped (\n, \\, \xNN), so that any token
+  /// survives editors and line endings.
+  std::string serialize() const;
+  static Vocabulary parse(std::string_view text, const std::string& source);
+  void save(const std::filesystem::path& path) const;
+  static Vocabulary load(const std::filesystem::path& path);
+
+  /// SHA-256 of `serialize()`, as 64 hexadecimal digits: equal if and only if unit and list are.
+  std::string fingerprint() const;
+
+ private:
+  struct Table;
+  int64_t require(std::string_view token, const std::string& source, int64_t offset) const;
+
+  Unit unit_;
+  std::shared_ptr<const Table> table_;
+};
+
+}  // namespace deq
