@@ -1,7 +1,7 @@
 #include "deq/base/safetensors.h"
 
 #include <ATen/ATen.h>
-#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include <random>
 
@@ -12,7 +12,6 @@ namespace deq {
 namespace {
 
 using testing::error_of;
-using ::testing::HasSubstr;
 using testing::Scratch;
 using testing::slurp;
 using testing::spill;
@@ -107,10 +106,10 @@ TEST(Safetensors, EachTensorIsAlignedToItsType) {
   uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   EXPECT_EQ(length % 8, 0u);
-  EXPECT_THAT(bytes, HasSubstr(R"("c":{"dtype":"F64","shape":[1],"data_offsets":[0,8]})"));
-  EXPECT_THAT(bytes, HasSubstr(R"("d":{"dtype":"F32","shape":[1],"data_offsets":[8,12]})"));
-  EXPECT_THAT(bytes, HasSubstr(R"("b":{"dtype":"F16","shape":[1],"data_offsets":[12,14]})"));
-  EXPECT_THAT(bytes, HasSubstr(R"("a":{"dtype":"U8","shape":[3],"data_offsets":[14,17]})"));
+  EXPECT_SAYS(bytes, R"("c":{"dtype":"F64","shape":[1],"data_offsets":[0,8]})");
+  EXPECT_SAYS(bytes, R"("d":{"dtype":"F32","shape":[1],"data_offsets":[8,12]})");
+  EXPECT_SAYS(bytes, R"("b":{"dtype":"F16","shape":[1],"data_offsets":[12,14]})");
+  EXPECT_SAYS(bytes, R"("a":{"dtype":"U8","shape":[3],"data_offsets":[14,17]})");
 }
 
 TEST(Safetensors, TheDigestIsOverTheFileWithZerosInItsPlace) {
@@ -150,8 +149,7 @@ TEST(Safetensors, AnyTruncationOrAdditionIsAnError) {
   for (size_t size = 0; size < good.size(); ++size) {
     error_of([&] { parse_tensors(good.substr(0, size), "x"); });
   }
-  EXPECT_THAT(error_of([&] { parse_tensors(good + '\0', "x"); }),
-              HasSubstr("checkpoint 'x' is damaged"));
+  EXPECT_SAYS(error_of([&] { parse_tensors(good + '\0', "x"); }), "checkpoint 'x' is damaged");
 }
 
 TEST(Safetensors, AFileRewrittenByAnotherProgramSaysWhatToDo) {
@@ -160,8 +158,7 @@ TEST(Safetensors, AFileRewrittenByAnotherProgramSaysWhatToDo) {
   const std::string from = R"({"__metadata__":{"deq_format")",
                     to = R"({"__metadata__":{ "deq_forma")";
   bytes.replace(bytes.find(from), from.size(), to);
-  EXPECT_THAT(error_of([&] { parse_tensors(bytes, "x"); }),
-              HasSubstr("must drop the metadata keys"));
+  EXPECT_SAYS(error_of([&] { parse_tensors(bytes, "x"); }), "must drop the metadata keys");
 }
 
 std::string file_of(const std::string& json, size_t data_bytes) {
@@ -271,24 +268,22 @@ TEST(Safetensors, HostileFilesAreRefusedWithAReason) {
   for (const Case& hostile : cases) {
     const std::string message =
         error_of([&] { parse_tensors(file_of(hostile.json, hostile.data), "x"); });
-    EXPECT_THAT(message, HasSubstr(hostile.expected)) << hostile.json;
-    EXPECT_THAT(message, HasSubstr("'x'")) << hostile.json;
+    EXPECT_SAYS(message, hostile.expected) << hostile.json;
+    EXPECT_SAYS(message, "'x'") << hostile.json;
   }
 }
 
 TEST(Safetensors, DeepNestingAndLongNamesStaySmall) {
   const std::string deep = "{\"w\":" + std::string(1000000, '[');
-  EXPECT_THAT(error_of([&] { parse_tensors(file_of(deep, 0), "x"); }),
-              HasSubstr("expected an object"));
+  EXPECT_SAYS(error_of([&] { parse_tensors(file_of(deep, 0), "x"); }), "expected an object");
   const std::string objects = "{\"w\":{\"shape\":" + std::string(1000000, '{');
-  EXPECT_THAT(error_of([&] { parse_tensors(file_of(objects, 0), "x"); }),
-              HasSubstr("expected an array"));
+  EXPECT_SAYS(error_of([&] { parse_tensors(file_of(objects, 0), "x"); }), "expected an array");
   const std::string named = "{\"" + std::string(1000000, 'n') + "\":1}";
   EXPECT_LT(error_of([&] { parse_tensors(file_of(named, 0), "x"); }).size(), 300u);
   std::string shape = "1";
   for (int i = 0; i < 64; ++i) shape += ",1";
-  EXPECT_THAT(error_of([&] { parse_tensors(file_of(one("\"shape\":[" + shape + "]"), 0), "x"); }),
-              HasSubstr("more than 64 numbers in shape"));
+  EXPECT_SAYS(error_of([&] { parse_tensors(file_of(one("\"shape\":[" + shape + "]"), 0), "x"); }),
+              "more than 64 numbers in shape");
 }
 
 TEST(Safetensors, HeaderLengthsBeyondTheFileAreRefused) {
@@ -296,19 +291,18 @@ TEST(Safetensors, HeaderLengthsBeyondTheFileAreRefused) {
        {uint64_t{3}, uint64_t{99'999'999}, uint64_t{100'000'001}, ~uint64_t{0}}) {
     std::string bytes = file_of("{}", 0);
     std::memcpy(bytes.data(), &length, 8);
-    EXPECT_THAT(error_of([&] { parse_tensors(bytes, "x"); }),
-                HasSubstr(fmt::format("its header has {} bytes; expected at most", length)));
+    EXPECT_SAYS(error_of([&] { parse_tensors(bytes, "x"); }),
+                fmt::format("its header has {} bytes; expected at most", length));
   }
-  EXPECT_THAT(error_of([&] { parse_tensors("", "x"); }),
-              HasSubstr("it has 0 bytes; expected at least 8"));
+  EXPECT_SAYS(error_of([&] { parse_tensors("", "x"); }), "it has 0 bytes; expected at least 8");
 }
 
 TEST(Safetensors, ABoolIsZeroOrOne) {
   std::string bytes = file_of(one(R"("dtype":"BOOL","shape":[2],"data_offsets":[0,2])"), 2);
   EXPECT_NO_THROW(parse_tensors(bytes, "x"));
   bytes.back() = 7;
-  EXPECT_THAT(error_of([&] { parse_tensors(bytes, "x"); }),
-              HasSubstr("tensor 'w' has a BOOL of 7; expected 0 or 1"));
+  EXPECT_SAYS(error_of([&] { parse_tensors(bytes, "x"); }),
+              "tensor 'w' has a BOOL of 7; expected 0 or 1");
 }
 
 TEST(Safetensors, WhatCannotBeSavedIsNamedAndWritesNothing) {
@@ -317,16 +311,15 @@ TEST(Safetensors, WhatCannotBeSavedIsNamedAndWritesNothing) {
                            std::map<std::string, std::string> metadata = {}) {
     return error_of([&] { save_tensors(scratch / "x", {{name, tensor}}, metadata); });
   };
-  EXPECT_THAT(message("w", at::Tensor()), HasSubstr("tensor 'w' is undefined"));
-  EXPECT_THAT(message("w", at::ones({1}, at::kComplexFloat)),
-              HasSubstr("tensor 'w' has dtype ComplexFloat; known: F64"));
-  EXPECT_THAT(message("w", at::eye(2).to_sparse()), HasSubstr("tensor 'w' is sparse"));
-  EXPECT_THAT(message("w", at::ones({1}, at::kMeta)),
-              HasSubstr("tensor 'w' is on the meta device"));
-  EXPECT_THAT(message("\xff", at::ones({1})), HasSubstr("is not UTF-8"));
-  EXPECT_THAT(message("w", at::ones({1}), {{"k", "\xc3("}}), HasSubstr("is not UTF-8"));
-  EXPECT_THAT(message("__metadata__", at::ones({1})), HasSubstr("the format's own"));
-  EXPECT_THAT(message("w", at::Tensor()), HasSubstr((scratch / "x").string()));
+  EXPECT_SAYS(message("w", at::Tensor()), "tensor 'w' is undefined");
+  EXPECT_SAYS(message("w", at::ones({1}, at::kComplexFloat)),
+              "tensor 'w' has dtype ComplexFloat; known: F64");
+  EXPECT_SAYS(message("w", at::eye(2).to_sparse()), "tensor 'w' is sparse");
+  EXPECT_SAYS(message("w", at::ones({1}, at::kMeta)), "tensor 'w' is on the meta device");
+  EXPECT_SAYS(message("\xff", at::ones({1})), "is not UTF-8");
+  EXPECT_SAYS(message("w", at::ones({1}), {{"k", "\xc3("}}), "is not UTF-8");
+  EXPECT_SAYS(message("__metadata__", at::ones({1})), "the format's own");
+  EXPECT_SAYS(message("w", at::Tensor()), (scratch / "x").string());
   EXPECT_TRUE(scratch.names().empty());
 }
 
@@ -342,8 +335,8 @@ TEST(Safetensors, LoadingNamesTheFile) {
   const auto message = [&](const std::string& name) {
     return error_of([&] { load_tensors(scratch / name); });
   };
-  EXPECT_THAT(message("absent"), HasSubstr("absent': No such file or directory"));
-  EXPECT_THAT(message(""), HasSubstr("it is a folder"));
+  EXPECT_SAYS(message("absent"), "absent': No such file or directory");
+  EXPECT_SAYS(message(""), "it is a folder");
   std::string bytes = small_file();
   bytes[bytes.size() - 1] ^= 1;
   spill(scratch / "bad", bytes);
@@ -351,7 +344,7 @@ TEST(Safetensors, LoadingNamesTheFile) {
             fmt::format("checkpoint '{}' is damaged: its contents do not match their SHA-256",
                         (scratch / "bad").string()));
   spill(scratch / "short", bytes.substr(0, bytes.size() - 1));
-  EXPECT_THAT(message("short"), HasSubstr("expected within the"));
+  EXPECT_SAYS(message("short"), "expected within the");
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
-// A folder that lives as long as a test.
+// What the tests of files share: a folder that lives as long as a test, and the message of an
+// error.
 #pragma once
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -71,3 +73,7 @@ std::string error_of(Action&& action) {
 }
 
 }  // namespace deq::testing
+
+/// EXPECT_SAYS(error_of([&] { ... }), "expected >= 1"): the message holds the text.
+#define EXPECT_SAYS(message, text) \
+  EXPECT_PRED_FORMAT2(::testing::IsSubstring, std::string(text), std::string(message))
