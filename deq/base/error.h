@@ -18,7 +18,7 @@ class Error : public std::runtime_error {
 
 /// DEQ_CHECK(memory >= 1, "Anderson.memory = {}; expected >= 1", memory): throws deq::Error unless
 /// the condition holds. The message is formatted (fmt) only on failure.
-#define DEQ_CHECK(condition, ...)                                    \
-  do {                                                               \
+#define DEQ_CHECK(condition, ...)                                     \
+  do {                                                                \
     if (!(condition)) throw ::deq::Error(::fmt::format(__VA_ARGS__)); \
   } while (false)

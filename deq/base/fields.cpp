@@ -4,6 +4,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "deq/base/printable.h"
+
 namespace deq {
 
 bool Range::contains(double value) const {
@@ -15,10 +17,10 @@ bool Range::contains(double value) const {
 std::string Range::describe() const {
   const bool bounded_low = std::isfinite(low), bounded_high = std::isfinite(high);
   if (bounded_low && bounded_high) {
-    return fmt::format("in {}{:g}, {:g}{}", low_open ? '(' : '[', low, high, high_open ? ')' : ']');
+    return fmt::format("in {}{}, {}{}", low_open ? '(' : '[', low, high, high_open ? ')' : ']');
   }
-  if (bounded_low) return fmt::format("{} {:g}", low_open ? ">" : ">=", low);
-  if (bounded_high) return fmt::format("{} {:g}", high_open ? "<" : "<=", high);
+  if (bounded_low) return fmt::format("{} {}", low_open ? ">" : ">=", low);
+  if (bounded_high) return fmt::format("{} {}", high_open ? "<" : "<=", high);
   return "";
 }
 
@@ -76,15 +78,19 @@ namespace detail {
 std::string to_text(bool value) { return value ? "true" : "false"; }
 std::string to_text(int64_t value) { return std::to_string(value); }
 std::string to_text(double value) {
-  std::string text = fmt::format("{}", value);  // the shortest text that reads back to the same double
+  std::string text =
+      fmt::format("{}", value);  // the shortest text that reads back to the same double
   if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
   return text;
 }
 std::string to_text(const std::string& value) { return value; }
-std::string to_text(const std::vector<int64_t>& value) { return fmt::format("{}", fmt::join(value, ",")); }
+std::string to_text(const std::vector<int64_t>& value) {
+  return fmt::format("{}", fmt::join(value, ","));
+}
 
 void from_text(const std::string& key, const std::string& text, bool& value) {
-  DEQ_CHECK(text == "true" || text == "false", "{} = {}; expected true or false", dashed(key), text);
+  DEQ_CHECK(text == "true" || text == "false", "{} = {}; expected true or false", dashed(key),
+            printable(text));
   value = text == "true";
 }
 
@@ -100,36 +106,42 @@ bool parse_whole(const std::string& text, T& value) {
 }  // namespace
 
 void from_text(const std::string& key, const std::string& text, int64_t& value) {
-  DEQ_CHECK(parse_whole(text, value), "{} = {}; expected a whole number", dashed(key), text);
+  DEQ_CHECK(parse_whole(text, value), "{} = {}; expected a whole number", dashed(key),
+            printable(text));
 }
 
 void from_text(const std::string& key, const std::string& text, double& value) {
-  DEQ_CHECK(parse_whole(text, value) && std::isfinite(value), "{} = {}; expected a number", dashed(key), text);
+  DEQ_CHECK(parse_whole(text, value) && std::isfinite(value), "{} = {}; expected a number",
+            dashed(key), printable(text));
 }
 
 void from_text(const std::string&, const std::string& text, std::string& value) { value = text; }
 
 void from_text(const std::string& key, const std::string& text, std::vector<int64_t>& value) {
+  const bool bracketed = text.size() >= 2 && text.front() == '[' && text.back() == ']';
+  const std::string items = bracketed ? text.substr(1, text.size() - 2) : text;
   value.clear();
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
+  for (size_t begin = 0; begin < items.size();) {
+    const size_t end = std::min(items.find(',', begin), items.size());
     int64_t item = 0;
-    DEQ_CHECK(parse_whole(text.substr(begin, end - begin), item),
-              "{} = {}; expected whole numbers separated by commas", dashed(key), text);
+    DEQ_CHECK(parse_whole(items.substr(begin, end - begin), item),
+              "{} = {}; expected whole numbers separated by commas", dashed(key), printable(text));
     value.push_back(item);
     begin = end + 1;
   }
 }
 
-size_t index_of(const std::string& key, const std::string& name, const std::vector<std::string>& known) {
+size_t index_of(const std::string& key, const std::string& name,
+                const std::vector<std::string>& known) {
   const auto found = std::find(known.begin(), known.end(), name);
-  DEQ_CHECK(found != known.end(), "unknown {} '{}'; known: {}", dashed(key), name, join(known, ", "));
+  DEQ_CHECK(found != known.end(), "unknown {} '{}'; known: {}", dashed(key), printable(name),
+            join(known, ", "));
   return size_t(found - known.begin());
 }
 
 void check_range(const std::string& key, double value, const Range& range) {
   const std::string expected = range.describe();
-  DEQ_CHECK(range.contains(value), "{} = {:g}; expected {}", key, value,
+  DEQ_CHECK(range.contains(value), "{} = {}; expected {}", key, value,
             expected.empty() ? "a number" : expected);
 }
 
@@ -144,10 +156,11 @@ void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known
       const bool prefixes = key.rfind(choice.key + "_", 0) == 0 && choice.type == "choice";
       if (prefixes && (!owner || choice.key.size() > owner->key.size())) owner = &choice;
     }
-    DEQ_CHECK(!owner, "{} is not an option of {} '{}'", dashed(key), dashed(owner->key), owner->value);
+    DEQ_CHECK(!owner, "{} is not an option of {} '{}'", dashed(key), dashed(owner->key),
+              owner->value);
   }
   const std::string near = nearest(dashed(key), keys);
-  throw Error(fmt::format("unknown option '{}'{}", dashed(key),
+  throw Error(fmt::format("unknown option '{}'{}", printable(dashed(key)),
                           near.empty() ? "" : fmt::format("; the nearest is '{}'", near)));
 }
 

@@ -1,5 +1,5 @@
-// Options are aggregates; each lists its fields once, and everything else is derived from that list:
-// flags, help, configuration files, checkpoint metadata, range checks.
+// Options are aggregates; each lists its fields once, and everything else is derived from that
+// list: flags, help, configuration files, checkpoint metadata, range checks.
 //
 //   struct StopRule {
 //     int64_t max_steps = 40;
@@ -10,10 +10,10 @@
 //     }
 //   };
 //
-// A member may be bool, int64_t, double, std::string, std::vector<int64_t>, an enum with `Names`, a nested
-// options struct (its keys are prefixed with "key_"; an empty key adds no prefix), or a std::variant
-// of option structs that each have a `static constexpr const char* name` (the key holds the name of
-// the alternative; the alternative's own keys are prefixed with "key_").
+// A member may be bool, int64_t, double, std::string, std::vector<int64_t>, an enum with `Names`, a
+// nested options struct (its keys are prefixed with "key_"; an empty key adds no prefix), or a
+// std::variant of option structs that each have a `static constexpr const char* name` (the key
+// holds the name of the alternative; the alternative's own keys are prefixed with "key_").
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,12 @@ inline Range any() { return {}; }
 inline Range at_least(double low) { return {.low = low}; }
 inline Range above(double low) { return {.low = low, .low_open = true}; }
 inline Range between(double low, double high) { return {.low = low, .high = high}; }
-inline Range half_open(double low, double high) { return {low, high, false, true}; }  ///< [low, high)
-inline Range left_open(double low, double high) { return {low, high, true, false}; }  ///< (low, high]
+inline Range half_open(double low, double high) {
+  return {low, high, false, true};
+}  ///< [low, high)
+inline Range left_open(double low, double high) {
+  return {low, high, true, false};
+}  ///< (low, high]
 
 /// Specialise with `static constexpr const char* values[]`, in the order of the enumerators.
 template <class E>
@@ -53,11 +57,11 @@ struct Names;
 
 /// One option as seen from outside, for flags, help and documentation.
 struct OptionInfo {
-  std::string key;      ///< with underscores; flags and files write '-' for '_'
-  std::string value;    ///< the present (default) value
-  std::string type;     ///< "bool", "int", "float", "text", "list", "choice"
+  std::string key;    ///< with underscores; flags and files write '-' for '_'
+  std::string value;  ///< the present (default) value
+  std::string type;   ///< "bool", "int", "float", "text", "list", "choice"
   std::string help;
-  std::string range;    ///< Range::describe()
+  std::string range;                 ///< Range::describe()
   std::vector<std::string> choices;  ///< of an enum or a variant
 };
 using Assignments = std::map<std::string, std::string>;  ///< key -> value as text
@@ -116,7 +120,8 @@ void emplace_index(V& v, size_t index) {
     }
   }
 }
-size_t index_of(const std::string& key, const std::string& name, const std::vector<std::string>& known);
+size_t index_of(const std::string& key, const std::string& name,
+                const std::vector<std::string>& known);
 void check_range(const std::string& key, double value, const Range& range);
 
 /// The walk over `fields()` that all visitors share: `Leaf` gets scalars and the names of choices.
@@ -133,7 +138,7 @@ class Walk {
       leaf_.choice(key, member, help);
     } else if constexpr (std::is_enum_v<V>) {
       leaf_.enumeration(key, member, help);
-    } else if constexpr (requires(T& m, Walk& w) { V::fields(m, w); }) {
+    } else if constexpr (requires(T & m, Walk & w) { V::fields(m, w); }) {
       Walk nested(leaf_, *name ? key + "_" : prefix_);
       V::fields(member, nested);
     } else {
@@ -251,8 +256,9 @@ std::vector<OptionInfo> selected_options(const T& options) {
   return std::move(leaf.infos);
 }
 
-/// Sets the fields named in `values`. Throws deq::Error for a key that no field has (naming the nearest),
-/// for a key of an alternative that is not selected, and for a value of the wrong type or range.
+/// Sets the fields named in `values`. Throws deq::Error for a key that no field has (naming the
+/// nearest), for a key of an alternative that is not selected, and for a value of the wrong type or
+/// range.
 template <class T>
 void assign_options(T& options, const Assignments& values) {
   T updated = options;

@@ -2,12 +2,14 @@
 #include <toml++/toml.h>
 
 #include "deq/base/fields.h"
+#include "deq/base/printable.h"
 
 namespace deq {
 namespace {
 
 /// A TOML basic string: quotes, backslashes and control characters escaped.
 std::string toml_string(const std::string& text) {
+  DEQ_CHECK(is_utf8(text), "'{}' is not UTF-8; a configuration file must be", printable(text));
   std::string out = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {
@@ -26,8 +28,10 @@ std::string scalar_text(const toml::node& node, const std::string& key, const st
   if (const auto* text = node.as_string()) return text->get();
   if (const auto* flag = node.as_boolean()) return flag->get() ? "true" : "false";
   if (const auto* whole = node.as_integer()) return std::to_string(whole->get());
-  if (const auto* real = node.as_floating_point()) return fmt::format("{}", real->get());
-  throw Error(fmt::format("{}: {} is no string, number, boolean or list of numbers", source, key));
+  if (const auto* real = node.as_floating_point())
+    return detail::to_text(real->get());  // "1.0": no whole number
+  throw Error(fmt::format("{}: {} is no string, number, boolean or list of numbers", source,
+                          printable(key)));
 }
 
 }  // namespace
@@ -48,7 +52,8 @@ Assignments parse_toml(const std::string& text, const std::string& source) {
   try {
     table = toml::parse(text);
   } catch (const toml::parse_error& error) {
-    throw Error(fmt::format("{}:{}: {}", source, error.source().begin.line, error.description()));
+    throw Error(fmt::format("{}:{}: {}", source, error.source().begin.line,
+                            printable(error.description(), 200)));
   }
   Assignments values;
   for (const auto& [name, node] : table) {
@@ -57,12 +62,14 @@ Assignments parse_toml(const std::string& text, const std::string& source) {
     if (const auto* list = node.as_array()) {
       std::vector<std::string> items;
       for (const auto& item : *list) items.push_back(scalar_text(item, key, source));
-      value = join(items, ",");
+      value = "[" + join(items, ",") + "]";  // in brackets, so that [1] is no 1
     } else {
-      DEQ_CHECK(!node.is_table(), "{}: [{}] is a table; options are flat, `key = value`", source, key);
+      DEQ_CHECK(!node.is_table(), "{}: [{}] is a table; options are flat, `key = value`", source,
+                printable(key));
       value = scalar_text(node, key, source);
     }
-    DEQ_CHECK(values.emplace(underscored(key), value).second, "{}: {} is set twice", source, key);
+    DEQ_CHECK(values.emplace(underscored(key), value).second, "{}: {} is set twice", source,
+              printable(key));
   }
   return values;
 }

@@ -1,0 +1,68 @@
+#include "deq/gradients/implicit.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace deq {
+namespace {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// What backward needs of one call. Holds f(z*), never the node's own output: that would be a
+/// cycle.
+struct Tape : torch::CustomClassHolder {
+  Implicit options;
+  std::function<void(const Report&)> on_adjoint;
+  Tensor z;   // leaf, z*
+  Tensor fz;  // f(z*), taped
+};
+constexpr const char* kTape = "tape";
+
+struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
+  static Tensor forward(AutogradContext* context, const Tensor& fz, c10::intrusive_ptr<Tape> tape) {
+    const Tensor value = tape->z.detach();
+    context->saved_data[kTape] = c10::IValue::make_capsule(std::move(tape));
+    return value;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    DEQ_CHECK(!at::GradMode::is_enabled(),
+              "implicit gradient: differentiated twice (create_graph); use the gradient 'unrolled' "
+              "for that");
+    if (!gradients[0].defined()) return {Tensor(), Tensor()};
+    const auto tape =
+        c10::static_intrusive_pointer_cast<Tape>(context->saved_data[kTape].toCapsule());
+    const Tensor g = gradients[0].contiguous();
+    const Map adjoint = [&](const Tensor& u) {
+      const variable_list product = torch::autograd::grad(
+          {tape->fz}, {tape->z}, {u}, /*retain_graph=*/true, /*create_graph=*/false,
+          /*allow_unused=*/true);
+      return product[0].defined() ? product[0] + g : g;
+    };
+    const Solution solution =
+        deq::solve(adjoint, g, tape->options.solver, tape->options.stop, Order::Backward);
+    if (tape->on_adjoint) tape->on_adjoint(solution.report);
+    return {solution.z, Tensor()};
+  }
+};
+
+}  // namespace
+
+Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
+  Solution solution = forward.solve(f, z0);
+  if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
+  const Tensor z = solution.z.detach().requires_grad_(true);
+  const Tensor fz = f(z);
+  if (!fz.requires_grad()) return {solution.z, std::move(solution.report)};
+  auto tape = c10::make_intrusive<Tape>();
+  tape->options = *this;
+  tape->on_adjoint = forward.on_adjoint;
+  tape->z = z;
+  tape->fz = fz;
+  return {ImplicitNode::apply(fz, std::move(tape)), std::move(solution.report)};
+}
+
+}  // namespace deq

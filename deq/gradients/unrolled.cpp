@@ -1,0 +1,47 @@
+#include "deq/gradients/unrolled.h"
+
+#include <ATen/ATen.h>
+
+namespace deq {
+
+using at::Tensor;
+
+Tensor damped_step(const Map& f, const Tensor& z, double damping) {
+  const Tensor fz = f(z);
+  DEQ_CHECK(fz.sizes() == z.sizes(), "f maps shape [{}] to [{}]; z and f(z) must have one shape",
+            fmt::join(z.sizes(), ", "), fmt::join(fz.sizes(), ", "));
+  return damping == 1.0 ? fz : (1 - damping) * z + damping * fz;
+}
+
+Report report_of_chain(const Tensor& z, const Tensor& fz, int64_t steps, const StopRule& stop) {
+  const Layout layout(z, Scope::Sample, Order::Forward);
+  const Tensor before = layout.fold(z.detach()), after = layout.fold(fz.detach());
+  const Tensor g_norm = (after - before).to(at::kDouble).norm(2, {1});
+  const Tensor f_norm = after.to(at::kDouble).norm(2, {1});
+  const Tensor converged = g_norm <= (stop.rel_tol * f_norm).clamp_min(stop.abs_tol);
+  Report report;
+  report.residual = g_norm / (f_norm + 1e-30);
+  const Tensor finite = report.residual.isfinite();
+  report.reason = at::full_like(g_norm, int64_t(Reason::MaxSteps), at::kByte)
+                      .masked_fill(converged, int64_t(Reason::Converged))
+                      .masked_fill(finite.logical_not(), int64_t(Reason::NonFinite));
+  report.steps = at::full_like(g_norm, steps, at::kLong);
+  report.trace = report.residual.unsqueeze(0);
+  report.evaluations = steps;
+  report.max_steps = steps;
+  report.rel_tol = stop.rel_tol;
+  return report;
+}
+
+Equilibrated Unrolled::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
+  validate(*this, "Unrolled");
+  Tensor z = z0, before;
+  for (int64_t k = 0; k < steps; ++k) {
+    before = z;
+    z = damped_step(f, z, damping);
+  }
+  Report report = report_of_chain(before, z, steps, forward.stop);
+  return {z, std::move(report)};
+}
+
+}  // namespace deq

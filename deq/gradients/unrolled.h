@@ -1,0 +1,42 @@
+// The explicit network: `steps` levels of the same f, differentiated through every one of them.
+#pragma once
+
+#include "deq/gradients/differentiate.h"
+
+namespace deq {
+
+/// `steps` times z <- (1 - damping) z + damping f(z) from z0, taped; memory grows with `steps`. The
+/// forward solver is not used. The report's residual is that of the state before the last step.
+struct Unrolled {
+  static constexpr const char* name = "unrolled";
+  int64_t steps = 12;
+  double damping = 1.0;
+
+  static void fields(auto& self, auto&& field) {
+    field("steps", self.steps, "levels of the network", at_least(1));
+    field("damping", self.damping, "z <- (1 - damping) z + damping f(z)", left_open(0, 1));
+  }
+  Equilibrated apply(const Map& f, const at::Tensor& z0, const Forward& forward) const;
+};
+
+/// The same with gradient checkpointing (Chen et al. 2016): only every sqrt(steps)-th state is
+/// kept, the segments between are evaluated again in backward. What f captured needs no list: the
+/// edges from a segment's tape into the graph that was there before are found once and become the
+/// segment's own.
+struct Checkpointed {
+  static constexpr const char* name = "checkpointed";
+  int64_t steps = 12;
+  double damping = 1.0;
+
+  static void fields(auto& self, auto&& field) { Unrolled::fields(self, field); }
+  Equilibrated apply(const Map& f, const at::Tensor& z0, const Forward& forward) const;
+};
+
+/// (1 - damping) z + damping f(z)
+at::Tensor damped_step(const Map& f, const at::Tensor& z, double damping);
+
+/// The report of a chain that ended with z <- f(z), judged by `stop`: one row per sample.
+Report report_of_chain(const at::Tensor& z, const at::Tensor& fz, int64_t steps,
+                       const StopRule& stop);
+
+}  // namespace deq

@@ -1,0 +1,20 @@
+#include "deq/models/equilibrium.h"
+
+namespace deq {
+
+Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options,
+                         std::function<void(const Report&)> on_adjoint) {
+  Forward forward;
+  forward.solve = [&options](const Map& map, const at::Tensor& start) {
+    return solve(map, start, options.solver, options.stop);
+  };
+  forward.stop = options.stop;
+  forward.on_adjoint = std::move(on_adjoint);
+  return std::visit([&](const auto& mode) { return mode.apply(f, z0, forward); }, options.gradient);
+}
+
+at::Tensor equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options) {
+  return equilibrate(f, z0, options).z;
+}
+
+}  // namespace deq

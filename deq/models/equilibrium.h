@@ -1,0 +1,31 @@
+// The equilibrium layer for any f: solver and gradient mode in one call.
+#pragma once
+
+#include "deq/gradients/gradients.h"
+
+namespace deq {
+
+struct EquilibriumOptions {
+  Solver solver = Anderson{};
+  StopRule stop = {};
+  Gradient gradient = Implicit{};
+
+  static void fields(auto& self, auto&& field) {
+    field("solver", self.solver, "root solver of z = f(z)");
+    field("", self.stop);
+    field("gradient", self.gradient, "how dL/dtheta crosses the equilibrium");
+  }
+};
+
+/// z* = f(z*) from z0, shape (B, T, D) or see Layout, with gradients to whatever f captured.
+/// Stateless: one f may be used many times before backward, nested, and from several threads.
+/// Gradients do not depend on train or eval mode, only on whether a tape is recorded. Never throws
+/// for non-convergence: ask `report`.
+at::Tensor equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options = {});
+
+/// The same, with the report of the forward solve; `on_adjoint` is called in backward with the
+/// adjoint's.
+Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options,
+                         std::function<void(const Report&)> on_adjoint = {});
+
+}  // namespace deq

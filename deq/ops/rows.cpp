@@ -1,0 +1,104 @@
+#include "deq/ops/rows.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "deq/base/error.h"
+#include "deq/ops/rows_simd.h"
+
+namespace deq::ops {
+namespace {
+
+using at::Tensor;
+
+bool has_kernel(const Tensor& t) {
+  return t.device().is_cpu() && (t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble);
+}
+
+template <class T>
+std::vector<const T*> pointers(const std::vector<Tensor>& history) {
+  std::vector<const T*> out;
+  for (const Tensor& h : history) out.push_back(h.data_ptr<T>());
+  return out;
+}
+
+/// Rows a thread takes at least, so that small states stay on one.
+int64_t grain(int64_t n, int64_t m) {
+  return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, n * m));
+}
+
+void check_history(const std::vector<Tensor>& history, const Tensor& like) {
+  for (const Tensor& h : history) {
+    DEQ_CHECK(
+        h.sizes() == like.sizes() && h.is_contiguous() && h.scalar_type() == like.scalar_type(),
+        "rows: history holds [{}]; expected contiguous [{}]", fmt::join(h.sizes(), ", "),
+        fmt::join(like.sizes(), ", "));
+  }
+}
+
+template <class T>
+void run_dots(const std::vector<Tensor>& history, const Tensor& g, Tensor& out) {
+  const int64_t m = int64_t(history.size()), n = g.size(1);
+  const auto from = pointers<T>(history);
+  at::parallel_for(0, g.size(0), grain(n, m), [&](int64_t begin, int64_t end) {
+    simd_dots(from.data(), m, g.data_ptr<T>(), n, begin, end, out.data_ptr<double>());
+  });
+}
+
+template <class T>
+void run_mix(const Tensor& coefficients, const std::vector<Tensor>& history, const Tensor& base,
+             Tensor& out) {
+  const int64_t m = int64_t(history.size()), n = out.size(1);
+  const auto from = pointers<T>(history);
+  const T* start = base.defined() ? base.data_ptr<T>() : nullptr;
+  at::parallel_for(0, out.size(0), grain(n, m), [&](int64_t begin, int64_t end) {
+    simd_mix(coefficients.data_ptr<double>(), from.data(), m, start, n, begin, end,
+             out.data_ptr<T>());
+  });
+}
+
+}  // namespace
+
+Tensor row_dots_reference(const std::vector<Tensor>& history, const Tensor& g) {
+  if (history.empty()) return at::empty({g.size(0), 0}, g.options().dtype(at::kDouble));
+  return (at::stack(history, 1).to(at::kDouble) * g.unsqueeze(1).to(at::kDouble)).sum(2);  // (R, m)
+}
+
+Tensor row_mix_reference(const Tensor& coefficients, const std::vector<Tensor>& history,
+                         const Tensor& base) {
+  Tensor sum = base.defined() ? base : at::zeros_like(history.at(0));
+  for (size_t i = 0; i < history.size(); ++i) {
+    sum = sum + coefficients.select(1, int64_t(i)).unsqueeze(1).to(sum.scalar_type()) * history[i];
+  }
+  return sum;
+}
+
+Tensor row_dots(const std::vector<Tensor>& history, const Tensor& g) {
+  check_history(history, g);
+  if (!has_kernel(g)) return row_dots_reference(history, g);
+  Tensor out = at::empty({g.size(0), int64_t(history.size())}, g.options().dtype(at::kDouble));
+  if (g.scalar_type() == at::kFloat) {
+    run_dots<float>(history, g, out);
+  } else {
+    run_dots<double>(history, g, out);
+  }
+  return out;
+}
+
+Tensor row_mix(const Tensor& coefficients, const std::vector<Tensor>& history, const Tensor& base) {
+  DEQ_CHECK(base.defined() || !history.empty(),
+            "row_mix: no history and no base; expected one of them");
+  const Tensor& like = base.defined() ? base : history[0];
+  check_history(history, like);
+  if (!has_kernel(like)) return row_mix_reference(coefficients, history, base);
+  const Tensor c = coefficients.contiguous();
+  Tensor out = at::empty_like(like);
+  if (like.scalar_type() == at::kFloat) {
+    run_mix<float>(c, history, base, out);
+  } else {
+    run_mix<double>(c, history, base, out);
+  }
+  return out;
+}
+
+}  // namespace deq::ops

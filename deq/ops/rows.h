@@ -1,0 +1,25 @@
+// The solvers' two passes over memory: inner products with a history of states, and mixtures of
+// one.
+//   R rows of n numbers; a history is a list of m states, each (R, n) contiguous.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace deq::ops {
+
+/// out[r, i] = <history[i][r, :], g[r, :]>, (R, m) double. One pass over the history.
+at::Tensor row_dots(const std::vector<at::Tensor>& history, const at::Tensor& g);
+
+/// base + sum_i coefficients[r, i] history[i][r, :], (R, n). One pass over the history.
+/// `coefficients` is (R, m) double; `base` may be undefined (zero).
+at::Tensor row_mix(const at::Tensor& coefficients, const std::vector<at::Tensor>& history,
+                   const at::Tensor& base = {});
+
+/// The plain references, on any device and type.
+at::Tensor row_dots_reference(const std::vector<at::Tensor>& history, const at::Tensor& g);
+at::Tensor row_mix_reference(const at::Tensor& coefficients, const std::vector<at::Tensor>& history,
+                             const at::Tensor& base = {});
+
+}  // namespace deq::ops

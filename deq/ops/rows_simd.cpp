@@ -1,0 +1,125 @@
+// row_dots and row_mix for float and double on the CPU, compiled once per SIMD target (Highway).
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "deq/ops/rows_simd.cpp"
+#include "deq/ops/rows_simd.h"
+
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace deq::ops::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Sums in the state's type over blocks of this many numbers, then in double: long rows lose
+// nothing.
+constexpr int64_t kBlock = 4096;
+
+template <class T>
+double dot(const T* a, const T* b, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = hn::Lanes(d);
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    const int64_t end = begin + kBlock < n ? begin + kBlock : n;
+    auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
+    int64_t i = begin;
+    for (; i + 4 * lanes <= end; i += 4 * lanes) {
+      s0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), s0);
+      s1 = hn::MulAdd(hn::LoadU(d, a + i + lanes), hn::LoadU(d, b + i + lanes), s1);
+      s2 = hn::MulAdd(hn::LoadU(d, a + i + 2 * lanes), hn::LoadU(d, b + i + 2 * lanes), s2);
+      s3 = hn::MulAdd(hn::LoadU(d, a + i + 3 * lanes), hn::LoadU(d, b + i + 3 * lanes), s3);
+    }
+    for (; i + lanes <= end; i += lanes)
+      s0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), s0);
+    T sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+    for (; i < end; ++i) sum += a[i] * b[i];
+    total += double(sum);
+  }
+  return total;
+}
+
+template <class T>
+void dots(const T* const* history, int64_t m, const T* g, int64_t n, int64_t begin, int64_t end,
+          double* out) {
+  for (int64_t r = begin; r < end; ++r) {
+    for (int64_t i = 0; i < m; ++i) out[r * m + i] = dot(history[i] + r * n, g + r * n, n);
+  }
+}
+
+template <class T>
+void mix(const double* coefficients, const T* const* history, int64_t m, const T* base, int64_t n,
+         int64_t begin, int64_t end, T* out) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = hn::Lanes(d);
+  for (int64_t r = begin; r < end; ++r) {
+    const double* c = coefficients + r * m;
+    int64_t i = 0;
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+      const int64_t at = r * n + i;
+      auto s0 = base ? hn::LoadU(d, base + at) : hn::Zero(d);
+      auto s1 = base ? hn::LoadU(d, base + at + lanes) : hn::Zero(d);
+      for (int64_t k = 0; k < m; ++k) {
+        const auto weight = hn::Set(d, T(c[k]));
+        s0 = hn::MulAdd(weight, hn::LoadU(d, history[k] + at), s0);
+        s1 = hn::MulAdd(weight, hn::LoadU(d, history[k] + at + lanes), s1);
+      }
+      hn::StoreU(s0, d, out + at);
+      hn::StoreU(s1, d, out + at + lanes);
+    }
+    for (; i < n; ++i) {
+      const int64_t at = r * n + i;
+      T sum = base ? base[at] : T(0);
+      for (int64_t k = 0; k < m; ++k) sum += T(c[k]) * history[k][at];
+      out[at] = sum;
+    }
+  }
+}
+
+void dots_float(const float* const* h, int64_t m, const float* g, int64_t n, int64_t b, int64_t e,
+                double* o) {
+  dots(h, m, g, n, b, e, o);
+}
+void dots_double(const double* const* h, int64_t m, const double* g, int64_t n, int64_t b,
+                 int64_t e, double* o) {
+  dots(h, m, g, n, b, e, o);
+}
+void mix_float(const double* c, const float* const* h, int64_t m, const float* base, int64_t n,
+               int64_t b, int64_t e, float* o) {
+  mix(c, h, m, base, n, b, e, o);
+}
+void mix_double(const double* c, const double* const* h, int64_t m, const double* base, int64_t n,
+                int64_t b, int64_t e, double* o) {
+  mix(c, h, m, base, n, b, e, o);
+}
+
+}  // namespace deq::ops::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace deq::ops {
+HWY_EXPORT(dots_float);
+HWY_EXPORT(dots_double);
+HWY_EXPORT(mix_float);
+HWY_EXPORT(mix_double);
+
+void simd_dots(const float* const* h, int64_t m, const float* g, int64_t n, int64_t b, int64_t e,
+               double* o) {
+  HWY_DYNAMIC_DISPATCH(dots_float)(h, m, g, n, b, e, o);
+}
+void simd_dots(const double* const* h, int64_t m, const double* g, int64_t n, int64_t b, int64_t e,
+               double* o) {
+  HWY_DYNAMIC_DISPATCH(dots_double)(h, m, g, n, b, e, o);
+}
+void simd_mix(const double* c, const float* const* h, int64_t m, const float* base, int64_t n,
+              int64_t b, int64_t e, float* o) {
+  HWY_DYNAMIC_DISPATCH(mix_float)(c, h, m, base, n, b, e, o);
+}
+void simd_mix(const double* c, const double* const* h, int64_t m, const double* base, int64_t n,
+              int64_t b, int64_t e, double* o) {
+  HWY_DYNAMIC_DISPATCH(mix_double)(c, h, m, base, n, b, e, o);
+}
+const char* simd_target() {
+  return hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets());
+}
+}  // namespace deq::ops
+#endif

@@ -1,0 +1,20 @@
+// The SIMD kernels behind rows.h: rows [begin, end) of pointers to (R, n) states.
+#pragma once
+
+#include <cstdint>
+
+namespace deq::ops {
+
+void simd_dots(const float* const* history, int64_t m, const float* g, int64_t n, int64_t begin,
+               int64_t end, double* out);
+void simd_dots(const double* const* history, int64_t m, const double* g, int64_t n, int64_t begin,
+               int64_t end, double* out);
+void simd_mix(const double* coefficients, const float* const* history, int64_t m, const float* base,
+              int64_t n, int64_t begin, int64_t end, float* out);
+void simd_mix(const double* coefficients, const double* const* history, int64_t m,
+              const double* base, int64_t n, int64_t begin, int64_t end, double* out);
+
+/// The instruction set that the kernels run with here, as Highway names it ("AVX2").
+const char* simd_target();
+
+}  // namespace deq::ops

@@ -1,0 +1,34 @@
+// The loop that every method shares: evaluation, stop rule, best iterate, guards, statistics.
+#pragma once
+
+#include <functional>
+
+#include "deq/solvers/layout.h"
+#include "deq/solvers/report.h"
+
+namespace deq {
+
+/// What a method sees of a step; all tensors are (R, n) rows.
+struct Iterate {
+  const at::Tensor& z;
+  const at::Tensor& fz;
+  const at::Tensor& g;  ///< f(z) - z; zero in rows that were not finite
+  /// f at another point, counted as an evaluation (for a line search)
+  const std::function<at::Tensor(const at::Tensor&)>& evaluate;
+};
+
+struct Proposal {
+  at::Tensor z;   ///< (R, n)
+  at::Tensor fz;  ///< f(z) where the method has evaluated it already; undefined otherwise
+};
+
+/// One method's step and memory: where to go next from an iterate.
+using Propose = std::function<Proposal(const Iterate&)>;
+
+/// Drives `propose` from z0 until every row is done. Rows that are done keep their state; a row
+/// that turns non-finite or diverges keeps its best one and does not touch the others. No tape is
+/// recorded. A user's own method comes in here; the listed ones through solve().
+Solution iterate(const Map& f, const at::Tensor& z0, const Propose& propose, const StopRule& stop,
+                 const Layout& layout);
+
+}  // namespace deq

@@ -1,0 +1,67 @@
+// What a solve reports, row by row: nothing that did not converge passes for something that did.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "deq/base/fields.h"
+
+namespace deq {
+
+/// z -> f(z, x), with x, the history and the weights already bound. Must keep the shape of z.
+using Map = std::function<at::Tensor(const at::Tensor&)>;
+
+/// Why a row stopped. The residual of a row is |f(z) - z| / |f(z)|, Euclidean norms.
+enum class Reason : uint8_t {
+  Converged,  ///< |f(z) - z| <= max(abs_tol, rel_tol |f(z)|), for the row and for those it depends
+              ///< on
+  MaxSteps,   ///< the steps ran out first
+  Diverged,   ///< |f(z) - z| grew past kDivergence times its first value
+  NonFinite,  ///< f(z) was infinite or NaN
+};
+inline constexpr double kDivergence = 1e6;
+
+/// When to stop. A row is done when either tolerance is met.
+struct StopRule {
+  int64_t max_steps = 40;
+  double rel_tol = 1e-3;
+  double abs_tol = 0.0;
+
+  static void fields(auto& self, auto&& field) {
+    field("max_steps", self.max_steps, "steps of the solver at most", at_least(1));
+    field("rel_tol", self.rel_tol, "converged when |f(z) - z| <= rel_tol |f(z)|",
+          half_open(0, 1e6));
+    field("abs_tol", self.abs_tol, "converged when |f(z) - z| <= abs_tol", at_least(0));
+  }
+};
+
+/// The rows of a solve: R = batch for scope `sample`, R = batch * positions for `position` and
+/// `causal`.
+struct Report {
+  at::Tensor reason;    ///< (R) uint8, Reason
+  at::Tensor residual;  ///< (R) double, relative, of the state that is returned
+  at::Tensor steps;     ///< (R) int64, steps until the row was done (max_steps where it never was)
+  at::Tensor trace;     ///< (steps, R) double, the relative residual before each step
+  int64_t evaluations = 0;  ///< calls of f, whatever they were for
+  int64_t max_steps = 0;    ///< the limit in force
+  double rel_tol = 0;       ///< the tolerance in force
+
+  bool converged() const;          ///< every row
+  double converged_share() const;  ///< in [0, 1]; 1 without rows
+  double worst_residual() const;   ///< the largest; NaN if any is NaN; 0 without rows
+  double mean_residual() const;
+  int64_t count(Reason reason) const;
+};
+
+/// One line: why it stopped, with both numbers.
+std::string describe(const Report& report);
+
+struct Solution {
+  at::Tensor z;  ///< the best iterate of every row, shape of z0, detached
+  Report report;
+};
+
+}  // namespace deq

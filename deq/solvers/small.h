@@ -1,0 +1,23 @@
+// Batches of m x m problems, one per row, that the methods solve for their coefficients. In double.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "deq/solvers/layout.h"
+
+namespace deq::small {
+
+/// Anderson's coefficients: argmin a^T (H + ridge diag(H)) a subject to sum a = 1, for each row.
+/// H (R, m, m) double, symmetric; returns (R, m) double. Where the problem is singular or not
+/// finite, the row gets the unit vector `newest`: a Picard step.
+at::Tensor least_mixture(const at::Tensor& H, double ridge, int64_t newest);
+
+/// x with M x = b for each row, or zero where M is singular to working precision. M (R, m, m), b
+/// (R, m), double.
+at::Tensor solve_or_zero(const at::Tensor& M, const at::Tensor& b);
+
+/// S_t = sum over the positions s that t depends on (s <= t, or s >= t for Order::Backward) of
+/// decay^|t - s| H_s. H (batch * positions, m, m) double.
+at::Tensor accumulate(const at::Tensor& H, const Layout& layout, double decay);
+
+}  // namespace deq::small

@@ -1,0 +1,28 @@
+#include "deq/solvers/solvers.h"
+
+#include "deq/base/fields.h"
+
+namespace deq {
+
+Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const StopRule& stop,
+               Order order) {
+  return std::visit(
+      [&](const auto& method) {
+        validate(method, method.name);
+        DEQ_CHECK(z0.defined(), "solve: z0 is undefined; expected a floating-point tensor");
+        const Layout layout(z0, method.scope, order);
+        return iterate(f, z0, method.start(layout), stop, layout);
+      },
+      solver);
+}
+
+Scope scope_of(const Solver& solver) {
+  return std::visit([](const auto& method) { return method.scope; }, solver);
+}
+
+Solver with_scope(Solver solver, Scope scope) {
+  std::visit([&](auto& method) { method.scope = scope; }, solver);
+  return solver;
+}
+
+}  // namespace deq
