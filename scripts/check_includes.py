@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Checks the order of the rooms: who may include whom, and a few habits that a compiler cannot see.
+
+usage: check_includes.py [ROOT]
+
+Prints one line per violation and exits 1 where there is one. Sizes over 300 lines are warnings.
+"""
+import pathlib
+import re
+import sys
+
+# A room may include itself and those named here.
+ALLOWED = {
+    "base": set(),
+    "data": {"base"},
+    "ops": {"base"},
+    "solvers": {"base", "ops"},
+    "gradients": {"base", "solvers"},
+    "cells": {"base", "ops"},
+    "models": {"base", "ops", "solvers", "gradients", "cells"},
+    "decode": {"base", "ops", "solvers", "gradients", "cells", "models"},
+    "train": {"base", "ops", "solvers", "gradients", "cells", "models", "decode", "data"},
+}
+FREE = ("cli", "tests", "examples", "bench", "fuzz")  # these may include everything below them
+LONG, TOO_LONG = 300, 500
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+
+
+def check_include(path, quote, target):
+    """The complaint about one include of the file `path`, or None."""
+    if quote == '"' and ".." in target.split("/"):
+        return f'"{target}" climbs; includes start at the root, as in "deq/base/error.h"'
+    if path.parts[0] != "deq":
+        return None
+    room = path.parts[1]
+    if target == "torch/torch.h":
+        return "<torch/torch.h> takes 21 s for each file; include the few headers that are needed"
+    head = target.split("/")[0]
+    if head in FREE and quote == '"':
+        return f'"{target}": the library does not know {head}/'
+    if head != "deq":
+        if quote == '"' and "/" not in target:
+            return f'"{target}": includes start at the root, as in "deq/{room}/{target}"'
+        return None
+    other = target.split("/")[1] if target.count("/") >= 2 else ""
+    if other not in ALLOWED:
+        return f'"{target}": no such room; known: {", ".join(ALLOWED)}'
+    if other != room and other not in ALLOWED[room]:
+        allowed = ", ".join(sorted(ALLOWED[room])) or "nothing else of ours"
+        return f'"{target}": {room} may include {allowed}'
+    return None
+
+
+def check_file(root, path):
+    """Yields (line, complaint) for a source file; line 0 marks a warning."""
+    room = path.parts[1] if path.parts[0] == "deq" else None
+    if room is not None and (len(path.parts) < 3 or room not in ALLOWED):
+        yield 1, f"sources stand in a room, deq/<room>/; known: {', '.join(ALLOWED)}"
+        return
+    lines = (root / path).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        match = INCLUDE.match(line)
+        complaint = match and check_include(path, *match.groups())
+        if complaint:
+            yield number, complaint
+    if len(lines) > TOO_LONG:
+        yield len(lines), f"{len(lines)} lines; at most {TOO_LONG}"
+    elif len(lines) > LONG:
+        yield 0, f"{len(lines)} lines; few files need more than {LONG}"
+
+
+def main():
+    root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[1])
+    files = sorted(
+        path.relative_to(root)
+        for folder in ("deq", *FREE)
+        for path in (root / folder).rglob("*")
+        if path.suffix in (".h", ".cpp", ".cu", ".cuh", ".inc")
+    )
+    if not files:
+        print(f"{root}: no sources in deq/, {'/, '.join(FREE)}/")
+        return 1
+    violations = 0
+    for path in files:
+        for line, complaint in check_file(root, path):
+            violations += line > 0
+            print(f"{path}:{line}: {complaint}" if line else f"{path}: warning: {complaint}")
+    print(f"include order: {len(files)} files, {violations} violations")
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+// Runs the `deq` command as a user would, and catches what it prints.
+#pragma once
+
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <stdexcept>
+#include <string>
+
+namespace deq::testing {
+
+struct Output {
+  int exit_code;
+  std::string text;  ///< stdout, or with "2>&1" in the arguments both
+};
+
+/// `arguments` go through the shell.
+inline Output run_deq(const std::string& arguments) {
+  std::FILE* pipe = popen((std::string(DEQ_BINARY " ") + arguments).c_str(), "r");
+  if (!pipe) throw std::runtime_error("cannot start " DEQ_BINARY);
+  Output output{};
+  std::array<char, 4096> buffer;
+  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
+    output.text.append(buffer.data(), n);
+  }
+  const int status = pclose(pipe);
+  output.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return output;
+}
+
+}  // namespace deq::testing
