@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/threads.h"
 #include "deq/base/error.h"
 #include "deq/base/fields.h"
 
@@ -34,7 +35,8 @@ std::vector<std::string> command_names() {
 void print_help(std::FILE* out) {
   fmt::print(out, "deq {}: deep equilibrium sequence models\n\nusage: deq <command> [options]\n\n",
              DEQ_VERSION);
-  for (const Command& command : kCommands) fmt::print(out, "  {:<10} {}\n", command.name, command.help);
+  for (const Command& command : kCommands)
+    fmt::print(out, "  {:<10} {}\n", command.name, command.help);
   fmt::print(out, "\n`deq <command> --help` lists a command's options.\n");
 }
 
@@ -53,15 +55,19 @@ int run(int argc, char** argv) {
     return 0;
   }
   for (const Command& command : kCommands) {
-    if (name == command.name) return command.run(argc - 2, argv + 2);
+    if (name != command.name) continue;
+    use_all_cores();
+    return command.run(argc - 2, argv + 2);
   }
   const std::string near = nearest(name, command_names());
   fmt::print(stderr, "error: unknown command '{}'; known: {}{}\n", name,
-             join(command_names(), ", "), near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
+             join(command_names(), ", "),
+             near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
   return 2;
 }
 
-/// The first line: LibTorch's messages go on with hints and traces that a command's user cannot use.
+/// The first line: LibTorch's messages go on with hints and traces that a command's user cannot
+/// use.
 void print_error(const std::string& message) {
   fmt::print(stderr, "error: {}\n", message.substr(0, message.find('\n')));
 }

@@ -5,7 +5,7 @@
 # DT_RUNPATH it would not, hence --disable-new-dtags in deq_flags.
 file(GLOB DEQ_OPENBLAS_DIR /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/openblas-openmp)
 set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)  # no second link at install, nor padding of the path
 if(DEQ_OPENBLAS_DIR)
-  list(APPEND CMAKE_BUILD_RPATH ${DEQ_OPENBLAS_DIR})
   list(APPEND CMAKE_INSTALL_RPATH ${DEQ_OPENBLAS_DIR})
 endif()

@@ -21,8 +21,9 @@ TEST(Command, PrintsHelpAndVersion) {
 }
 
 TEST(Command, WithoutArgumentsIsAUsageError) {
-  EXPECT_EQ(run_deq("2>/dev/null").exit_code, 2);
-  EXPECT_EQ(run_deq("2>/dev/null").text, "");  // help goes to stderr then
+  const auto run = run_deq("2>/dev/null");
+  EXPECT_EQ(run.exit_code, 2);
+  EXPECT_EQ(run.text, "");  // help goes to stderr then
 }
 
 TEST(Command, NamesWhatItKnows) {
@@ -47,6 +48,13 @@ TEST(Info, DescribesTheMachine) {
   EXPECT_GE(info.at("threads").get<int>(), 1);
   EXPECT_NE(info.at("simd"), "unknown");
   EXPECT_NE(info.at("blas").at("kind"), "unknown");
+}
+
+TEST(Info, ThreadsFollowTheEnvironment) {
+  ::setenv("OMP_NUM_THREADS", "3", 1);
+  const auto info = nlohmann::json::parse(run_deq("info --json").text);
+  ::unsetenv("OMP_NUM_THREADS");
+  EXPECT_EQ(info.at("threads"), 3);
 }
 
 // The build's own doing: see cmake/openblas.cmake.
