@@ -180,9 +180,9 @@ TEST(Bytes, OneFileIsCutByItsShares) {
   for (int trial = 0; trial < 60; ++trial) {
     std::string text(50 + random() % 3000, ' ');
     for (char& byte : text) byte = static_cast<char>(random());
-    if (trial == 0) text.resize(10);
+    if (trial == 0) text.resize(40);
     spill(scratch / "input.txt", text);
-    const SplitShares shares{trial ? 0.05 + double(random() % 40) / 100 : 0.2, 0.2};
+    const SplitShares shares{trial ? 0.05 + double(random() % 40) / 100 : 0.05, trial ? 0.2 : 0.05};
     const Corpus corpus = Bytes{shares}.load(trial % 2 ? scratch.folder() : scratch / "input.txt");
     std::vector<int64_t> all = ids_of(corpus.train);
     for (const at::Tensor& part : {corpus.valid, corpus.test}) {
@@ -192,7 +192,7 @@ TEST(Bytes, OneFileIsCutByItsShares) {
     EXPECT_NEAR(corpus.valid.numel(), shares.valid * double(text.size()), 1.01);
     EXPECT_NEAR(corpus.test.numel(), shares.test * double(text.size()), 1.01);
     if (trial == 0) {
-      EXPECT_EQ(corpus.train.numel(), 6);
+      EXPECT_EQ(corpus.train.numel(), 36);
     }
     EXPECT_EQ(corpus.vocabulary.size(), 256);
   }
@@ -241,6 +241,10 @@ TEST(Characters, RefuseBadInput) {
               "valid.txt: character 'ß' at byte 2 is not in the vocabulary of 2");
   EXPECT_SAYS(says("ab\xe6\x88", "ab"), "train.txt: byte 2 (0xe6) is not UTF-8");
   EXPECT_SAYS(says(std::string("a\0b\0", 4), "ab"), "binary or UTF-16");
+  EXPECT_SAYS(says("ab",
+                   "\xEF\xBB\xBF"
+                   "abß"),
+              "character 'ß' at byte 5");
   EXPECT_SAYS(says("ab", "a"), "has 1 character; expected at least 2");
 }
 
