@@ -2,92 +2,23 @@
 
 #include <gtest/gtest.h>
 
-#include <bit>
-#include <random>
+#include <cmath>
+#include <limits>
 
+#include "tests/base/sample_options.h"
 #include "tests/base/scratch.h"
 
 namespace deq {
 namespace {
 
+using testing::Anderson;
+using testing::assigned;
 using testing::error_of;
+using testing::Options;
+using testing::Ridge;
+using testing::Shape;
+using testing::Stop;
 
-enum class Shape { kFlat, kRound };
-
-}  // namespace
-
-template <>
-struct Names<Shape> {
-  static constexpr const char* values[] = {"flat", "round"};
-};
-
-namespace {
-
-struct Picard {
-  static constexpr const char* name = "picard";
-  double damping = 1.0;
-  static void fields(auto& self, auto&& field) {
-    field("damping", self.damping, "share of the new state", left_open(0, 1));
-  }
-};
-
-struct Ridge {
-  static constexpr const char* name = "ridge";
-  double weight = 1e-3;
-  static void fields(auto& self, auto&& field) { field("weight", self.weight, "", above(0)); }
-};
-struct Cutoff {
-  static constexpr const char* name = "cutoff";
-  static void fields(auto&, auto&&) {}
-};
-
-struct Anderson {
-  static constexpr const char* name = "anderson";
-  int64_t memory = 5;
-  std::variant<Ridge, Cutoff> guard{};
-  static void fields(auto& self, auto&& field) {
-    field("memory", self.memory, "past iterates", between(1, 1 << 20));
-    field("guard", self.guard, "against a singular system");
-  }
-};
-
-struct Stop {
-  int64_t max_steps = 40;
-  double rel_tol = 1e-3;
-  static void fields(auto& self, auto&& field) {
-    field("max_steps", self.max_steps, "steps", at_least(1));
-    field("rel_tol", self.rel_tol, "tolerance", half_open(0, 1));
-  }
-};
-
-struct Options {
-  bool verbose = false;
-  int64_t seed = 1;
-  double rate = 0.5;
-  std::string title = "plain";
-  std::vector<int64_t> sizes = {1, 2};
-  Shape shape = Shape::kFlat;
-  Stop stop;      // keys without a prefix
-  Stop backward;  // keys with one
-  std::variant<Picard, Anderson> solver;
-  static void fields(auto& self, auto&& field) {
-    field("verbose", self.verbose, "say more");
-    field("seed", self.seed);
-    field("rate", self.rate);
-    field("title", self.title);
-    field("sizes", self.sizes);
-    field("shape", self.shape);
-    field("", self.stop);
-    field("backward", self.backward);
-    field("solver", self.solver, "method");
-  }
-};
-
-Options assigned(const Assignments& values) {
-  Options options;
-  assign_options(options, values);
-  return options;
-}
 std::string refusal(const Assignments& values) {
   return error_of([&] { assigned(values); });
 }
@@ -210,124 +141,6 @@ TEST(Fields, ValidateChecksWhatCodeHasSet) {
             "Anderson.memory = 0; expected in [1, 1048576]");
   EXPECT_EQ(error_of([&] { validate(Stop{.rel_tol = std::nan("")}, "Stop"); }),
             "Stop.rel_tol = nan; expected in [0, 1)");
-}
-
-/// The options that a file written from `options` reads back to.
-Options through_toml(const Options& options) {
-  return assigned(parse_toml(to_toml(selected_options(options)), "config.toml"));
-}
-
-TEST(Toml, EveryStringRoundTrips) {
-  std::string every;
-  for (int c = 1; c < 128; ++c) every += char(c);
-  const std::string texts[] = {"",
-                               "two\nlines",
-                               "\"quoted\"",
-                               "'single'",
-                               "\"\"\"",
-                               "back\\slash\\n",
-                               every,
-                               std::string("zero\0byte", 9),
-                               "gr\u00fc\u00df \U0001F600",
-                               "# no comment",
-                               "1",
-                               "true",
-                               "[1]",
-                               "= [table]",
-                               " spaces ",
-                               "\r\n",
-                               "\u2028"};
-  for (const std::string& text : texts) {
-    Options options;
-    options.title = text;
-    EXPECT_EQ(through_toml(options).title, text);
-  }
-}
-
-TEST(Toml, EveryDoubleRoundTripsToTheBit) {
-  std::mt19937_64 random(1);
-  std::vector<double> values = {0.0,
-                                -0.0,
-                                1.0,
-                                -3.0,
-                                0.1,
-                                1e22,
-                                1e23,
-                                1e16,
-                                123456789.0,
-                                5e-324,
-                                std::numeric_limits<double>::max(),
-                                std::numeric_limits<double>::min(),
-                                1.0 / 3};
-  for (int i = 0; i < 2000; ++i) {
-    const double value = std::bit_cast<double>(random());
-    if (std::isfinite(value)) values.push_back(value);
-  }
-  for (const double value : values) {
-    Options options;
-    options.rate = value;
-    EXPECT_EQ(std::bit_cast<uint64_t>(through_toml(options).rate), std::bit_cast<uint64_t>(value))
-        << value;
-  }
-}
-
-TEST(Toml, EveryOtherValueRoundTrips) {
-  const Options options = assigned({{"verbose", "true"},
-                                    {"seed", "9223372036854775807"},
-                                    {"sizes", "-1"},
-                                    {"shape", "round"},
-                                    {"solver", "anderson"},
-                                    {"solver_guard", "cutoff"}});
-  EXPECT_EQ(to_toml(selected_options(through_toml(options))), to_toml(selected_options(options)));
-  for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{}, {7}, {1, -2, 3}}) {
-    Options listed;
-    listed.sizes = sizes;
-    EXPECT_EQ(through_toml(listed).sizes, sizes);
-  }
-}
-
-TEST(Toml, ReadsWhatPeopleWrite) {
-  const Assignments got = parse_toml(
-      "# run\nrel-tol = 1e-4  # tight\nmax_steps = 1_000\nsizes = [ 1,\n 2, ]\ntitle = 'x'\n", "f");
-  EXPECT_EQ(got,
-            (Assignments{
-                {"rel_tol", "0.0001"}, {"max_steps", "1000"}, {"sizes", "[1,2]"}, {"title", "x"}}));
-}
-
-TEST(Toml, RefusesWhatIsNoFlatList) {
-  const auto refused = [](const std::string& text) {
-    return error_of([&] { parse_toml(text, "f"); });
-  };
-  EXPECT_EQ(refused("[solver]\nx = 1\n"),
-            "f: [solver] is a table; options are flat, `key = value`");
-  EXPECT_EQ(refused("a.b = 1\n"), "f: [a] is a table; options are flat, `key = value`");
-  EXPECT_EQ(refused("rel_tol = 1\nrel-tol = 2\n"), "f: rel_tol is set twice");
-  EXPECT_EQ(refused("a = 2024-01-01\n"), "f: a is no string, number, boolean or list of numbers");
-  EXPECT_EQ(refused("a = [[1]]\n"), "f: a is no string, number, boolean or list of numbers");
-  EXPECT_EQ(refused("[[a]]\n"), "f: a is no string, number, boolean or list of numbers");
-  EXPECT_SAYS(refused("a = 1\nb = \n"), "f:2: ");
-  EXPECT_SAYS(refused("a = 1\na = 2\n"), "f:2: ");
-  EXPECT_SAYS(refused("a = \"\xff\"\n"), "f:1: ");
-  EXPECT_SAYS(refused("\"a\\nb\" = 2024-01-01\n"), "f: a\\nb is no string");
-}
-
-TEST(Toml, AListIsNoNumberAndARealNoWholeNumber) {
-  const auto refused = [](const std::string& text) {
-    return error_of([&] { assigned(parse_toml(text, "f")); });
-  };
-  EXPECT_EQ(refused("seed = [1]\n"), "seed = [1]; expected a whole number");
-  EXPECT_EQ(refused("verbose = [true]\n"), "verbose = [true]; expected true or false");
-  EXPECT_EQ(refused("seed = 1.0\n"), "seed = 1.0; expected a whole number");
-  EXPECT_EQ(refused("sizes = [1.5]\n"),
-            "sizes = [1.5]; expected whole numbers separated by commas");
-  EXPECT_EQ(refused("rate = nan\n"), "rate = nan; expected a number");
-  EXPECT_EQ(refused("verbose = 1\n"), "verbose = 1; expected true or false");
-}
-
-TEST(Toml, TextThatNoFileCanHoldIsRefusedWhenWritten) {
-  Options options;
-  options.title = "\xff";
-  EXPECT_SAYS(error_of([&] { to_toml(selected_options(options)); }), "is not UTF-8");
 }
 
 }  // namespace
