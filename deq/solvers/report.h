@@ -4,15 +4,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <string>
 
 #include "deq/base/fields.h"
+#include "deq/base/map.h"
 
 namespace deq {
-
-/// z -> f(z, x), with x, the history and the weights already bound. Must keep the shape of z.
-using Map = std::function<at::Tensor(const at::Tensor&)>;
 
 /// Why a row stopped. The residual of a row is |f(z) - z| / |f(z)|, Euclidean norms.
 enum class Reason : uint8_t {

@@ -1,0 +1,91 @@
+// The DEQ-Transformer's cell (Bai, Kolter, Koltun 2019): one Transformer-XL block with its input
+// injected.
+//
+//   u = U x + c                                  injected into queries, keys and values
+//   q, k, v = W_qkv N([history, z]) + u          N: identity (post) or layer norm (pre)
+//   y = z + O attention(q, k, v) ;               post: y <- LN(y)
+//   f(z) = LN(y + FF(y))                         post
+//        = y + FF(LN(y))                         pre
+//        = n + FF(n), n = LN(y)                  pre-published: as the authors' code has it
+//   FF(y) = W_2 relu(W_1 y + b_1) + b_2,  layer norms without parameters
+#pragma once
+
+#include "deq/base/fields.h"
+#include "deq/cells/cell.h"
+#include "deq/cells/linear.h"
+#include "deq/ops/relative_attention.h"
+
+namespace deq {
+
+enum class NormPlace { Post, Pre, PrePublished };
+template <>
+struct Names<NormPlace> {
+  static constexpr const char* values[] = {"post", "pre", "pre-published"};
+};
+
+/// Shares of units dropped; one mask per solve, the same for every step and (hidden) every
+/// position.
+struct TransformerDropout {
+  double hidden = 0.0;
+  double attention = 0.0;
+
+  static void fields(auto& self, auto&& field) {
+    field("hidden", self.hidden, "share of block outputs and inner units dropped", half_open(0, 1));
+    field("attention", self.attention, "share of attention probabilities dropped", half_open(0, 1));
+  }
+};
+
+struct Transformer {
+  static constexpr const char* name = "transformer";
+  int64_t width = 128;
+  int64_t heads = 4;
+  int64_t inner = 512;
+  NormPlace norm = NormPlace::Post;
+  int64_t window = 0;
+  bool causal = true;
+  bool weight_norm = true;
+  TransformerDropout dropout;
+
+  static void fields(auto& self, auto&& field) {
+    field("width", self.width, "D, features of the state", at_least(2));
+    field("heads", self.heads, "attention heads; divides width", at_least(1));
+    field("inner", self.inner, "units of the feed-forward part", at_least(1));
+    field("norm", self.norm, "where the layer norms stand");
+    field("window", self.window, "keys this near are attended to; 0: all", at_least(0));
+    field("causal", self.causal, "attend to earlier positions only");
+    field("weight_norm", self.weight_norm, "normalise the weights of f");
+    field("dropout", self.dropout);
+  }
+
+  std::shared_ptr<Cell> make() const;
+};
+
+class TransformerCell : public Cell {
+ public:
+  /// Throws deq::Error where width is odd or not divisible by heads.
+  explicit TransformerCell(const Transformer& options);
+
+  Map bind(const at::Tensor& x, const History& history) override;
+  bool causal() const override { return options_.causal; }
+  History extend(const History& history, const at::Tensor& x, const at::Tensor& z,
+                 int64_t length) const override;
+  int64_t input_width() const override { return options_.width; }
+  int64_t state_width() const override { return options_.width; }
+  void initialise(double std) override;
+
+ private:
+  struct Bound;
+  ops::AttentionContext bind_attention(const at::Tensor& x, const History& history,
+                                       const at::Tensor& qkv);
+
+  Transformer options_;
+  std::shared_ptr<Linear> inject_, qkv_, positions_, output_, inner_, outer_;
+  at::Tensor content_bias_, position_bias_;  // (H, D / H)
+  at::Tensor frequency_;                     // (D / 2), a buffer
+};
+
+/// Sinusoids of the distances first, first - 1, ..., rows of (count, 2 F) for F frequencies: sines,
+/// then cosines.
+at::Tensor sinusoids(int64_t first, int64_t count, const at::Tensor& frequency);
+
+}  // namespace deq

@@ -1,0 +1,179 @@
+#include "deq/models/adaptive.h"
+
+#include <ATen/ATen.h>
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace deq {
+
+using at::Tensor;
+
+Clusters::Clusters(const EmbeddingOptions& options, int64_t vocabulary, int64_t model_width)
+    : vocabulary(vocabulary),
+      model_width(model_width),
+      table_width(options.width > 0 ? options.width : model_width),
+      div_val(options.div_val),
+      ends(options.cutoffs) {
+  validate(options, "Embedding");
+  ends.push_back(vocabulary);
+  for (size_t i = 0; i < ends.size(); ++i) {
+    DEQ_CHECK(ends[i] > begin(i),
+              "embedding-cutoffs = {}; expected rising numbers between 0 and the {} tokens",
+              fmt::join(options.cutoffs, ","), vocabulary);
+    DEQ_CHECK(width(i) >= 1,
+              "embedding-div-val = {}: cluster {} of width {} / {}^{} has none left; expected >= 1",
+              div_val, i, table_width, div_val, i);
+  }
+  for (const int64_t i : options.tied_projections) {
+    DEQ_CHECK(i >= 0 && i < int64_t(count()),
+              "embedding-tied-projections = {}; expected clusters 0 to {}",
+              fmt::join(options.tied_projections, ","), count() - 1);
+  }
+}
+
+int64_t Clusters::width(size_t i) const {
+  int64_t width = table_width;
+  for (size_t k = 0; k < i; ++k) width /= div_val;
+  return width;
+}
+
+AdaptiveEmbedding::AdaptiveEmbedding(const Clusters& clusters) : clusters_(clusters) {
+  const size_t tables = clusters.one_table() ? 1 : clusters.count();
+  for (size_t i = 0; i < tables; ++i) {
+    const int64_t rows = clusters.one_table() ? clusters.vocabulary : clusters.size(i);
+    tables_.push_back(
+        register_parameter("table" + std::to_string(i), torch::zeros({rows, clusters.width(i)})));
+    if (!clusters.projected()) continue;
+    projections_.push_back(register_parameter(
+        "projection" + std::to_string(i), torch::zeros({clusters.model_width, clusters.width(i)})));
+  }
+}
+
+void AdaptiveEmbedding::initialise(double std, double projection_std) {
+  at::AutoGradMode no_tape(false);
+  for (const Tensor& table : tables_) table.normal_(0, std);
+  for (const Tensor& projection : projections_) projection.normal_(0, projection_std);
+}
+
+Tensor AdaptiveEmbedding::forward(const Tensor& tokens) const {
+  const double scale = std::sqrt(double(clusters_.model_width));
+  if (clusters_.one_table()) {
+    const Tensor embedded = at::embedding(tables_[0], tokens);  // (B, T, E)
+    return (clusters_.projected() ? at::matmul(embedded, projections_[0].t()) : embedded) * scale;
+  }
+  const Tensor flat = tokens.reshape({-1});
+  Tensor out = at::zeros({flat.size(0), clusters_.model_width}, tables_[0].options());
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    const Tensor members =
+        (flat >= clusters_.begin(i)).logical_and_(flat < clusters_.ends[i]).nonzero().squeeze(1);
+    if (members.numel() == 0) continue;
+    const Tensor embedded =
+        at::embedding(tables_[i], flat.index_select(0, members) - clusters_.begin(i));
+    out = out.index_copy(0, members, at::matmul(embedded, projections_[i].t()));
+  }
+  return (out * scale).view({tokens.size(0), tokens.size(1), clusters_.model_width});
+}
+
+AdaptiveSoftmax::AdaptiveSoftmax(const Clusters& clusters, const EmbeddingOptions& options,
+                                 const AdaptiveEmbedding& embedding)
+    : clusters_(clusters) {
+  const size_t tables = embedding.tables().size();
+  for (size_t i = 0; i < tables; ++i) {
+    const Tensor& twin = embedding.tables()[i];
+    own_table_.push_back(!options.tie_weights);
+    tables_.push_back(options.tie_weights ? twin
+                                          : register_parameter("table" + std::to_string(i),
+                                                               torch::zeros(twin.sizes())));
+    biases_.push_back(register_parameter("bias" + std::to_string(i), torch::zeros({twin.size(0)})));
+  }
+  for (size_t i = 0; clusters.projected() && i < clusters.count(); ++i) {
+    const Tensor& twin = embedding.projections()[clusters.one_table() ? 0 : i];
+    const auto& tied = options.tied_projections;
+    const bool own = std::find(tied.begin(), tied.end(), int64_t(i)) == tied.end();
+    own_projection_.push_back(own);
+    projections_.push_back(
+        own ? register_parameter("projection" + std::to_string(i), torch::zeros(twin.sizes()))
+            : twin);
+  }
+  if (clusters.count() > 1) {
+    const int64_t tails = int64_t(clusters.count()) - 1;
+    cluster_weight_ =
+        register_parameter("cluster_weight", torch::zeros({tails, clusters.table_width}));
+    cluster_bias_ = register_parameter("cluster_bias", torch::zeros({tails}));
+  }
+}
+
+void AdaptiveSoftmax::initialise(double std, double projection_std) {
+  at::AutoGradMode no_tape(false);
+  for (size_t i = 0; i < tables_.size(); ++i) {
+    if (own_table_[i]) tables_[i].normal_(0, std);
+    biases_[i].zero_();
+  }
+  for (size_t i = 0; i < projections_.size(); ++i) {
+    if (own_projection_[i]) projections_[i].normal_(0, projection_std);
+  }
+  if (cluster_weight_.defined()) {
+    cluster_weight_.normal_(0, std);
+    cluster_bias_.zero_();
+  }
+}
+
+Tensor AdaptiveSoftmax::table(size_t i) const {
+  const Tensor rows = clusters_.one_table()
+                          ? tables_[0].narrow(0, clusters_.begin(i), clusters_.size(i))
+                          : tables_[i];
+  return i == 0 && cluster_weight_.defined() ? at::cat({rows, cluster_weight_}) : rows;
+}
+
+Tensor AdaptiveSoftmax::bias(size_t i) const {
+  const Tensor rows = clusters_.one_table()
+                          ? biases_[0].narrow(0, clusters_.begin(i), clusters_.size(i))
+                          : biases_[i];
+  return i == 0 && cluster_bias_.defined() ? at::cat({rows, cluster_bias_}) : rows;
+}
+
+Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
+  const Tensor projected = projections_.empty() ? hidden : at::matmul(hidden, projections_[i]);
+  return at::addmm(bias(i), projected, table(i).t());
+}
+
+Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets) const {
+  const auto pick = [](const Tensor& log_p, const Tensor& index) {
+    return log_p.gather(1, index.unsqueeze(1)).squeeze(1);
+  };
+  const Tensor head = at::log_softmax(logits(0, hidden), 1);  // (N, head)
+  if (clusters_.count() == 1) return -pick(head, targets);
+  Tensor out = at::zeros({targets.size(0)}, hidden.options().requires_grad(false));
+  for (size_t i = 0; i < clusters_.count(); ++i) {
+    const Tensor members = (targets >= clusters_.begin(i))
+                               .logical_and_(targets < clusters_.ends[i])
+                               .nonzero()
+                               .squeeze(1);
+    if (members.numel() == 0) continue;
+    const Tensor index = targets.index_select(0, members) - clusters_.begin(i);
+    const Tensor head_rows = head.index_select(0, members);
+    Tensor log_p;
+    if (i == 0) {
+      log_p = pick(head_rows, index);
+    } else {
+      const Tensor tail = at::log_softmax(logits(i, hidden.index_select(0, members)), 1);
+      log_p = head_rows.select(1, head.size(1) - int64_t(i)) + pick(tail, index);
+    }
+    out = out.index_copy(0, members, -log_p);
+  }
+  return out;
+}
+
+Tensor AdaptiveSoftmax::log_probabilities(const Tensor& hidden) const {
+  const Tensor head = at::log_softmax(logits(0, hidden), 1);
+  std::vector<Tensor> parts{head.narrow(1, 0, clusters_.size(0))};
+  for (size_t i = 1; i < clusters_.count(); ++i) {
+    const Tensor symbol = head.select(1, head.size(1) - int64_t(i)).unsqueeze(1);
+    parts.push_back(symbol + at::log_softmax(logits(i, hidden), 1));
+  }
+  return at::cat(parts, 1);
+}
+
+}  // namespace deq

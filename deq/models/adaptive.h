@@ -1,0 +1,92 @@
+// Adaptive embedding and adaptive softmax (Grave et al. 2017; Baevski and Auli 2019; as in
+// Transformer-XL).
+//
+// Tokens are numbered by falling frequency and cut into clusters 0 .. n at `cutoffs`; cluster i has
+// a table of width E / div_val^i and a projection to the model's width. The softmax's head is over
+// cluster 0 and one symbol per tail cluster, the symbols in reverse order (tail i is column -i):
+//   log p(w) = head[w]                                   w in cluster 0
+//            = head[-i] + log softmax_i(w - cutoff_i)    w in cluster i
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <vector>
+
+#include "deq/base/fields.h"
+
+namespace deq {
+
+struct EmbeddingOptions {
+  int64_t width = 0;
+  std::vector<int64_t> cutoffs;
+  int64_t div_val = 1;
+  bool tie_weights = true;
+  std::vector<int64_t> tied_projections;
+
+  static void fields(auto& self, auto&& field) {
+    field("width", self.width, "width of the first cluster's table; 0: that of the cell",
+          at_least(0));
+    field("cutoffs", self.cutoffs, "first token of each tail cluster; none: one cluster");
+    field("div_val", self.div_val, "factor by which each cluster's table is narrower", at_least(1));
+    field("tie_weights", self.tie_weights, "softmax and embedding share their tables");
+    field("tied_projections", self.tied_projections, "clusters whose projection is shared too");
+  }
+};
+
+/// The sizes that both modules agree on. Throws deq::Error for cutoffs that do not rise within (0,
+/// vocabulary), tables without width, and tied projections of clusters that are not there.
+struct Clusters {
+  int64_t vocabulary = 0, model_width = 0, table_width = 0, div_val = 1;
+  std::vector<int64_t> ends;  // exclusive, the last is the vocabulary
+
+  Clusters(const EmbeddingOptions& options, int64_t vocabulary, int64_t model_width);
+  size_t count() const { return ends.size(); }
+  int64_t begin(size_t i) const { return i == 0 ? 0 : ends[i - 1]; }
+  int64_t size(size_t i) const { return ends[i] - begin(i); }
+  int64_t width(size_t i) const;  ///< of cluster i's table
+  bool one_table() const { return div_val == 1; }
+  bool projected() const { return div_val > 1 || table_width != model_width; }
+};
+
+/// Tokens (B, T) int64 -> (B, T, model width), scaled by sqrt(model width).
+class AdaptiveEmbedding : public torch::nn::Module {
+ public:
+  explicit AdaptiveEmbedding(const Clusters& clusters);
+  at::Tensor forward(const at::Tensor& tokens) const;
+  void initialise(double std, double projection_std);
+
+  const std::vector<at::Tensor>& tables() const { return tables_; }  ///< (size, width) each
+  const std::vector<at::Tensor>& projections() const {
+    return projections_;
+  }  ///< (model width, width) each
+
+ private:
+  Clusters clusters_;
+  std::vector<at::Tensor> tables_, projections_;
+};
+
+/// Hidden states (N, model width) -> losses or log-probabilities of tokens, in nats, in the order
+/// given.
+class AdaptiveSoftmax : public torch::nn::Module {
+ public:
+  /// Shares what `options` ties with `embedding`; has parameters of its own for the rest.
+  AdaptiveSoftmax(const Clusters& clusters, const EmbeddingOptions& options,
+                  const AdaptiveEmbedding& embedding);
+
+  at::Tensor loss(const at::Tensor& hidden,
+                  const at::Tensor& targets) const;              ///< (N), -log p(target)
+  at::Tensor log_probabilities(const at::Tensor& hidden) const;  ///< (N, vocabulary)
+  void initialise(double std, double projection_std);
+
+ private:
+  at::Tensor table(size_t cluster) const;
+  at::Tensor bias(size_t cluster) const;
+  at::Tensor logits(size_t cluster, const at::Tensor& hidden) const;
+
+  Clusters clusters_;
+  std::vector<at::Tensor> tables_, projections_, biases_;  // shared with the embedding where tied
+  std::vector<bool> own_table_, own_projection_;
+  at::Tensor cluster_weight_, cluster_bias_;
+};
+
+}  // namespace deq

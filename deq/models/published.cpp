@@ -1,0 +1,110 @@
+#include "deq/models/published.h"
+
+#include <ATen/ATen.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+namespace deq {
+namespace {
+
+/// The cell's linear maps: published module, ours.
+const std::pair<const char*, const char*> kLinears[] = {
+    {"func.dec_attn.qkv_net", "cell.qkv"},  {"func.dec_attn.r_net", "cell.positions"},
+    {"func.dec_attn.o_net", "cell.output"}, {"func.pos_ff.ff1_net", "cell.inner"},
+    {"func.pos_ff.ff2_net", "cell.outer"},  {"inject_conv", "cell.inject"},
+};
+const std::pair<const char*, const char*> kLeaves[] = {
+    {".weight", ".weight"}, {".bias", ".bias"}, {".weight_g", ".g"}, {".weight_v", ".v"}};
+
+}  // namespace
+
+ModelOptions published_options(const std::string& config_json) {
+  const auto config = nlohmann::json::parse(config_json);
+  Transformer cell;
+  cell.width = config.at("d_model");
+  cell.heads = config.at("n_head");
+  cell.inner = config.at("d_inner");
+  cell.norm = config.at("pre_norm").get<bool>() ? NormPlace::PrePublished : NormPlace::Post;
+  const int64_t window = config.at("local_size");
+  cell.window = window > 0 ? window : 1000;
+  cell.weight_norm = config.at("weight_norm");
+  const int64_t head_width = config.at("d_head");
+  DEQ_CHECK(cell.heads * head_width == cell.width,
+            "n_head * d_head = {}; expected d_model = {}, which the injection needs",
+            cell.heads * head_width, cell.width);
+  ModelOptions options;
+  options.cell = cell;
+  options.embedding.width = config.at("d_embed");
+  options.embedding.cutoffs = config.at("cutoffs").get<std::vector<int64_t>>();
+  options.embedding.div_val = config.at("div_val");
+  options.embedding.tie_weights = config.at("tie_weights");
+  const auto tied = config.at("tie_projections").get<std::vector<bool>>();
+  const bool projected = options.embedding.div_val > 1 || options.embedding.width != cell.width;
+  for (size_t i = 0; i < tied.size() && projected && i <= options.embedding.cutoffs.size(); ++i) {
+    if (tied[i]) options.embedding.tied_projections.push_back(int64_t(i));
+  }
+  return options;
+}
+
+std::map<std::string, std::string> published_names(const LanguageModel& model) {
+  std::set<std::string> ours;
+  for (const auto& item : model.named_parameters()) ours.insert(item.key());
+  for (const auto& item : model.named_buffers()) ours.insert(item.key());
+  std::map<std::string, std::string> names;
+  const auto add = [&](const std::string& published, const std::string& own) {
+    if (ours.count(own)) names.emplace(published, own);
+    return ours.count(own) > 0;
+  };
+  for (const auto& [published, own] : kLinears) {
+    for (const auto& [their_leaf, our_leaf] : kLeaves) {
+      add(std::string(published) + their_leaf, std::string(own) + our_leaf);
+    }
+  }
+  add("func.dec_attn.r_w_bias", "cell.content_bias");
+  add("func.dec_attn.r_r_bias", "cell.position_bias");
+  add("pos_emb.inv_freq", "cell.frequency");
+  add("crit.cluster_weight", "softmax.cluster_weight");
+  add("crit.cluster_bias", "softmax.cluster_bias");
+  const EmbeddingOptions& embedding = model.options().embedding;
+  for (size_t i = 0; i <= embedding.cutoffs.size(); ++i) {
+    const std::string n = std::to_string(i);
+    const std::string shared = "embedding.projection" + (embedding.div_val == 1 ? "0" : n);
+    add("word_emb.emb_layers." + n + ".weight", "embedding.table" + n);
+    add("word_emb.emb_projs." + n + ".weight", "embedding.projection" + n);
+    add("crit.out_layers." + n + ".bias", "softmax.bias" + n);
+    if (!add("crit.out_layers." + n + ".weight", "softmax.table" + n)) {
+      add("crit.out_layers." + n + ".weight", "embedding.table" + n);
+    }
+    if (!add("crit.out_projs." + n + ".weight", "softmax.projection" + n)) {
+      add("crit.out_projs." + n + ".weight", shared);
+    }
+  }
+  return names;
+}
+
+void load_published(LanguageModel& model, const std::map<std::string, at::Tensor>& weights) {
+  const auto names = published_names(model);
+  const auto parameters = model.named_parameters();
+  std::set<std::string> missing;
+  const auto buffers = model.named_buffers();
+  for (const auto& item : parameters) missing.insert(item.key());
+  at::AutoGradMode no_tape(false);
+  for (const auto& [published, tensor] : weights) {
+    const auto own = names.find(published);
+    DEQ_CHECK(own != names.end(), "weight '{}' does not belong to this model", published);
+    const at::Tensor* held = parameters.find(own->second);
+    at::Tensor parameter = held ? *held : buffers[own->second];
+    const bool fits = tensor.numel() == parameter.numel() && tensor.dim() >= parameter.dim() &&
+                      tensor.sizes().slice(0, size_t(parameter.dim())) == parameter.sizes();
+    DEQ_CHECK(fits, "weight '{}' has shape [{}]; expected [{}]", published,
+              fmt::join(tensor.sizes(), ", "), fmt::join(parameter.sizes(), ", "));
+    parameter.copy_(tensor.view(parameter.sizes()));
+    missing.erase(own->second);
+  }
+  for (const auto& [published, own] : names) {
+    DEQ_CHECK(!missing.count(own), "weight '{}' is missing", published);
+  }
+}
+
+}  // namespace deq

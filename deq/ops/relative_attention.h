@@ -1,0 +1,44 @@
+// Multi-head attention with relative positions (Dai et al. 2019, Transformer-XL), the
+// DEQ-Transformer's.
+//
+//   score_ij = ((q_i + a) . k_j + (q_i + b) . r_{M + i - j}) / sqrt(D / H),   y_i = sum_j
+//   softmax_j(score_ij) v_j
+//
+// H heads, T queries, M past keys, K = M + T keys in all: key j < M is past, key M + t is position
+// t.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace deq::ops {
+
+/// Which keys a query sees: of query i, key j is M + i - j positions back.
+struct AttentionView {
+  int64_t heads = 1;
+  bool causal = true;  ///< no key that lies ahead
+  int64_t window = 0;  ///< only keys less than `window` positions away; 0: all
+};
+
+/// What does not depend on the state, bound once per solve. D is divisible by H.
+struct AttentionContext {
+  at::Tensor past_k, past_v;  ///< (B, M, D), or undefined: no past
+  at::Tensor r;  ///< (R, D) projected positions: row i is distance K - 1 - i; R as relative_rows()
+  at::Tensor content_bias;   ///< (D) a
+  at::Tensor position_bias;  ///< (D) b
+  at::Tensor mask;           ///< (B, H, T, K) dropout mask on the probabilities, or undefined
+};
+
+/// Rows of r: K for causal attention (distances K - 1 .. 0), K + T - 1 otherwise (down to -(T -
+/// 1)).
+int64_t relative_rows(int64_t positions, int64_t past, bool causal);
+
+/// q, k, v (B, T, D) -> (B, T, D). Differentiable, twice as well.
+at::Tensor relative_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const AttentionContext& context, const AttentionView& view);
+
+/// The plain reference, from LibTorch's operators.
+at::Tensor relative_attention_reference(const at::Tensor& q, const at::Tensor& k,
+                                        const at::Tensor& v, const AttentionContext& context,
+                                        const AttentionView& view);
+
+}  // namespace deq::ops

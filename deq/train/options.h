@@ -1,0 +1,148 @@
+// Everything that `deq train` can be told, declared once: flags, config.toml and checkpoints
+// follow.
+#pragma once
+
+#include "deq/data/tasks.h"
+#include "deq/models/language_model.h"
+#include "deq/train/optimizer.h"
+#include "deq/train/schedule.h"
+
+namespace deq {
+
+/// How the training text is cut up.
+struct BatchOptions {
+  int64_t batch = 16;
+  int64_t length = 64;
+  int64_t history = 64;
+  int64_t accumulate = 1;
+
+  static void fields(auto& self, auto&& field) {
+    field("batch", self.batch, "lanes of text trained on side by side", between(1, 65536));
+    field("length", self.length, "positions of a segment", between(1, 1 << 20));
+    field("history", self.history, "positions of earlier segments that are seen", at_least(0));
+    field("accumulate", self.accumulate, "segments whose gradients make one step", at_least(1));
+  }
+};
+
+/// How long, and what is looked at on the way.
+struct LimitOptions {
+  int64_t steps = 1000;
+  double minutes = 0;
+  int64_t eval_every = 500;
+  int64_t patience = 0;
+  int64_t save_every = 200;
+  int64_t log_every = 10;
+
+  static void fields(auto& self, auto&& field) {
+    field("steps", self.steps, "steps of the optimiser", at_least(1));
+    field("minutes", self.minutes, "stop after this long, whatever the step; 0: never",
+          at_least(0));
+    field("eval_every", self.eval_every, "steps between evaluations; the best is kept",
+          at_least(1));
+    field("patience", self.patience, "stop after this many evaluations without a best; 0: never",
+          at_least(0));
+    field("save_every", self.save_every, "steps between checkpoints", at_least(1));
+    field("log_every", self.log_every, "steps between lines of metrics.jsonl", at_least(1));
+  }
+};
+
+/// Evaluation of a text: every token but the first is a target exactly once.
+struct EvaluationOptions {
+  int64_t lanes = 16;
+  int64_t batch = 16;
+  int64_t length = 64;
+  int64_t history = 64;
+
+  static void fields(auto& self, auto&& field) {
+    field("lanes", self.lanes, "parts the text is cut into, each starting without history",
+          between(1, 1 << 20));
+    field("batch", self.batch, "lanes read side by side; does not change the result",
+          between(1, 65536));
+    field("length", self.length, "positions solved at once", between(1, 1 << 20));
+    field("history", self.history, "positions of earlier segments that are seen", at_least(0));
+  }
+};
+
+/// What makes an equilibrium model train and stay stable.
+struct StabilityOptions {
+  int64_t pretrain_steps = 0;
+  int64_t pretrain_depth = 2;
+  int64_t fewer_steps = 0;
+  double jacobian_weight = 0;
+  double jacobian_frequency = 0.4;
+  int64_t jacobian_growth_every = 0;
+  double clip = 0.25;
+
+  static void fields(auto& self, auto&& field) {
+    field("pretrain_steps", self.pretrain_steps, "first train a shallow unrolled network this long",
+          at_least(0));
+    field("pretrain_depth", self.pretrain_depth, "its depth", at_least(1));
+    field("fewer_steps", self.fewer_steps, "lower max-steps by a random 0 to this many, each step",
+          at_least(0));
+    field("jacobian_weight", self.jacobian_weight, "weight of |J|_F^2 / n in the loss",
+          at_least(0));
+    field("jacobian_frequency", self.jacobian_frequency, "share of steps that have it",
+          between(0, 1));
+    field("jacobian_growth_every", self.jacobian_growth_every,
+          "raise the weight by 0.1 every so many steps after pre-training; 0: never", at_least(0));
+    field("clip", self.clip, "largest norm of the gradient; 0: none", at_least(0));
+  }
+};
+
+struct OptimizationOptions {
+  Optimizer optimizer = Adam{};
+  ScheduleOptions schedule;
+
+  static void fields(auto& self, auto&& field) {
+    field("optimizer", self.optimizer, "method of descent");
+    field("", self.schedule);
+  }
+};
+
+struct RunOptions {
+  int64_t seed = 1;
+  int64_t threads = 0;
+
+  static void fields(auto& self, auto&& field) {
+    field("seed", self.seed, "of weights, masks and probes", at_least(0));
+    field("threads", self.threads, "threads; 0: all cores", between(0, 4096));
+  }
+};
+
+struct TrainOptions {
+  std::string data;
+  Task task = Words{};
+  ModelOptions model;
+  EquilibriumOptions equilibrium = {
+      .solver = Anderson{.scope = Scope::Causal},
+      .stop = {.max_steps = 30, .rel_tol = 1e-3},
+      .gradient = Implicit{.solver = Anderson{.scope = Scope::Sample},
+                           .stop = {.max_steps = 30, .rel_tol = 1e-3}}};
+  struct Loop {
+    BatchOptions batch;
+    LimitOptions limits;
+    StabilityOptions stability;
+    OptimizationOptions optimization;
+    RunOptions run;
+
+    static void fields(auto& self, auto&& field) {
+      field("", self.batch);
+      field("", self.limits);
+      field("", self.stability);
+      field("", self.optimization);
+      field("", self.run);
+    }
+  } loop;
+  EvaluationOptions eval;
+
+  static void fields(auto& self, auto&& field) {
+    field("data", self.data, "text file, or folder with its splits");
+    field("task", self.task, "what a token is");
+    field("", self.model);
+    field("", self.equilibrium);
+    field("", self.loop);
+    field("eval", self.eval);
+  }
+};
+
+}  // namespace deq

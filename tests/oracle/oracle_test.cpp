@@ -1,0 +1,164 @@
+// Checks every case of the folder DEQ_ORACLE_DIR against the published code's outputs, in double:
+// f, the equilibrium, the loss of every token, and every gradient. Prints the worst error of each.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "deq/base/safetensors.h"
+#include "deq/models/published.h"
+
+namespace {
+
+using at::Tensor;
+using Json = nlohmann::json;
+constexpr double kFTolerance = 1e-10;  // relative, by norm
+constexpr double kTolerance = 1e-6;    // what the cases' own residuals can certify
+
+double relative_error(const Tensor& ours, const Tensor& theirs) {
+  return ((ours - theirs.view(ours.sizes())).norm() / (theirs.norm() + 1e-30)).item<double>();
+}
+
+struct Case {
+  std::string name;
+  Json config;
+  std::map<std::string, Tensor> tensors;
+
+  const Tensor& at(const std::string& key) const {
+    const auto found = tensors.find(key);
+    DEQ_CHECK(found != tensors.end(), "{}: tensor '{}' is missing", name, key);
+    return found->second;
+  }
+  std::map<std::string, Tensor> with_prefix(const std::string& prefix) const {
+    std::map<std::string, Tensor> out;
+    for (const auto& [key, tensor] : tensors) {
+      if (key.rfind(prefix, 0) == 0) out[key.substr(prefix.size())] = tensor;
+    }
+    return out;
+  }
+};
+
+class Worst {
+ public:
+  void see(const std::string& quantity, double error, double tolerance) {
+    double& worst = errors_[quantity];
+    if (!(error <= worst)) worst = error;
+    failed_ |= !(error <= tolerance);
+  }
+  bool report(const std::string& name) const {
+    fmt::print("{} {}", failed_ ? "FAILED" : "ok    ", name);
+    for (const auto& [quantity, error] : errors_) fmt::print("  {} {:.1e}", quantity, error);
+    fmt::print("\n");
+    return !failed_;
+  }
+
+ private:
+  std::map<std::string, double> errors_;
+  bool failed_ = false;
+};
+
+void check_gradients(const Case& c, const std::string& segment, deq::LanguageModel& model,
+                     Worst& worst) {
+  // Published names that map to one parameter of ours have their gradients summed.
+  const auto names = deq::published_names(model);
+  std::map<std::string, Tensor> expected;
+  for (const auto& [published, gradient] : c.with_prefix("out." + segment + ".grad.")) {
+    const auto own = names.find(published);
+    DEQ_CHECK(own != names.end(), "{}: gradient of unknown '{}'", c.name, published);
+    Tensor& sum = expected[own->second];
+    sum = sum.defined() ? sum + gradient : gradient;
+  }
+  for (const auto& item : model.named_parameters()) {
+    const auto found = expected.find(item.key());
+    DEQ_CHECK(found != expected.end(), "{}: no gradient for {}", c.name, item.key());
+    const Tensor& ours = item.value().grad();
+    const double scale = found->second.norm().item<double>();
+    if (!ours.defined()) {
+      worst.see("gradient", scale, 0);
+      continue;
+    }
+    worst.see("gradient", relative_error(ours, found->second), kTolerance);
+  }
+}
+
+bool check_transformer(const Case& c) {
+  deq::LanguageModel model(deq::published_options(c.config.dump()), c.config.at("vocab"));
+  model.to(at::kDouble);
+  deq::load_published(model, c.with_prefix("weight."));
+  deq::ForwardOptions how;
+  how.history = c.config.at("memory");
+  how.equilibrium.solver = deq::Broyden{.memory = 100};
+  how.equilibrium.stop = {.max_steps = 400, .rel_tol = 1e-11};
+  how.equilibrium.gradient = deq::Implicit{.solver = deq::Broyden{.memory = 100},
+                                           .stop = {.max_steps = 400, .rel_tol = 1e-11}};
+  Worst worst;
+  deq::History history;
+  for (int segment = 0; c.tensors.count(fmt::format("in.{}.tokens", segment)); ++segment) {
+    const std::string s = std::to_string(segment);
+    const Tensor tokens = c.at("in." + s + ".tokens"), targets = c.at("in." + s + ".targets");
+    worst.see("f",
+              relative_error(model.bind(tokens, history)(c.at("in." + s + ".z")),
+                             c.at("out." + s + ".f")),
+              kFTolerance);
+    how.on_adjoint = [&](const deq::Report& report) {
+      worst.see("adjoint residual", report.worst_residual(), 1e-9);
+    };
+    const deq::ModelOutput found = model.forward(tokens, history, how);
+    worst.see("residual", found.report.worst_residual(), 1e-9);
+    worst.see("equilibrium", relative_error(found.z, c.at("out." + s + ".equilibrium")),
+              kTolerance);
+    const Tensor loss = model.loss(found.z, targets);
+    worst.see("loss", relative_error(loss, c.at("out." + s + ".loss")), kTolerance);
+    model.zero_grad();
+    loss.mean().backward();
+    check_gradients(c, s, model, worst);
+    // The next segment sees the published equilibrium, so that errors do not add up.
+    history = found.history;
+    history.z = c.at("out." + s + ".equilibrium");
+    if (history.z.size(1) > how.history)
+      history.z = history.z.narrow(1, history.z.size(1) - how.history, how.history);
+  }
+  return worst.report(c.name);
+}
+
+Case load_case(const std::filesystem::path& path) {
+  deq::TensorFile file = deq::load_tensors(path);
+  const auto config = file.metadata.find("config");
+  DEQ_CHECK(config != file.metadata.end(), "{}: metadata key 'config' is missing", path.string());
+  return {path.filename().string(), Json::parse(config->second), std::move(file.tensors)};
+}
+
+}  // namespace
+
+int main() {
+  const char* folder = std::getenv("DEQ_ORACLE_DIR");
+  if (!folder) {
+    fmt::print("skipped: DEQ_ORACLE_DIR is not set\n0 passed, 0 failed, 1 skipped\n");
+    return 0;
+  }
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  int passed = 0, failed = 0, skipped = 0;
+  for (const auto& path : paths) {
+    try {
+      const Case c = load_case(path);
+      if (c.config.at("kind") == "deq-transformer") {
+        check_transformer(c) ? ++passed : ++failed;
+      } else {
+        fmt::print("skipped {}  kind {} is not known yet\n", c.name, c.config.at("kind").dump());
+        ++skipped;
+      }
+    } catch (const std::exception& error) {
+      fmt::print("FAILED {}  {}\n", path.filename().string(), error.what());
+      ++failed;
+    }
+  }
+  fmt::print("{} passed, {} failed, {} skipped\n", passed, failed, skipped);
+  return failed || passed + skipped == 0 ? 1 : 0;
+}
