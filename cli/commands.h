@@ -3,6 +3,7 @@
 
 namespace deq::cli {
 
+int data(int argc, char** argv);
 int info(int argc, char** argv);
 
 }  // namespace deq::cli

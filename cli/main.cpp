@@ -23,6 +23,7 @@ struct Command {
 };
 
 constexpr Command kCommands[] = {
+    {"data", data, "fetch the usual text data sets; say what is in one"},
     {"info", info, "what this build runs on: versions, BLAS, SIMD, threads, CUDA"},
 };
 

@@ -147,8 +147,9 @@ SplitFiles find_splits(const fs::path& data, bool single_file) {
   DEQ_CHECK(fs::exists(data, ignored), "no data at '{}'; looked for a folder with {}", shown(data),
             looked_for(single_file) + (single_file ? "; or a file" : ""));
   if (single_file && is_file(data)) return {data, data, data};
-  DEQ_CHECK(fs::is_directory(data, ignored), "'{}' is no folder; expected one with {}", shown(data),
-            looked_for(single_file));
+  const std::string hint = single_file ? "" : " (tasks bytes and characters read single files)";
+  DEQ_CHECK(fs::is_directory(data, ignored), "'{}' is no folder; expected one with {}{}",
+            shown(data), looked_for(single_file), hint);
   for (const auto& names : kNames) {
     if (!is_file(data / names[0])) continue;
     for (const char* name : names) {
@@ -157,8 +158,8 @@ SplitFiles find_splits(const fs::path& data, bool single_file) {
     return {data / names[0], data / names[1], data / names[2]};
   }
   const fs::path single = data / kSingleName;
-  DEQ_CHECK(single_file && is_file(single), "no training split in '{}'; looked for {}", shown(data),
-            looked_for(single_file));
+  DEQ_CHECK(single_file && is_file(single), "no training split in '{}'; looked for {}{}",
+            shown(data), looked_for(single_file), hint);
   return {single, single, single};
 }
 

@@ -1,0 +1,142 @@
+// deq data: fetch the usual text data sets, and say what is in one.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+
+#include "cli/commands.h"
+#include "cli/datasets.h"
+#include "cli/download.h"
+#include "cli/options.h"
+#include "cli/parse.h"
+#include "cli/unzip.h"
+#include "deq/base/files.h"
+#include "deq/base/printable.h"
+#include "deq/data/entropy.h"
+#include "deq/data/tasks.h"
+
+namespace deq::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct FetchOptions {
+  std::string name, to, url, sha256;
+};
+
+bool is_there(const fs::path& path, const std::string& sha256) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored) && sha256_hex_of_file(path) == sha256;
+}
+
+/// Data sets that come as an archive: its members replace it.
+void fetch_archive(const Dataset& dataset, const std::string& url, const std::string& sha256,
+                   const fs::path& folder) {
+  const fs::path archive = folder / dataset.files[0].name;
+  if (!is_there(archive, sha256)) download(url + "/" + dataset.files[0].name, archive, sha256);
+  unzip(archive, dataset.members, folder);
+  fs::remove(archive);
+  for (const std::string& name : dataset.members) {
+    fmt::print("{}  {} bytes\n", (folder / name).string(), fs::file_size(folder / name));
+  }
+}
+
+int fetch(const FetchOptions& options) {
+  const auto& known = datasets();
+  const auto dataset = std::find_if(known.begin(), known.end(), [&](const Dataset& each) {
+    return each.name == options.name;
+  });  // CLI11 has checked the name
+  DEQ_CHECK(options.sha256.empty() || dataset->files.size() == 1,
+            "--sha256 is for data sets of one file; {} has {}", dataset->name,
+            dataset->files.size());
+  std::string url = options.url.empty() ? dataset->url : options.url;
+  while (!url.empty() && url.back() == '/') url.pop_back();
+  const fs::path folder =
+      options.to.empty() ? fs::path("data") / dataset->name : fs::path(options.to);
+  std::error_code failed;
+  fs::create_directories(folder, failed);
+  DEQ_CHECK(!failed, "cannot make the folder '{}': {}", printable(folder.string(), 400),
+            failed.message());
+  if (!dataset->members.empty()) {
+    const std::string& listed = dataset->files[0].sha256;
+    fetch_archive(*dataset, url, options.sha256.empty() ? listed : options.sha256, folder);
+    return 0;
+  }
+  for (const DatasetFile& file : dataset->files) {
+    const fs::path target = folder / file.name;
+    const std::string& sha256 = options.sha256.empty() ? file.sha256 : options.sha256;
+    const bool there = is_there(target, sha256);
+    if (!there) download(url + "/" + file.name, target, sha256);
+    fmt::print("{}  {} bytes{}\n", target.string(), fs::file_size(target),
+               there ? ", already there" : "");
+  }
+  return 0;
+}
+
+int list() {
+  for (const Dataset& dataset : datasets()) {
+    uint64_t bytes = 0;
+    for (const DatasetFile& file : dataset.files) bytes += file.bytes;
+    fmt::print("{:<17} {:<11} {:>6.1f} MB  {}\n", dataset.name, dataset.task, double(bytes) / 1e6,
+               dataset.url);
+  }
+  return 0;
+}
+
+struct InfoOptions {
+  Task task;
+  static void fields(auto& self, auto&& field) { field("task", self.task, "what a token is"); }
+};
+
+int describe(const std::string& path, const std::string& vocabulary, const Assignments& given) {
+  InfoOptions options;
+  assign_options(options, given);
+  const Corpus corpus = vocabulary.empty() ? load(options.task, path)
+                                           : load(options.task, path, Vocabulary::load(vocabulary));
+  const char* unit = unit_name(options.task);
+  fmt::print("vocabulary  {} {}s, fingerprint {}\n", corpus.vocabulary.size(), unit,
+             corpus.vocabulary.fingerprint());
+  const std::pair<const char*, const at::Tensor&> splits[] = {
+      {"train", corpus.train}, {"valid", corpus.valid}, {"test", corpus.test}};
+  for (const auto& [name, tokens] : splits) {
+    const double bits = unigram_bits(corpus.train, tokens, corpus.vocabulary.size());
+    fmt::print("{:<11} {} {}s, unigram entropy {:.4f} bits per {}\n", name, tokens.numel(), unit,
+               bits, unit);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int data(int argc, char** argv) {
+  CLI::App app("Fetches the usual text data sets, and says what is in one.", "deq data");
+  app.require_subcommand(1);
+  std::vector<std::string> names;
+  for (const Dataset& dataset : datasets()) names.push_back(dataset.name);
+
+  FetchOptions fetching;
+  CLI::App* fetch_app = app.add_subcommand("fetch", "download a data set and check its sums");
+  fetch_app->add_option("name", fetching.name, "the data set, as `deq data list` names it")
+      ->required()
+      ->check(CLI::IsMember(names));
+  fetch_app->add_option("--to", fetching.to, "folder to put it in [data/NAME]");
+  fetch_app->add_option("--url", fetching.url, "another folder that serves the same files");
+  fetch_app->add_option("--sha256", fetching.sha256, "another sum, for another file of that name");
+
+  CLI::App* list_app = app.add_subcommand("list", "the data sets that can be fetched");
+
+  std::string path, vocabulary;
+  Assignments given;
+  CLI::App* info_app = app.add_subcommand("info", "counts, vocabulary and unigram entropy");
+  info_app->add_option("path", path, "a folder with the splits, or one file")->required();
+  info_app->add_option("--vocabulary", vocabulary, "a run's vocabulary, in place of its own");
+  add_options(*info_app, InfoOptions{}, given);
+
+  if (const auto exit_code = parse(app, argc, argv)) return *exit_code;
+  if (*fetch_app) return fetch(fetching);
+  if (*list_app) return list();
+  return describe(path, vocabulary, given);
+}
+
+}  // namespace deq::cli
