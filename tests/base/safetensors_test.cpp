@@ -48,6 +48,7 @@ std::map<std::string, at::Tensor> unusual_tensors() {
   tensors["no \"quotes\"\n\\ gr\u00fc\u00df \U0001F600"] = at::randn({1});
   tensors[""] = at::ones({1});
   tensors["special"] = at::tensor({std::nan(""), INFINITY, -INFINITY, -0.0, 5e-324});
+  tensors["negated"] = at::_neg_view(at::randn({3}));
   tensors["conjugate"] = at::imag(at::complex(at::ones({3}), at::randn({3})).conj());
   return tensors;
 }
