@@ -122,7 +122,7 @@ Map TransformerCell::bind(const Tensor& x, const History& history) {
   const double share = options_.dropout.hidden;
   auto bound = std::make_shared<Bound>();
   bound->norm = options_.norm;
-  bound->view = {options_.heads, options_.causal, options_.window};
+  bound->view = {options_.heads, options_.causal, options_.window, float_scores_};
   bound->qkv = qkv_->weight();
   bound->injected = affine(x, inject_->weight(), inject_->bias());
   bound->attention = bind_attention(x, history, bound->qkv);

@@ -73,12 +73,17 @@ class TransformerCell : public Cell {
   int64_t state_width() const override { return options_.width; }
   void initialise(double std) override;
 
+  /// Attention scores rounded to float, as the published code does: to repeat its outputs in
+  /// double.
+  void round_scores(bool on) { float_scores_ = on; }
+
  private:
   struct Bound;
   ops::AttentionContext bind_attention(const at::Tensor& x, const History& history,
                                        const at::Tensor& qkv);
 
   Transformer options_;
+  bool float_scores_ = false;
   std::shared_ptr<Linear> inject_, qkv_, positions_, output_, inner_, outer_;
   at::Tensor content_bias_, position_bias_;  // (H, D / H)
   at::Tensor frequency_;                     // (D / 2), a buffer

@@ -52,7 +52,10 @@ Tensor relative_attention_reference(const Tensor& q, const Tensor& k, const Tens
                          .clamp_max(positions.size(1) - 1);
   const Tensor position = by_distance.gather(3, row.expand({q.size(0), H, T, K}));
   Tensor score = (content + position) * (1 / std::sqrt(double(d)));
-  score = score.masked_fill(hidden_keys(T, M, view, q), -std::numeric_limits<double>::infinity());
+  const Tensor hidden = hidden_keys(T, M, view, q);
+  if (view.float_scores && hidden.any().item<bool>())
+    score = score.to(at::kFloat).to(q.scalar_type());
+  score = score.masked_fill(hidden, -std::numeric_limits<double>::infinity());
   Tensor probability = at::softmax(score, 3);
   if (context.mask.defined()) probability = probability * context.mask;
   return at::matmul(probability, values).transpose(1, 2).reshape({q.size(0), T, D});

@@ -27,12 +27,15 @@ int64_t grain(int64_t n, int64_t m) {
   return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, n * m));
 }
 
-void check_history(const std::vector<Tensor>& history, const Tensor& like) {
+void check_states(const std::vector<Tensor>& history, const Tensor& like) {
+  DEQ_CHECK(like.dim() == 2 && like.is_contiguous(),
+            "rows: a state is [{}]{}; expected two dimensions, contiguous",
+            fmt::join(like.sizes(), ", "), like.is_contiguous() ? "" : ", not contiguous");
   for (const Tensor& h : history) {
     DEQ_CHECK(
         h.sizes() == like.sizes() && h.is_contiguous() && h.scalar_type() == like.scalar_type(),
-        "rows: history holds [{}]; expected contiguous [{}]", fmt::join(h.sizes(), ", "),
-        fmt::join(like.sizes(), ", "));
+        "rows: history holds [{}]; expected contiguous [{}] of {}", fmt::join(h.sizes(), ", "),
+        fmt::join(like.sizes(), ", "), c10::toString(like.scalar_type()));
   }
 }
 
@@ -74,7 +77,7 @@ Tensor row_mix_reference(const Tensor& coefficients, const std::vector<Tensor>& 
 }
 
 Tensor row_dots(const std::vector<Tensor>& history, const Tensor& g) {
-  check_history(history, g);
+  check_states(history, g);
   if (!has_kernel(g)) return row_dots_reference(history, g);
   Tensor out = at::empty({g.size(0), int64_t(history.size())}, g.options().dtype(at::kDouble));
   if (g.scalar_type() == at::kFloat) {
@@ -89,7 +92,12 @@ Tensor row_mix(const Tensor& coefficients, const std::vector<Tensor>& history, c
   DEQ_CHECK(base.defined() || !history.empty(),
             "row_mix: no history and no base; expected one of them");
   const Tensor& like = base.defined() ? base : history[0];
-  check_history(history, like);
+  check_states(history, like);
+  DEQ_CHECK(coefficients.sizes() == at::IntArrayRef({like.size(0), int64_t(history.size())}) &&
+                coefficients.scalar_type() == at::kDouble,
+            "row_mix: coefficients are {} [{}]; expected Double [{}, {}]",
+            c10::toString(coefficients.scalar_type()), fmt::join(coefficients.sizes(), ", "),
+            like.size(0), history.size());
   if (!has_kernel(like)) return row_mix_reference(coefficients, history, base);
   const Tensor c = coefficients.contiguous();
   Tensor out = at::empty_like(like);

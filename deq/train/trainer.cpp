@@ -1,0 +1,193 @@
+#include "deq/train/trainer.h"
+
+#include <ATen/ATen.h>
+
+#include <cmath>
+#include <random>
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+constexpr const char* kModel = "model.";
+constexpr const char* kOptimizer = "optimizer.";
+
+at::Generator default_generator() { return at::globalContext().defaultGenerator(at::kCPU); }
+
+std::shared_ptr<LanguageModel> seeded_model(const TrainOptions& options, int64_t vocabulary) {
+  default_generator().set_current_seed(uint64_t(options.loop.run.seed));
+  return std::make_shared<LanguageModel>(options.model, vocabulary);
+}
+
+NamedTensors parameters_of(const LanguageModel& model) {
+  NamedTensors parameters;
+  for (const auto& item : model.named_parameters()) parameters[item.key()] = item.value();
+  return parameters;
+}
+
+/// The entries of `all` whose names begin with `prefix`, without it.
+NamedTensors section(const NamedTensors& all, const std::string& prefix) {
+  NamedTensors part;
+  for (const auto& [name, tensor] : all) {
+    if (name.rfind(prefix, 0) == 0) part[name.substr(prefix.size())] = tensor;
+  }
+  return part;
+}
+
+const Tensor& require(const NamedTensors& state, const std::string& name) {
+  const auto found = state.find(name);
+  DEQ_CHECK(found != state.end(), "checkpoint: '{}' is missing", name);
+  return found->second;
+}
+
+}  // namespace
+
+NamedTensors named_tensors(const LanguageModel& model) {
+  NamedTensors tensors = parameters_of(model);
+  for (const auto& item : model.named_buffers()) tensors[item.key()] = item.value();
+  return tensors;
+}
+
+void load_weights(LanguageModel& model, const NamedTensors& tensors, const std::string& source) {
+  at::AutoGradMode no_tape(false);
+  NamedTensors own = named_tensors(model);
+  for (const auto& [name, tensor] : tensors) {
+    DEQ_CHECK(own.count(name), "{}: weight '{}' does not belong to this model", source, name);
+  }
+  for (auto& [name, tensor] : own) {
+    const auto found = tensors.find(name);
+    DEQ_CHECK(found != tensors.end(), "{}: weight '{}' is missing", source, name);
+    DEQ_CHECK(found->second.sizes() == tensor.sizes(),
+              "{}: weight '{}' has shape [{}]; expected [{}]", source, name,
+              fmt::join(found->second.sizes(), ", "), fmt::join(tensor.sizes(), ", "));
+  }
+  for (auto& [name, tensor] : own) tensor.copy_(tensors.at(name));
+}
+
+Trainer::Trainer(const TrainOptions& options, Corpus corpus)
+    : options_(options),
+      corpus_(std::move(corpus)),
+      model_(seeded_model(options, corpus_.vocabulary.size())),
+      stream_(corpus_.train, options.loop.batch.batch, options.loop.batch.length),
+      schedule_(options.loop.optimization.schedule, options.loop.limits.steps) {
+  check_scope(options.equilibrium.solver, model_->cell().causal());
+  descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
+}
+
+int64_t Trainer::tokens_per_step() const {
+  const BatchOptions& batch = options_.loop.batch;
+  return batch.batch * batch.length * batch.accumulate;
+}
+
+EquilibriumOptions Trainer::equilibrium_of_this_step() {
+  const StabilityOptions& stability = options_.loop.stability;
+  EquilibriumOptions equilibrium = options_.equilibrium;
+  if (step_ < stability.pretrain_steps) {
+    equilibrium.gradient = Unrolled{.steps = stability.pretrain_depth};
+  } else if (stability.fewer_steps > 0) {
+    const int64_t fewer = at::randint(stability.fewer_steps + 1, {1}, at::kLong).item<int64_t>();
+    equilibrium.stop.max_steps = std::max<int64_t>(1, equilibrium.stop.max_steps - fewer);
+  }
+  return equilibrium;
+}
+
+double Trainer::jacobian_weight() const {
+  const StabilityOptions& stability = options_.loop.stability;
+  if (stability.jacobian_weight == 0 || step_ < stability.pretrain_steps) return 0;
+  const int64_t every = stability.jacobian_growth_every;
+  const int64_t growths = every > 0 ? (step_ - stability.pretrain_steps) / every : 0;
+  return stability.jacobian_weight + 0.1 * double(growths);
+}
+
+void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& report) {
+  const double share = 1.0 / double(options_.loop.batch.accumulate);
+  const Segment segment = stream_.next();
+  if (segment.reset) history_ = {};
+  ForwardOptions how;
+  how.equilibrium = equilibrium;
+  how.history = options_.loop.batch.history;
+  const double weight = jacobian_weight();
+  how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
+                                        options_.loop.stability.jacobian_frequency;
+  how.on_adjoint = [&](const Report& adjoint) {
+    report.adjoint_residual += share * adjoint.mean_residual();
+    report.adjoint_converged_share += share * adjoint.converged_share();
+    report.adjoint_evaluations += share * double(adjoint.evaluations);
+  };
+  const ModelOutput output = model_->forward(segment.tokens, history_, how);
+  Tensor loss = model_->loss(output.z, segment.targets).mean();
+  report.loss += share * loss.item<double>();
+  if (output.jacobian_loss.defined()) {
+    report.jacobian = output.jacobian_loss.item<double>();
+    loss = loss + weight * output.jacobian_loss;
+  }
+  (loss * share).backward();
+  history_ = output.history;
+  report.residual += share * output.report.mean_residual();
+  report.converged_share += share * output.report.converged_share();
+  report.evaluations += share * double(output.report.evaluations);
+}
+
+StepReport Trainer::step() {
+  model_->train();
+  StepReport report;
+  report.pretraining = step_ < options_.loop.stability.pretrain_steps;
+  const EquilibriumOptions equilibrium = equilibrium_of_this_step();
+  descent_->zero_gradients();
+  for (int64_t k = 0; k < options_.loop.batch.accumulate; ++k) one_segment(equilibrium, report);
+  ++step_;
+  report.step = step_;
+  report.rate = schedule_.rate(step_);
+  report.gradient_norm = descent_->clip(options_.loop.stability.clip);
+  report.finite = std::isfinite(report.gradient_norm) && std::isfinite(report.loss);
+  if (report.finite) {
+    descent_->step(report.rate);
+  } else {
+    history_ = {};  // it may hold what made the step non-finite
+  }
+  return report;
+}
+
+Evaluation Trainer::evaluate_valid(const std::function<void(double)>& progress) {
+  return evaluate(*model_, corpus_.valid, options_.equilibrium, options_.eval, progress);
+}
+
+Evaluation Trainer::evaluate_test(const std::function<void(double)>& progress) {
+  return evaluate(*model_, corpus_.test, options_.equilibrium, options_.eval, progress);
+}
+
+NamedTensors Trainer::state() const {
+  NamedTensors state;
+  for (const auto& [name, tensor] : named_tensors(*model_)) state[kModel + name] = tensor.detach();
+  for (const auto& [name, tensor] : descent_->state()) state[kOptimizer + name] = tensor;
+  if (history_.z.defined()) {
+    state["history.z"] = history_.z;
+    state["history.x"] = history_.x;
+  }
+  state["random"] = default_generator().get_state();
+  state["step"] = at::scalar_tensor(step_, at::kLong);
+  state["position"] = at::scalar_tensor(stream_.position(), at::kLong);
+  for (const auto& [name, value] : schedule_.state())
+    state["schedule." + name] = at::scalar_tensor(value, at::kDouble);
+  return state;
+}
+
+void Trainer::restore(const NamedTensors& state) {
+  load_weights(*model_, section(state, kModel), "checkpoint");
+  descent_->restore(section(state, kOptimizer));
+  history_ = {};
+  if (state.count("history.z"))
+    history_ = {require(state, "history.z"), require(state, "history.x")};
+  std::map<std::string, double> schedule;
+  for (const auto& [name, tensor] : section(state, "schedule."))
+    schedule[name] = tensor.item<double>();
+  schedule_.restore(schedule);
+  step_ = require(state, "step").item<int64_t>();
+  stream_.seek(require(state, "position").item<int64_t>());
+  at::Generator generator = default_generator();
+  generator.set_state(require(state, "random"));
+}
+
+}  // namespace deq

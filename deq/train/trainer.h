@@ -1,0 +1,68 @@
+// Training: a stream in lanes with history carried across segments, one step at a time. Everything
+// that the next step depends on is in `state()`: a trainer that restores it repeats every bit.
+#pragma once
+
+#include "deq/data/stream.h"
+#include "deq/train/evaluate.h"
+#include "deq/train/options.h"
+
+namespace deq {
+
+/// What one step was like; means over its segments where there are several.
+struct StepReport {
+  int64_t step = 0;
+  double loss = 0;           ///< nats per token
+  double jacobian = 0;       ///< |J|_F^2 / n, where it was estimated
+  double gradient_norm = 0;  ///< before clipping
+  double rate = 0;
+  double residual = 0;  ///< mean over rows, forward
+  double converged_share = 0;
+  double evaluations = 0;  ///< of f, forward, per solve
+  double adjoint_residual = 0;
+  double adjoint_converged_share = 0;
+  double adjoint_evaluations = 0;
+  bool pretraining = false;
+  bool finite = true;  ///< false: the step was not taken
+};
+
+class Trainer {
+ public:
+  Trainer(const TrainOptions& options, Corpus corpus);
+
+  StepReport step();
+  Evaluation evaluate_valid(const std::function<void(double)>& progress = {});
+  Evaluation evaluate_test(const std::function<void(double)>& progress = {});
+
+  int64_t steps_done() const { return step_; }
+  int64_t tokens_per_step() const;
+  LanguageModel& model() { return *model_; }
+  const Corpus& corpus() const { return corpus_; }
+  Schedule& schedule() { return schedule_; }
+
+  /// Weights, optimiser, history, random numbers and position, by name.
+  NamedTensors state() const;
+  /// Throws deq::Error for a tensor that is missing or does not fit.
+  void restore(const NamedTensors& state);
+
+ private:
+  EquilibriumOptions equilibrium_of_this_step();
+  double jacobian_weight() const;
+  void one_segment(const EquilibriumOptions& equilibrium, StepReport& report);
+
+  TrainOptions options_;
+  Corpus corpus_;
+  std::shared_ptr<LanguageModel> model_;
+  SegmentStream stream_;
+  Schedule schedule_;
+  std::unique_ptr<Descent> descent_;
+  History history_;
+  int64_t step_ = 0;
+};
+
+/// The parameters and buffers of a model by name, shared, not copied.
+NamedTensors named_tensors(const LanguageModel& model);
+/// Copies `tensors` into the model. Throws deq::Error for one that is missing, unknown or does not
+/// fit.
+void load_weights(LanguageModel& model, const NamedTensors& tensors, const std::string& source);
+
+}  // namespace deq
