@@ -16,7 +16,7 @@ namespace deq {
 
 struct Anderson {
   static constexpr const char* name = "anderson";
-  int64_t memory = 6;
+  int64_t memory = 8;
   double ridge = 1e-4;
   double mixing = 1.0;
   Scope scope = Scope::Sample;

@@ -1,0 +1,108 @@
+// `deq eval RUN`: the loss of a text under a trained model, with the residual it was found at.
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/parse.h"
+#include "cli/progress.h"
+#include "deq/train/run.h"
+
+namespace deq::cli {
+namespace {
+
+/// What may differ from the run's own options: how it is solved and how the text is cut.
+struct EvalOptions {
+  EquilibriumOptions equilibrium;
+  EvaluationOptions eval;
+
+  static void fields(auto& self, auto&& field) {
+    field("", self.equilibrium);
+    field("eval", self.eval);
+  }
+};
+
+const at::Tensor& split_of(const Corpus& corpus, const std::string& name) {
+  if (name == "valid") return corpus.valid;
+  if (name == "test") return corpus.test;
+  DEQ_CHECK(name == "train", "unknown split '{}'; known: train, valid, test", name);
+  return corpus.train;
+}
+
+void print_result(const Evaluation& e, const Task& task, const std::string& split) {
+  fmt::print("{}: {} {:.6g}  (loss {:.6f} nats over {} {}s)\n", split, metric_name(task),
+             metric_value(task, e.loss), e.loss, e.tokens, unit_name(task));
+  fmt::print("residual: mean {:.2e}, worst {:.2e}; converged: {:.2f}% of positions\n",
+             e.mean_residual, e.worst_residual, 100 * e.converged_share);
+  fmt::print("evaluations of f per solve: {:.1f}; {:.0f} {}s/s\n", e.evaluations,
+             double(e.tokens) / e.seconds, unit_name(task));
+}
+
+nlohmann::ordered_json to_json(const Evaluation& e, const Task& task, const std::string& split) {
+  return {{"split", split},
+          {"loss", e.loss},
+          {metric_name(task), metric_value(task, e.loss)},
+          {"tokens", e.tokens},
+          {"residual", e.mean_residual},
+          {"worst_residual", e.worst_residual},
+          {"converged_share", e.converged_share},
+          {"evaluations", e.evaluations},
+          {"seconds", e.seconds}};
+}
+
+}  // namespace
+
+int eval(int argc, char** argv) {
+  CLI::App app(
+      "Evaluates a trained model. Solver, step limit, tolerance and history can be changed here.",
+      "deq eval");
+  std::string folder, data, split = "test", checkpoint;
+  bool leak = false, require_converged = false, json = false;
+  int64_t threads = 0;
+  Assignments flags;
+  app.add_option("RUN", folder, "run folder")->required();
+  app.add_option("--data", data, "text, in place of the run's");
+  app.add_option("--split", split, "train, valid or test [test]");
+  app.add_option("--checkpoint", checkpoint, "best or last [best]");
+  app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  app.add_flag("--check-leak", leak,
+               "measure how far earlier positions move when only the last token changes");
+  app.add_flag("--require-converged", require_converged,
+               "exit code 1 unless every position converged");
+  app.add_flag("--json", json, "print one JSON object");
+  add_options(app, EvalOptions{}, flags);
+  if (const auto code = parse(app, argc, argv)) return *code;
+  if (threads > 0) at::set_num_threads(int(threads));
+
+  TrainedModel run = load_run(folder, checkpoint);
+  EvalOptions options{run.options.equilibrium, run.options.eval};
+  assign_options(options, flags);
+  const Corpus corpus =
+      load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary);
+  const at::Tensor& text = split_of(corpus, split);
+  Progress progress;
+  const auto show = [&](double share) {
+    if (!json) progress.show(share, fmt::format("evaluating {:.0f}%", 100 * share), false);
+  };
+  const Evaluation result = evaluate(*run.model, text, options.equilibrium, options.eval, show);
+  progress.finish();
+  auto row = to_json(result, run.options.task, split);
+  if (!json) print_result(result, run.options.task, split);
+  if (leak) {
+    const double moved = measure_leak(*run.model, text, options.equilibrium, options.eval);
+    row["leak"] = moved;
+    if (!json) fmt::print("leak: earlier positions move by {:.2e} of their norm\n", moved);
+  }
+  if (json) fmt::print("{}\n", row.dump());
+  if (require_converged && result.converged_share < 1) {
+    fmt::print(stderr,
+               "error: {:.2f}% of positions converged; expected all (--require-converged)\n",
+               100 * result.converged_share);
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace deq::cli

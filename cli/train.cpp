@@ -1,0 +1,118 @@
+// `deq train RUN`: trains a model into a run folder; `--resume` goes on where it was stopped or
+// killed.
+#include <ATen/Parallel.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "cli/parse.h"
+#include "cli/progress.h"
+#include "deq/base/files.h"
+#include "deq/train/run.h"
+
+namespace deq::cli {
+namespace {
+
+std::string metric_text(const Task& task, double loss) {
+  return fmt::format("{} {:.4g}", unit_of(task) == Unit::Word ? "ppl" : metric_name(task),
+                     metric_value(task, loss));
+}
+
+std::string step_text(const TrainOptions& options, const StepReport& r, double tokens_per_second,
+                      double left) {
+  std::string text = fmt::format("step {}/{} loss {:.3f} {}", r.step, options.loop.limits.steps,
+                                 r.loss, metric_text(options.task, r.loss));
+  if (r.pretraining) {
+    text += fmt::format(" pretraining depth {}", options.loop.stability.pretrain_depth);
+  } else {
+    text += fmt::format(" residual {:.1e} evaluations {:.0f}", r.residual, r.evaluations);
+    if (r.adjoint_evaluations > 0) text += fmt::format("+{:.0f}", r.adjoint_evaluations);
+  }
+  if (!r.finite) text += " NOT FINITE, step skipped";
+  return text + fmt::format(" {} tok/s left {}", count(tokens_per_second), duration(left));
+}
+
+std::string evaluation_text(const Task& task, const Evaluation& e) {
+  return fmt::format(
+      "loss {:.4f}, {} {:.4g}; residual mean {:.1e}, worst {:.1e}; converged {:.1f}%; "
+      "{:.1f} evaluations per solve; {} {}s in {}",
+      e.loss, metric_name(task), metric_value(task, e.loss), e.mean_residual, e.worst_residual,
+      100 * e.converged_share, e.evaluations, e.tokens, unit_name(task), duration(e.seconds));
+}
+
+RunObserver make_observer(const TrainOptions& options, const std::string& folder,
+                          Progress& progress) {
+  RunObserver observer;
+  observer.started = [&options, &progress, folder](const Trainer& trainer, bool resumed) {
+    auto& model = const_cast<Trainer&>(trainer).model();
+    progress.print(fmt::format(
+        "{} '{}': {} parameters ({} without embedding), vocabulary {}, {} training {}s{}",
+        resumed ? "resuming" : "training", folder, count(double(model.parameter_count(true))),
+        count(double(model.parameter_count(false))), model.vocabulary(),
+        count(double(trainer.corpus().train.size(0))), unit_name(options.task),
+        resumed ? fmt::format(", from step {}", trainer.steps_done()) : ""));
+  };
+  observer.stepped = [&options, &progress](const StepReport& r, double tokens_per_second,
+                                           double left) {
+    const bool line = r.step % options.loop.limits.log_every == 0 || r.step == 1 || !r.finite;
+    progress.show(double(r.step) / double(options.loop.limits.steps),
+                  step_text(options, r, tokens_per_second, left), line);
+  };
+  observer.evaluating = [&progress](double share) {
+    progress.show(share, fmt::format("evaluating {:.0f}%", 100 * share), false);
+  };
+  observer.evaluated = [&options, &progress](int64_t step, const Evaluation& e, bool best) {
+    progress.print(fmt::format("step {} valid: {}{}", step, evaluation_text(options.task, e),
+                               best ? "  (best)" : ""));
+  };
+  return observer;
+}
+
+/// Options from the file of --config, then those of flags on top.
+Assignments merged(const std::string& config, const Assignments& flags) {
+  Assignments all;
+  if (!config.empty()) all = parse_toml(read_file(config, 1 << 24), config);
+  for (const auto& [key, value] : flags) all[key] = value;
+  return all;
+}
+
+}  // namespace
+
+int train(int argc, char** argv) {
+  CLI::App app("Trains an equilibrium language model into a run folder.", "deq train");
+  std::string folder, config;
+  bool resume = false;
+  Assignments flags;
+  app.add_option("RUN", folder,
+                 "the run folder: config.toml, metrics.jsonl, checkpoints, vocabulary")
+      ->required();
+  app.add_option("--config", config, "TOML file with options by the names of the flags");
+  app.add_flag("--resume", resume,
+               "go on from the run's last checkpoint; options given now replace the run's");
+  TrainOptions options;
+  add_options(app, options, flags);
+  if (const auto code = parse(app, argc, argv)) return *code;
+
+  if (resume) options = read_run_options(folder);
+  assign_options(options, merged(config, flags));
+  if (!options.data.empty())
+    options.data = std::filesystem::absolute(options.data).lexically_normal().string();
+  if (options.loop.run.threads > 0) at::set_num_threads(int(options.loop.run.threads));
+
+  Progress progress;
+  const RunResult result = run_training(options, folder, resume,
+                                        make_observer(options, folder, progress), interrupt_flag());
+  progress.print(fmt::format("stopped after {} steps and {}: {}", result.steps,
+                             duration(result.seconds), result.why));
+  if (!result.test) {
+    progress.print(fmt::format("go on with: deq train {} --resume", folder));
+    return kInterrupted;
+  }
+  progress.print(fmt::format("test: {}", evaluation_text(options.task, *result.test)));
+  return 0;
+}
+
+}  // namespace deq::cli

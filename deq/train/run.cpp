@@ -1,0 +1,306 @@
+#include "deq/train/run.h"
+
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <nlohmann/json.hpp>
+
+#include "deq/base/files.h"
+#include "deq/base/safetensors.h"
+
+namespace deq {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kMaxText = uint64_t(1) << 30;  // config.toml, metrics.jsonl
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// What a checkpoint says about the run besides the trainer's state.
+struct Progress {
+  double seconds = 0;
+  double best_loss = std::numeric_limits<double>::infinity();
+  int64_t since_best = 0;  // evaluations
+};
+
+/// metrics.jsonl: one JSON object per line, never more than the checkpoint accounts for after a
+/// resume.
+class Metrics {
+ public:
+  explicit Metrics(fs::path path) : path_(std::move(path)) {}
+
+  /// Drops lines after `step`, and a line that was cut short.
+  void rewind(int64_t step) {
+    if (!fs::exists(path_)) return;
+    const std::string text = read_file(path_, kMaxText);
+    std::string kept;
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = text.find('\n', begin);
+      if (end == std::string::npos) break;
+      const std::string line = text.substr(begin, end - begin + 1);
+      const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (row.is_object() && row.value("step", int64_t(-1)) > step) break;
+      if (row.is_object()) kept += line;
+      begin = end + 1;
+    }
+    if (kept != text) write_file(path_, kept);
+  }
+
+  void append(const Json& row) {
+    const std::string line = row.dump() + "\n";
+    std::FILE* file = std::fopen(path_.c_str(), "a");
+    const bool written = file && std::fwrite(line.data(), 1, line.size(), file) == line.size();
+    const bool closed = file && std::fclose(file) == 0;
+    DEQ_CHECK(written && closed, "{}: cannot append: {}", path_.string(), std::strerror(errno));
+  }
+
+ private:
+  fs::path path_;
+};
+
+Json finite_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(); }
+
+Json step_row(const StepReport& report, double tokens_per_second, double seconds) {
+  Json row{{"step", report.step},
+           {"kind", report.pretraining ? "pretrain" : "train"},
+           {"loss", finite_or_null(report.loss)},
+           {"rate", report.rate},
+           {"gradient_norm", finite_or_null(report.gradient_norm)},
+           {"residual", finite_or_null(report.residual)},
+           {"converged_share", report.converged_share},
+           {"evaluations", report.evaluations}};
+  if (!report.pretraining) {
+    row["adjoint_residual"] = finite_or_null(report.adjoint_residual);
+    row["adjoint_converged_share"] = report.adjoint_converged_share;
+    row["adjoint_evaluations"] = report.adjoint_evaluations;
+  }
+  if (report.jacobian > 0) row["jacobian"] = report.jacobian;
+  if (!report.finite) row["skipped"] = true;
+  row["tokens_per_second"] = std::round(tokens_per_second);
+  row["seconds"] = std::round(seconds * 10) / 10;
+  return row;
+}
+
+Json evaluation_row(int64_t step, const char* kind, const Evaluation& e, const Task& task) {
+  return {{"step", step},
+          {"kind", kind},
+          {"loss", finite_or_null(e.loss)},
+          {metric_name(task), finite_or_null(metric_value(task, e.loss))},
+          {"residual", finite_or_null(e.mean_residual)},
+          {"worst_residual", finite_or_null(e.worst_residual)},
+          {"converged_share", e.converged_share},
+          {"evaluations", e.evaluations},
+          {"tokens", e.tokens}};
+}
+
+class Run {
+ public:
+  Run(const TrainOptions& options, const fs::path& folder, bool resume, const RunObserver& observer,
+      const std::atomic<bool>& interrupt)
+      : options_(options),
+        folder_(folder),
+        observer_(observer),
+        interrupt_(interrupt),
+        lock_((prepare(folder, resume), FolderLock(folder))),
+        metrics_(folder / "metrics.jsonl"),
+        trainer_(options, load_corpus_for(resume)) {
+    const bool resumed = resume && fs::exists(folder / "last.safetensors");
+    if (resumed) {
+      restore();
+    } else {
+      trainer_.corpus().vocabulary.save(folder / "vocab.txt");
+    }
+    write_file(folder / "config.toml", to_toml(selected_options(options_)));
+    metrics_.rewind(trainer_.steps_done());
+    if (observer_.started) observer_.started(trainer_, resumed);
+  }
+
+  RunResult train() {
+    start_ = Clock::now();
+    const LimitOptions& limits = options_.loop.limits;
+    RunResult result;
+    while (result.why.empty()) {
+      if (trainer_.steps_done() >= limits.steps) {
+        result.why = "steps done";
+      } else if (limits.minutes > 0 && seconds() >= 60 * limits.minutes) {
+        result.why = "minutes over";
+      } else if (limits.patience > 0 && progress_.since_best >= limits.patience) {
+        result.why = fmt::format("no better for {} evaluations", progress_.since_best);
+      } else if (interrupt_) {
+        result.why = "interrupted";
+      } else {
+        one_step();
+      }
+    }
+    if (!interrupt_ && evaluated_at_ != trainer_.steps_done()) evaluate_and_keep();
+    save_last();
+    if (!interrupt_) result.test = test_of_best();
+    result.steps = trainer_.steps_done();
+    result.seconds = seconds();
+    result.best_loss = progress_.best_loss;
+    return result;
+  }
+
+ private:
+  static void prepare(const fs::path& folder, bool resume) {
+    std::error_code error;
+    if (resume) {
+      DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing; expected one to resume",
+                folder.string());
+      return;
+    }
+    fs::create_directories(folder, error);
+    DEQ_CHECK(fs::is_directory(folder), "run folder '{}': cannot create: {}", folder.string(),
+              error.message());
+    DEQ_CHECK(!fs::exists(folder / "config.toml"),
+              "run folder '{}' holds a run; expected an empty one, or --resume", folder.string());
+  }
+
+  Corpus load_corpus_for(bool resume) const {
+    const fs::path vocabulary = folder_ / "vocab.txt";
+    DEQ_CHECK(!options_.data.empty(),
+              "data is not set; expected a text file or a folder with its splits");
+    if (!resume || !fs::exists(vocabulary)) return load(options_.task, options_.data);
+    return load(options_.task, options_.data, Vocabulary::load(vocabulary));
+  }
+
+  double seconds() const { return progress_.seconds + seconds_since(start_); }
+
+  void one_step() {
+    const auto before = Clock::now();
+    const StepReport report = trainer_.step();
+    recent_.push_back(seconds_since(before));
+    if (recent_.size() > 20) recent_.pop_front();
+    double sum = 0;
+    for (const double s : recent_) sum += s;
+    const double per_step = sum / double(recent_.size());
+    const double tokens_per_second = double(trainer_.tokens_per_step()) / per_step;
+    const LimitOptions& limits = options_.loop.limits;
+    double left = per_step * double(limits.steps - report.step);
+    if (limits.minutes > 0) left = std::min(left, 60 * limits.minutes - seconds());
+    if (observer_.stepped) observer_.stepped(report, tokens_per_second, std::max(0.0, left));
+    if (report.step % limits.log_every == 0 || report.step == 1 || !report.finite) {
+      metrics_.append(step_row(report, tokens_per_second, seconds()));
+    }
+    const bool evaluate_now = report.step % limits.eval_every == 0;
+    if (evaluate_now) evaluate_and_keep();
+    if (evaluate_now || report.step % limits.save_every == 0) save_last();
+  }
+
+  void evaluate_and_keep() {
+    const Evaluation evaluation = trainer_.evaluate_valid(observer_.evaluating);
+    evaluated_at_ = trainer_.steps_done();
+    trainer_.schedule().evaluated(evaluation.loss);
+    const bool best = evaluation.loss < progress_.best_loss;
+    progress_.since_best = best ? 0 : progress_.since_best + 1;
+    metrics_.append(evaluation_row(trainer_.steps_done(), "valid", evaluation, options_.task));
+    if (best) {
+      progress_.best_loss = evaluation.loss;
+      save_tensors(folder_ / "best.safetensors", named_tensors(trainer_.model()), metadata());
+    }
+    if (observer_.evaluated) observer_.evaluated(trainer_.steps_done(), evaluation, best);
+  }
+
+  Evaluation test_of_best() {
+    if (fs::exists(folder_ / "best.safetensors")) {
+      const TensorFile best = load_tensors(folder_ / "best.safetensors");
+      load_weights(trainer_.model(), best.tensors, "best.safetensors");
+    }
+    const Evaluation evaluation = trainer_.evaluate_test(observer_.evaluating);
+    metrics_.append(evaluation_row(trainer_.steps_done(), "test", evaluation, options_.task));
+    return evaluation;
+  }
+
+  std::map<std::string, std::string> metadata() const {
+    return {{"step", std::to_string(trainer_.steps_done())},
+            {"seconds", fmt::format("{}", seconds())},
+            {"best_loss", fmt::format("{}", progress_.best_loss)},
+            {"since_best", std::to_string(progress_.since_best)},
+            {"vocabulary", trainer_.corpus().vocabulary.fingerprint()},
+            {"train_tokens", std::to_string(trainer_.corpus().train.size(0))}};
+  }
+
+  void save_last() { save_tensors(folder_ / "last.safetensors", trainer_.state(), metadata()); }
+
+  void restore() {
+    const TensorFile file = load_tensors(folder_ / "last.safetensors");
+    const auto text = [&](const char* key) {
+      const auto found = file.metadata.find(key);
+      DEQ_CHECK(found != file.metadata.end(),
+                "last.safetensors: '{}' is missing; expected a checkpoint of deq train", key);
+      return found->second;
+    };
+    DEQ_CHECK(
+        text("vocabulary") == trainer_.corpus().vocabulary.fingerprint(),
+        "vocab.txt does not fit last.safetensors: its {} tokens are not those it was trained with",
+        trainer_.corpus().vocabulary.size());
+    DEQ_CHECK(text("train_tokens") == std::to_string(trainer_.corpus().train.size(0)),
+              "data '{}' has {} training tokens; the checkpoint was trained on {}", options_.data,
+              trainer_.corpus().train.size(0), text("train_tokens"));
+    trainer_.restore(file.tensors);
+    progress_ = {std::stod(text("seconds")), std::stod(text("best_loss")),
+                 std::stoll(text("since_best"))};
+    if (trainer_.steps_done() % options_.loop.limits.eval_every == 0)
+      evaluated_at_ = trainer_.steps_done();
+  }
+
+  TrainOptions options_;
+  fs::path folder_;
+  const RunObserver& observer_;
+  const std::atomic<bool>& interrupt_;
+  FolderLock lock_;
+  Metrics metrics_;
+  Trainer trainer_;
+  Progress progress_;
+  int64_t evaluated_at_ = -1;
+  Clock::time_point start_ = Clock::now();
+  std::deque<double> recent_;  // seconds of the last steps
+};
+
+}  // namespace
+
+RunResult run_training(const TrainOptions& options, const fs::path& folder, bool resume,
+                       const RunObserver& observer, const std::atomic<bool>& interrupt) {
+  validate(options, "TrainOptions");
+  return Run(options, folder, resume, observer, interrupt).train();
+}
+
+TrainOptions read_run_options(const fs::path& folder) {
+  DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing", folder.string());
+  const fs::path path = folder / "config.toml";
+  TrainOptions options;
+  assign_options(options, parse_toml(read_file(path, kMaxText), path.string()));
+  return options;
+}
+
+TrainedModel load_run(const fs::path& folder, const std::string& checkpoint) {
+  DEQ_CHECK(checkpoint.empty() || checkpoint == "best" || checkpoint == "last",
+            "unknown checkpoint '{}'; known: best, last", checkpoint);
+  TrainedModel run{read_run_options(folder), Vocabulary::load(folder / "vocab.txt"), nullptr,
+                   checkpoint};
+  if (checkpoint.empty()) run.weights = fs::exists(folder / "best.safetensors") ? "best" : "last";
+  const fs::path path = folder / (run.weights + ".safetensors");
+  TensorFile file = load_tensors(path);
+  const auto fingerprint = file.metadata.find("vocabulary");
+  DEQ_CHECK(
+      fingerprint != file.metadata.end() && fingerprint->second == run.vocabulary.fingerprint(),
+      "{}: vocab.txt does not fit the checkpoint", folder.string());
+  if (run.weights == "last") {
+    NamedTensors weights;
+    for (const auto& [name, tensor] : file.tensors) {
+      if (name.rfind("model.", 0) == 0) weights[name.substr(6)] = tensor;
+    }
+    file.tensors = std::move(weights);
+  }
+  run.model = std::make_shared<LanguageModel>(run.options.model, run.vocabulary.size());
+  load_weights(*run.model, file.tensors, path.string());
+  run.model->eval();
+  return run;
+}
+
+}  // namespace deq
