@@ -1,9 +1,13 @@
 #include "deq/ops/relative_attention.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <cmath>
 #include <limits>
+
+#include "deq/ops/relative_attention_cpu.h"
 
 namespace deq::ops {
 
@@ -61,9 +65,103 @@ Tensor relative_attention_reference(const Tensor& q, const Tensor& k, const Tens
   return at::matmul(probability, values).transpose(1, 2).reshape({q.size(0), T, D});
 }
 
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// A node takes no undefined tensors: what is absent goes in, and is saved, without elements.
+Tensor or_empty(const Tensor& t, const Tensor& like) {
+  return t.defined() ? t : at::empty({0}, like.options().requires_grad(false));
+}
+Tensor or_none(const Tensor& t) { return t.numel() > 0 ? t : Tensor(); }
+
+AttentionInputs inputs_of(const variable_list& t) {
+  return {t[0], t[1], t[2], or_none(t[3]), or_none(t[4]), t[5], t[6], t[7], or_none(t[8])};
+}
+
+AttentionContext context_of(const variable_list& t) {
+  return {or_none(t[3]), or_none(t[4]), t[5], t[6], t[7], or_none(t[8])};
+}
+
+/// The CPU kernels as a node of the graph. Its backward is theirs; where that is to be
+/// differentiated again (create_graph), the reference's.
+struct AttentionNode : torch::autograd::Function<AttentionNode> {
+  static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const Tensor& past_k, const Tensor& past_v, const Tensor& r,
+                        const Tensor& a, const Tensor& b, const Tensor& mask, int64_t heads,
+                        bool causal, int64_t window) {
+    const AttentionView view{heads, causal, window};
+    Tensor probabilities;
+    const variable_list inputs{q, k, v, past_k, past_v, r, a, b, mask};
+    const Tensor y = attention_forward_cpu(inputs_of(inputs), view, &probabilities);
+    context->save_for_backward({q, k, v, past_k, past_v, r, a, b, mask, probabilities});
+    context->saved_data["heads"] = heads;
+    context->saved_data["causal"] = causal;
+    context->saved_data["window"] = window;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    const variable_list saved = context->get_saved_variables();
+    const AttentionView view{context->saved_data["heads"].toInt(),
+                             context->saved_data["causal"].toBool(),
+                             context->saved_data["window"].toInt()};
+    variable_list result(kAttentionInputs + 3);
+    if (!gradients[0].defined()) return result;
+    if (at::GradMode::is_enabled()) return differentiable_backward(saved, view, gradients[0]);
+    AttentionWants wants;
+    wants.rest = context->needs_input_grad({{3, 8}});
+    const auto found =
+        attention_backward_cpu(inputs_of(saved), view, saved[9], gradients[0], wants);
+    std::copy(found.begin(), found.end(), result.begin());
+    return result;
+  }
+
+  static variable_list differentiable_backward(const variable_list& saved,
+                                               const AttentionView& view, const Tensor& dy) {
+    const Tensor y =
+        relative_attention_reference(saved[0], saved[1], saved[2], context_of(saved), view);
+    variable_list inputs;
+    std::vector<size_t> places;
+    for (size_t i = 0; i < 8; ++i) {
+      if (saved[i].numel() == 0 || !saved[i].requires_grad()) continue;
+      inputs.push_back(saved[i]);
+      places.push_back(i);
+    }
+    const variable_list found =
+        torch::autograd::grad({y}, inputs, {dy}, /*retain_graph=*/true, /*create_graph=*/true,
+                              /*allow_unused=*/true);
+    variable_list result(kAttentionInputs + 3);
+    for (size_t i = 0; i < places.size(); ++i) result[places[i]] = found[i];
+    return result;
+  }
+};
+
+/// Rows of D numbers side by side, as the kernels read them.
+Tensor with_rows(const Tensor& t) { return !t.defined() || t.stride(-1) == 1 ? t : t.contiguous(); }
+
+}  // namespace
+
 Tensor relative_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                           const AttentionContext& context, const AttentionView& view) {
-  return relative_attention_reference(q, k, v, context, view);
+  const bool past = context.past_k.defined() && context.past_k.size(1) > 0;
+  const Tensor none;
+  const AttentionInputs in{with_rows(q),
+                           with_rows(k),
+                           with_rows(v),
+                           past ? with_rows(context.past_k) : none,
+                           past ? with_rows(context.past_v) : none,
+                           with_rows(context.r),
+                           context.content_bias.contiguous(),
+                           context.position_bias.contiguous(),
+                           context.mask.defined() ? context.mask.contiguous() : none};
+  if (view.float_scores || !attention_on_cpu(in))
+    return relative_attention_reference(q, k, v, context, view);
+  if (!at::GradMode::is_enabled()) return attention_forward_cpu(in, view, nullptr);
+  return AttentionNode::apply(in.q, in.k, in.v, or_empty(in.past_k, q), or_empty(in.past_v, q),
+                              in.r, in.a, in.b, or_empty(in.mask, q), view.heads, view.causal,
+                              view.window);
 }
 
 }  // namespace deq::ops

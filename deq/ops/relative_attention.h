@@ -17,7 +17,8 @@ struct AttentionView {
   int64_t heads = 1;
   bool causal = true;  ///< no key that lies ahead
   int64_t window = 0;  ///< only keys less than `window` positions away; 0: all
-  /// Round the scores to float where any key is hidden, as the published code does; no change in float.
+  /// Round the scores to float where any key is hidden, as the published code does; no change in
+  /// float.
   bool float_scores = false;
 };
 
