@@ -254,7 +254,8 @@ std::string format_header(const TensorHeader& header) {
     }
   };
   std::string out(kOwnHeader);
-  out += std::string(kDigestDigits, '0') + '"';
+  out.append(kDigestDigits, '0');
+  out += '"';
   for (const auto& [key, value] : header.metadata) {
     if (key != "deq_format" && key != "deq_sha256") out += "," + json(key) + ":" + json(value);
   }
