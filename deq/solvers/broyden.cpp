@@ -60,6 +60,9 @@ class BroydenMethod {
     const int64_t last = held() - 1;
     matrix_.select(1, last).narrow(1, 0, last + 1).copy_(ops::row_dots(sums_, s));
     matrix_.select(2, last).narrow(1, 0, last + 1).copy_(ops::row_dots(steps_, y));
+    // Where a row did not move, its pair is no pair: the one on the diagonal takes it out.
+    const Tensor still = s.ne(0).any(1).logical_not();
+    matrix_.select(1, last).select(1, last).masked_fill_(still, 1);
   }
 
   Proposal search(const Iterate& at, const Tensor& direction) const {
@@ -67,7 +70,8 @@ class BroydenMethod {
     Tensor scale = at::ones_like(start);
     Tensor z = at.z + direction, fz = at.evaluate(z);
     for (int64_t halving = 0; halving < kHalvings; ++halving) {
-      const Tensor accepted = squared_norm(fz - z) <= (1 - 2 * kArmijo * scale) * start;
+      const Tensor accepted = (squared_norm(fz - z) <= (1 - 2 * kArmijo * scale) * start)
+                                  .logical_or_(at.active.logical_not());
       if (accepted.all().item<bool>()) break;
       scale = at::where(accepted, scale, 0.5 * scale);
       z = at.z + scale.unsqueeze(1).to(direction.scalar_type()) * direction;

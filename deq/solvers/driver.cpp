@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "deq/ops/rows.h"
+
 namespace deq {
 namespace {
 
@@ -17,11 +19,27 @@ Tensor where_rows(const Tensor& rows, const Tensor& a, const Tensor& b) {
   return at::where(rows.unsqueeze(1), a, b);
 }
 
+/// (R) double; the same numbers whatever other rows there are.
+Tensor norms(const Tensor& rows) { return ops::row_dots({rows}, rows).squeeze(1).sqrt_(); }
+
+/// One evaluation, judged: all (R) double.
+struct Measured {
+  Tensor g_norm, f_norm;
+  Tensor residual;  // relative
+  Tensor ratio;     // of |g| to what the tolerances allow: at most 1 where they are met
+};
+
+Measured measured(const Tensor& g, const Tensor& fz, const StopRule& stop) {
+  const Tensor g_norm = norms(g), f_norm = norms(fz);
+  const Tensor bound = (stop.rel_tol * f_norm).clamp_min_(stop.abs_tol);
+  return {g_norm, f_norm, g_norm / (f_norm + kTiny), g_norm / (bound + kTiny)};
+}
+
 class Driver {
  public:
   Driver(const Map& f, const Tensor& z0, const StopRule& stop, const Layout& layout)
       : f_(f), shape_(z0.sizes().vec()), stop_(stop), layout_(layout) {
-    best_ = layout_.fold(z0.detach());
+    start_ = best_ = layout_.fold(z0.detach());
     const auto doubles = at::TensorOptions().dtype(at::kDouble).device(z0.device());
     const int64_t rows = layout_.rows();
     merit_ = at::full({rows}, kInfinity, doubles);
@@ -29,36 +47,40 @@ class Driver {
     active_ = at::ones({rows}, doubles.dtype(at::kBool));
     reason_ = at::full({rows}, int64_t(Reason::MaxSteps), doubles.dtype(at::kByte));
     steps_ = at::full({rows}, stop.max_steps, doubles.dtype(at::kLong));
-    best_step_ = at::zeros({rows}, doubles.dtype(at::kLong));
   }
 
   Solution run(const Propose& propose) {
     const std::function<Tensor(const Tensor&)> evaluate = [this](const Tensor& z) {
-      return call(z);
+      return call(held(z));
     };
     Tensor z = best_, fz;
     int64_t step = 0;
     while (step < stop_.max_steps && any(active_)) {
       ++step;
       if (!fz.defined()) fz = call(z);
-      Tensor g = measure(z, fz, step);
+      const Tensor g = measure(z, fz, step);
       if (step == stop_.max_steps || !any(active_)) break;
-      Proposal next = propose({z, fz, g, evaluate});
-      // Rows that are done are held where they are; then f at the proposal must be evaluated anew.
-      const bool all_move = active_.all().item<bool>();
-      z = all_move ? next.z : where_rows(active_, next.z, best_);
-      fz = all_move ? next.fz : Tensor();
+      const Proposal next = propose({z, fz, g, active_, evaluate});
+      z = held(next.z);
+      fz = next.fz;
     }
-    verify(step);
+    verify(z, step);
     return finish();
   }
 
  private:
   static bool any(const Tensor& rows) { return rows.any().item<bool>(); }
 
+  /// z, with the rows that are done where they are.
+  Tensor held(const Tensor& z) const {
+    return active_.all().item<bool>() ? z : where_rows(active_, z, best_);
+  }
+
   Tensor call(const Tensor& z) {
     ++evaluations_;
     const Tensor fz = f_(z.view(shape_));
+    DEQ_CHECK(fz.defined(), "solve: f returned an undefined tensor; expected shape [{}]",
+              fmt::join(shape_, ", "));
     DEQ_CHECK(fz.sizes() == at::IntArrayRef(shape_),
               "solve: f maps shape [{}] to [{}]; z and f(z) must have one shape",
               fmt::join(shape_, ", "), fmt::join(fz.sizes(), ", "));
@@ -77,31 +99,34 @@ class Driver {
 
   /// Updates residuals, reasons and best iterates from one evaluation; returns g = f(z) - z.
   Tensor measure(const Tensor& z, const Tensor& fz, int64_t step) {
-    Tensor g = fz - z;
-    const Tensor g_norm = at::linalg_vector_norm(g, 2, at::IntArrayRef{1}).to(at::kDouble);
-    const Tensor f_norm = at::linalg_vector_norm(fz, 2, at::IntArrayRef{1}).to(at::kDouble);
-    const Tensor finite = g_norm.isfinite().logical_and_(f_norm.isfinite());
-    const Tensor residual = g_norm / (f_norm + kTiny);
-    const Tensor bound = (stop_.rel_tol * f_norm).clamp_min_(stop_.abs_tol);
-    if (step == 1) first_norm_ = g_norm;
-    const Tensor was_active = active_;
-
-    if (!finite.all().item<bool>()) {
-      retire(finite.logical_not().logical_and_(active_), Reason::NonFinite, step);
-      g = where_rows(finite, g, at::zeros_like(g));
+    const Tensor g = fz - z;
+    const Measured now = measured(g, fz, stop_);
+    const Tensor finite = now.g_norm.isfinite().logical_and_(now.f_norm.isfinite());
+    if (step == 1) {
+      // With |f(z0)|, and over what a row depends on: a row that rests at first may well move
+      // later.
+      const Tensor first = at::maximum(now.g_norm, now.f_norm);
+      scale_ = over_dependencies(at::where(finite, first, at::zeros_like(first)));
     }
-    const Tensor grown = g_norm > kDivergence * (first_norm_ + kTiny);
-    if (any(grown)) retire(grown.logical_and_(active_), Reason::Diverged, step);
-
-    // A row that is done has a fixed own merit; the others are judged by this evaluation.
-    const Tensor ratio = g_norm / (bound + kTiny);
-    own_ = own_.defined() ? at::where(active_, ratio, own_) : ratio;
-    own_ = at::where(finite, own_, at::full_like(own_, kInfinity));
+    const Tensor was_active = active_;
+    // A row that is done has a fixed ratio of its own; the others are judged by this evaluation.
+    own_ = step == 1 ? now.ratio : at::where(active_, now.ratio, own_);
+    fail(finite.logical_not(), Reason::NonFinite, step);
+    fail(now.g_norm > kDivergence * (scale_ + kTiny), Reason::Diverged, step);
     const Tensor merit = over_dependencies(own_);
-    keep_best(z, merit, residual, step);
+    keep_best(z, merit, now.residual, step);
     retire((merit <= 1).logical_and_(active_), Reason::Converged, step);
-    trace_.push_back(at::where(was_active, residual, residual_));
-    return g;
+    trace_.push_back(at::where(was_active, now.residual, residual_));
+    return finite.all().item<bool>() ? g : where_rows(finite, g, at::zeros_like(g));
+  }
+
+  /// Gives up the rows, and with them those that depend on them and could never converge.
+  void fail(const Tensor& rows, Reason reason, int64_t step) {
+    const Tensor failed = rows.logical_and(active_);
+    if (!any(failed)) return;
+    own_ = own_.masked_fill(failed, kInfinity);
+    const Tensor lost = over_dependencies(failed.to(at::kDouble)) > 0;
+    retire(lost.logical_and(active_), reason, step);
   }
 
   void keep_best(const Tensor& z, const Tensor& merit, const Tensor& residual, int64_t step) {
@@ -114,7 +139,6 @@ class Driver {
     }
     merit_ = at::where(better, merit, merit_);
     residual_ = at::where(better, residual, residual_);
-    best_step_ = best_step_.masked_fill(better, step);
   }
 
   void retire(const Tensor& rows, Reason reason, int64_t step) {
@@ -125,21 +149,20 @@ class Driver {
 
   /// By position, the best iterates of one sample may stem from different steps, and a position's
   /// residual depends on those before it: what is returned is then measured once more.
-  void verify(int64_t step) {
-    if (!layout_.by_position() || !any(active_.logical_and(best_step_ != step))) return;
+  void verify(const Tensor& z, int64_t step) {
+    const Tensor open = reason_.ne(int64_t(Reason::Converged));
+    if (!layout_.by_position() || !any(open) || best_.equal(z)) return;
     const Tensor fz = call(best_);
-    const Tensor g_norm = at::linalg_vector_norm(fz - best_, 2, at::IntArrayRef{1}).to(at::kDouble);
-    const Tensor f_norm = at::linalg_vector_norm(fz, 2, at::IntArrayRef{1}).to(at::kDouble);
-    residual_ = at::where(active_, g_norm / (f_norm + kTiny), residual_);
-    const Tensor bound = (stop_.rel_tol * f_norm).clamp_min_(stop_.abs_tol);
-    own_ = at::where(active_, g_norm / (bound + kTiny), own_);
-    own_ = own_.masked_fill(own_.isnan(), kInfinity);
+    const Measured now = measured(fz - best_, fz, stop_);
+    const Tensor infinity = at::full_like(own_, kInfinity);
+    residual_ = at::where(open, at::where(now.residual.isnan(), infinity, now.residual), residual_);
+    own_ = at::where(active_, at::where(now.ratio.isnan(), infinity, now.ratio), own_);
     retire((over_dependencies(own_) <= 1).logical_and_(active_), Reason::Converged, step);
   }
 
   Solution finish() {
     Solution solution;
-    solution.z = best_.view(shape_);
+    solution.z = (best_.is_same(start_) ? best_.clone() : best_).view(shape_);
     Report& report = solution.report;
     report.reason = reason_;
     report.residual = residual_;
@@ -149,6 +172,7 @@ class Driver {
     report.evaluations = evaluations_;
     report.max_steps = stop_.max_steps;
     report.rel_tol = stop_.rel_tol;
+    report.abs_tol = stop_.abs_tol;
     return solution;
   }
 
@@ -156,13 +180,14 @@ class Driver {
   std::vector<int64_t> shape_;
   StopRule stop_;
   Layout layout_;
-  Tensor best_;       // (R, n) the best iterate of every row
-  Tensor merit_;      // (R) its merit: residual over tolerance, with those it depends on
-  Tensor residual_;   // (R) its own relative residual
-  Tensor best_step_;  // (R) the step it was evaluated in
-  Tensor own_;        // (R) the latest own ratio of residual to tolerance
-  Tensor active_;     // (R) bool: not done
-  Tensor reason_, steps_, first_norm_;
+  Tensor start_;     // (R, n) z0, the caller's memory perhaps
+  Tensor best_;      // (R, n) the best iterate of every row
+  Tensor merit_;     // (R) its merit: the ratio to the tolerance, over the rows it depends on
+  Tensor residual_;  // (R) its own relative residual
+  Tensor own_;       // (R) the latest ratio of a row by itself; infinite where it failed
+  Tensor scale_;     // (R) what |f(z) - z| is compared with to see that it diverges
+  Tensor active_;    // (R) bool: not done
+  Tensor reason_, steps_;
   std::vector<Tensor> trace_;
   int64_t evaluations_ = 0;
 };

@@ -8,18 +8,20 @@
 
 namespace deq {
 
-/// What a method sees of a step; all tensors are (R, n) rows.
+/// What a method sees of a step; the states are (R, n) rows.
 struct Iterate {
   const at::Tensor& z;
   const at::Tensor& fz;
-  const at::Tensor& g;  ///< f(z) - z; zero in rows that were not finite
-  /// f at another point, counted as an evaluation (for a line search)
+  const at::Tensor& g;  ///< f(z) - z; zero in rows that are not finite
+  const at::Tensor&
+      active;  ///< (R) bool, rows that are not done; the others stay, whatever is proposed
+  /// f at another point, at which the rows that are done are held; counted (for a line search)
   const std::function<at::Tensor(const at::Tensor&)>& evaluate;
 };
 
 struct Proposal {
   at::Tensor z;   ///< (R, n)
-  at::Tensor fz;  ///< f(z) where the method has evaluated it already; undefined otherwise
+  at::Tensor fz;  ///< what `evaluate` has given at z, if it was asked; undefined otherwise
 };
 
 /// One method's step and memory: where to go next from an iterate.

@@ -28,6 +28,11 @@ double Report::mean_residual() const {
 std::string describe(const Report& report) {
   const int64_t rows = report.reason.defined() ? report.reason.numel() : 0;
   const double worst = report.worst_residual();
+  if (report.converged() && report.abs_tol > 0 && worst > report.rel_tol) {
+    return fmt::format(
+        "converged: |f(z) - z| <= abs_tol {:.1e} (residual {:.1e}) after {} evaluations",
+        report.abs_tol, worst, report.evaluations);
+  }
   if (report.converged()) {
     return fmt::format("converged: residual {:.1e} <= rel_tol {:.1e} after {} evaluations", worst,
                        report.rel_tol, report.evaluations);

@@ -16,9 +16,9 @@ enum class Reason : uint8_t {
   Converged,  ///< |f(z) - z| <= max(abs_tol, rel_tol |f(z)|), for the row and for those it depends
               ///< on
   MaxSteps,   ///< the steps ran out first
-  Diverged,   ///< |f(z) - z| grew past kDivergence times its first value
+  Diverged,   ///< |f(z) - z| grew past kDivergence times the larger of its first value and |f(z0)|
   NonFinite,  ///< f(z) was infinite or NaN
-};
+};            // the last two hold for the row or for one that it depends on
 inline constexpr double kDivergence = 1e6;
 
 /// When to stop. A row is done when either tolerance is met.
@@ -44,7 +44,8 @@ struct Report {
   at::Tensor trace;     ///< (steps, R) double, the relative residual before each step
   int64_t evaluations = 0;  ///< calls of f, whatever they were for
   int64_t max_steps = 0;    ///< the limit in force
-  double rel_tol = 0;       ///< the tolerance in force
+  double rel_tol = 0;       ///< the tolerances in force
+  double abs_tol = 0;
 
   bool converged() const;          ///< every row
   double converged_share() const;  ///< in [0, 1]; 1 without rows

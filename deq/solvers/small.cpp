@@ -10,47 +10,57 @@ namespace {
 
 using at::Tensor;
 
-/// Cholesky solve of the scaled problem; false where it breaks down.
-/// With D = diag(H), a = D^-1/2 y and C = D^-1/2 H D^-1/2 + ridge I, the solution is y ~ C^-1
-/// D^-1/2 1.
-bool mixture(const double* H, int64_t m, double ridge, double* a, std::vector<double>& work) {
-  work.resize(size_t(m * m + 2 * m));
-  double* C = work.data();
-  double* scale = C + m * m;
-  double* y = scale + m;
-  for (int64_t i = 0; i < m; ++i) {
-    const double d = H[i * m + i];
-    if (!(d > 0) || !std::isfinite(d)) return false;
-    scale[i] = 1 / std::sqrt(d);
-  }
-  const double largest = *std::max_element(scale, scale + m);
-  for (int64_t i = 0; i < m; ++i) {
-    for (int64_t j = 0; j <= i; ++j) {
-      double sum = H[i * m + j] * scale[i] * scale[j] + (i == j ? ridge : 0.0);
-      for (int64_t k = 0; k < j; ++k) sum -= C[i * m + k] * C[j * m + k];
-      if (i == j) {
-        if (!(sum > 1e-14)) return false;
-        C[i * m + i] = std::sqrt(sum);
-      } else {
-        C[i * m + j] = sum / C[j * m + j];
-      }
+constexpr double kDependent = 1e-14;  // a pivot below this share of its squares is round-off
+
+struct Scratch {
+  std::vector<double> numbers;
+  std::vector<int64_t> kept;
+};
+
+/// With C = H + ridge diag(H) and a = e_n + sum_i y_i (e_i - e_n), n the newest, the constraint is
+/// gone and R y = r remains, R_ij = C_ij - C_in - C_jn + C_nn, r_i = C_nn - C_in: Cholesky, from
+/// the newest to the oldest. The residuals of an exact solution are dependent, so H itself may be
+/// singular just when it matters most; what depends on newer iterates is left out. False without a
+/// finite result.
+bool mixture(const double* H, int64_t m, double ridge, int64_t newest, double* a,
+             Scratch& scratch) {
+  const double latest = (1 + ridge) * H[newest * m + newest];
+  if (!(latest > 0) || !std::isfinite(latest)) return false;
+  const auto reduced = [&](int64_t i, int64_t j) {
+    const double cij = H[i * m + j] * (i == j ? 1 + ridge : 1.0);
+    return cij - H[i * m + newest] - H[j * m + newest] + latest;
+  };
+  scratch.numbers.resize(size_t(m * m + m));
+  double* L = scratch.numbers.data();  // rows and columns in the order of `kept`
+  double* y = L + m * m;
+  std::vector<int64_t>& kept = scratch.kept;
+  kept.clear();
+  for (int64_t back = 1; back < m; ++back) {
+    const int64_t i = (newest + m - back) % m, row = int64_t(kept.size());
+    double pivot = reduced(i, i);
+    y[row] = latest - H[i * m + newest];
+    for (int64_t k = 0; k < row; ++k) {
+      double sum = reduced(i, kept[size_t(k)]);
+      for (int64_t l = 0; l < k; ++l) sum -= L[row * m + l] * L[k * m + l];
+      L[row * m + k] = sum / L[k * m + k];
+      pivot -= L[row * m + k] * L[row * m + k];
+      y[row] -= L[row * m + k] * y[k];
     }
+    // A residual of exactly zero is one from before the positions that this one depends on moved.
+    if (!(pivot > kDependent * (H[i * m + i] + latest)) || !(H[i * m + i] > 0)) continue;
+    L[row * m + row] = std::sqrt(pivot);
+    y[row] /= L[row * m + row];
+    kept.push_back(i);
   }
-  for (int64_t i = 0; i < m; ++i) {
-    double sum = scale[i] / largest;
-    for (int64_t k = 0; k < i; ++k) sum -= C[i * m + k] * y[k];
-    y[i] = sum / C[i * m + i];
+  std::fill(a, a + m, 0.0);
+  a[newest] = 1;
+  for (int64_t row = int64_t(kept.size()) - 1; row >= 0; --row) {
+    for (size_t k = size_t(row) + 1; k < kept.size(); ++k) y[row] -= L[int64_t(k) * m + row] * y[k];
+    y[row] /= L[row * m + row];
+    a[kept[size_t(row)]] = y[row];
+    a[newest] -= y[row];
   }
-  double total = 0;
-  for (int64_t i = m - 1; i >= 0; --i) {
-    double sum = y[i];
-    for (int64_t k = i + 1; k < m; ++k) sum -= C[k * m + i] * y[k];
-    y[i] = sum / C[i * m + i];
-  }
-  for (int64_t i = 0; i < m; ++i) total += a[i] = y[i] * scale[i];
-  if (!std::isfinite(total) || total == 0) return false;
-  for (int64_t i = 0; i < m; ++i) a[i] /= total;
-  return true;
+  return std::isfinite(a[newest]);
 }
 
 /// Gaussian elimination with partial pivoting, in place; false where a pivot vanishes.
@@ -98,9 +108,9 @@ Tensor least_mixture(const Tensor& H, double ridge, int64_t newest) {
   const double* h = from.data_ptr<double>();
   double* a = out.data_ptr<double>();
   at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
-    std::vector<double> work;
+    Scratch scratch;
     for (int64_t r = begin; r < end; ++r) {
-      if (mixture(h + r * m * m, m, ridge, a + r * m, work)) continue;
+      if (mixture(h + r * m * m, m, ridge, newest, a + r * m, scratch)) continue;
       std::fill(a + r * m, a + (r + 1) * m, 0.0);
       a[r * m + newest] = 1;
     }

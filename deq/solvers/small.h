@@ -8,8 +8,9 @@
 namespace deq::small {
 
 /// Anderson's coefficients: argmin a^T (H + ridge diag(H)) a subject to sum a = 1, for each row.
-/// H (R, m, m) double, symmetric; returns (R, m) double. Where the problem is singular or not
-/// finite, the row gets the unit vector `newest`: a Picard step.
+/// H (R, m, m) double, symmetric, slots in the order of time up to a rotation, `newest` the last;
+/// returns (R, m) double. Iterates that depend on newer ones get nothing; where nothing is left,
+/// the row gets the unit vector `newest`: a Picard step.
 at::Tensor least_mixture(const at::Tensor& H, double ridge, int64_t newest);
 
 /// x with M x = b for each row, or zero where M is singular to working precision. M (R, m, m), b

@@ -1,0 +1,209 @@
+#include "deq/solvers/driver.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/base/scratch.h"
+#include "tests/problems.h"
+
+namespace deq {
+namespace {
+
+using at::Tensor;
+using namespace testing;
+
+const Map kHalve = [](const Tensor& z) { return 0.5 * z; };  // |f - z| / |f| is 1 everywhere
+const Map kToOne = [](const Tensor& z) { return 0.5 * z + 0.5; };
+
+Layout rows(const Tensor& z) { return Layout(z, Scope::Sample, Order::Forward); }
+
+/// Proposes the given values one after the other, the same in every row.
+Propose scripted(std::vector<double> values) {
+  auto next = std::make_shared<size_t>(0);
+  return [=](const Iterate& at) -> Proposal {
+    return {at::full_like(at.z, values.at((*next)++)), {}};
+  };
+}
+
+TEST(Driver, ReturnsTheBestIterateAndItsResidual) {
+  const Tensor z0 = at::zeros({1, 1}, at::kDouble);
+  const Solution s =
+      iterate(kToOne, z0, scripted({0.9, 1.01, 2, 5}), {.max_steps = 5, .rel_tol = 1e-6}, rows(z0));
+  EXPECT_NEAR(s.z.item<double>(), 1.01, 1e-15);
+  EXPECT_NEAR(s.report.worst_residual(), 0.005 / 1.005, 1e-12);
+  EXPECT_EQ(s.report.evaluations, 5);
+  EXPECT_EQ(s.report.count(Reason::MaxSteps), 1);
+  EXPECT_EQ(s.report.steps[0].item<int64_t>(), 5);
+}
+
+TEST(Driver, TheTraceHoldsTheResidualOfEveryIterate) {
+  const Tensor z0 = at::zeros({1, 1}, at::kDouble);
+  const std::vector<double> values = {0.9, 1.01, 2, 5};
+  const Solution s =
+      iterate(kToOne, z0, scripted(values), {.max_steps = 5, .rel_tol = 0}, rows(z0));
+  ASSERT_EQ(s.report.trace.sizes(), (at::IntArrayRef{5, 1}));
+  EXPECT_EQ(s.report.trace[0].item<double>(), 1);
+  for (size_t k = 0; k < values.size(); ++k) {
+    const Tensor z = at::full({1, 1}, values[k], at::kDouble);
+    EXPECT_NEAR(s.report.trace[int64_t(k) + 1].item<double>(),
+                residual_of(kToOne, z, Scope::Sample).item<double>(), 1e-15);
+  }
+}
+
+TEST(Driver, RowsThatAreDoneAreHeld) {
+  // Row 0 is converged from the start; the method would move it away.
+  std::vector<Tensor> points;
+  const Map f = [&](const Tensor& z) { return points.push_back(z.clone()), kToOne(z); };
+  const Tensor z0 = at::tensor({1., 0.}, at::kDouble).view({2, 1});
+  const Solution s =
+      iterate(f, z0, scripted({7, 6, 1, 8}), {.max_steps = 9, .rel_tol = 1e-9}, rows(z0));
+  for (const Tensor& z : points) EXPECT_EQ(z[0].item<double>(), 1);
+  EXPECT_TRUE(s.report.converged());
+  EXPECT_TRUE(at::equal(s.z, at::ones({2, 1}, at::kDouble)));
+  EXPECT_TRUE(at::equal(s.report.steps, at::tensor({1, 4}, at::kLong)));
+  EXPECT_EQ(s.report.evaluations, 4);
+  for (int64_t k = 0; k < 4; ++k) EXPECT_EQ(s.report.trace[k][0].item<double>(), 0);
+}
+
+TEST(Driver, TellsTheMethodWhichRowsAreDone) {
+  std::vector<Tensor> active;
+  const Propose picard = [&](const Iterate& at) -> Proposal {
+    active.push_back(at.active.clone());
+    return {at.fz, {}};
+  };
+  const Tensor z0 = at::tensor({0., 1., NAN}, at::kDouble).view({3, 1});
+  iterate(kToOne, z0, picard, {.max_steps = 3, .rel_tol = 1e-9}, rows(z0));
+  ASSERT_EQ(active.size(), 2u);
+  EXPECT_TRUE(at::equal(active[0], at::tensor({1, 0, 0}).to(at::kBool)));
+}
+
+TEST(Driver, ResidualsThatAreNotFiniteReachTheMethodAsZero) {
+  const Propose picard = [&](const Iterate& at) -> Proposal {
+    EXPECT_EQ(at.g[1].item<double>(), 0);
+    EXPECT_NE(at.g[0].item<double>(), 0);
+    return {at.fz, {}};
+  };
+  const Tensor z0 = at::tensor({0., NAN}, at::kDouble).view({2, 1});
+  iterate(kToOne, z0, picard, {.max_steps = 2, .rel_tol = 1e-9}, rows(z0));
+}
+
+TEST(Driver, TakesFOfAProposalFromTheMethod) {
+  const Propose looking = [](const Iterate& at) -> Proposal { return {at.fz, at.evaluate(at.fz)}; };
+  for (const std::vector<double>& start : {std::vector<double>{0.}, {0., 1.}, {0., NAN}}) {
+    Counted counted(kToOne);
+    const Tensor z0 = at::tensor(start, at::kDouble).view({int64_t(start.size()), 1});
+    const Solution s =
+        iterate(counted.map, z0, looking, {.max_steps = 9, .rel_tol = 1e-12}, rows(z0));
+    EXPECT_EQ(counted.calls, 9);
+    EXPECT_EQ(s.report.evaluations, 9);
+    EXPECT_NEAR(s.z[0].item<double>(), 1 - std::pow(0.5, 8), 1e-12);
+  }
+}
+
+TEST(Driver, WhatAMethodEvaluatesHoldsTheRowsThatAreDone) {
+  std::vector<Tensor> points;
+  const Map f = [&](const Tensor& z) { return points.push_back(z.clone()), kToOne(z); };
+  const Propose looking = [](const Iterate& at) -> Proposal {
+    const Tensor z = at.fz + 3;
+    return {z, at.evaluate(z)};
+  };
+  const Tensor z0 = at::tensor({0., 1.}, at::kDouble).view({2, 1});
+  iterate(f, z0, looking, {.max_steps = 4, .rel_tol = 1e-12}, rows(z0));
+  EXPECT_EQ(points.size(), 4u);
+  for (const Tensor& z : points) EXPECT_EQ(z[1].item<double>(), 1);
+}
+
+TEST(Driver, ErrorsOfFPassThrough) {
+  const Map f = [](const Tensor&) -> Tensor { throw std::logic_error("from f"); };
+  EXPECT_THROW(solve(f, at::zeros({1, 1})), std::logic_error);
+}
+
+TEST(Driver, BestStatesOfPositionsFromSeveralStepsAreMeasuredTogether) {
+  // Position 1 looks at position 0. Its best step is the last, position 0's the second.
+  const Map f = [](const Tensor& z) {
+    const Tensor first = 0.5 * z.select(1, 0) + 0.5;
+    return at::stack({first, 0.5 * z.select(1, 1) + z.select(1, 0)}, 1);
+  };
+  Counted counted(f);
+  const Tensor z0 = at::zeros({1, 2, 1}, at::kDouble);
+  const std::vector<double> script = {0.99, 3, 3.5};
+  const Layout layout(z0, Scope::Position, Order::Forward);
+  const Solution s = iterate(counted.map, z0, scripted(script), {.max_steps = 4}, layout);
+  EXPECT_EQ(s.report.evaluations, counted.calls);
+  EXPECT_TRUE(at::allclose(s.report.residual, residual_of(f, s.z, Scope::Position), 1e-12, 0));
+}
+
+Report report_with(std::vector<Reason> reasons, std::vector<double> residuals) {
+  Report r;
+  r.reason = at::empty({int64_t(reasons.size())}, at::kByte);
+  for (size_t i = 0; i < reasons.size(); ++i) r.reason[int64_t(i)] = int64_t(reasons[i]);
+  r.residual = at::tensor(residuals, at::kDouble);
+  r.evaluations = 12;
+  r.max_steps = 11;
+  r.rel_tol = 1e-3;
+  return r;
+}
+
+TEST(Report, SaysInOneLineWhyItStopped) {
+  using enum Reason;
+  EXPECT_EQ(describe(report_with({Converged, Converged}, {1e-4, 5e-4})),
+            "converged: residual 5.0e-04 <= rel_tol 1.0e-03 after 12 evaluations");
+  EXPECT_EQ(describe(report_with({Converged, MaxSteps}, {1e-4, 0.5})),
+            "stopped after 11 steps: residual 5.0e-01 > rel_tol 1.0e-03 in 1 of 2 rows");
+  EXPECT_EQ(describe(report_with({Diverged, Converged}, {0.9, 1e-4})),
+            "diverged in 1 of 2 rows: |f(z) - z| grew 1e+06-fold within 12 evaluations");
+  EXPECT_EQ(describe(report_with({NonFinite, Diverged, MaxSteps}, {INFINITY, 1, 1})),
+            "f(z) is not finite in 1 of 3 rows after 12 evaluations");
+}
+
+TEST(Report, DoesNotClaimTheRelativeToleranceWhereTheAbsoluteOneWasMet) {
+  const Solution s = solve(kHalve, at::ones({1, 1}, at::kDouble), Picard{},
+                           {.max_steps = 50, .rel_tol = 1e-3, .abs_tol = 1e-4});
+  ASSERT_TRUE(s.report.converged());
+  ASSERT_GT(s.report.worst_residual(), 1e-3);
+  EXPECT_EQ(describe(s.report),
+            fmt::format("converged: |f(z) - z| <= abs_tol 1.0e-04 (residual 1.0e+00) after {} "
+                        "evaluations",
+                        s.report.evaluations));
+}
+
+TEST(Report, CountsSharesAndMeans) {
+  using enum Reason;
+  const Report r = report_with({Converged, MaxSteps, Converged, Diverged}, {1, 2, 3, 4});
+  EXPECT_FALSE(r.converged());
+  EXPECT_EQ(r.converged_share(), 0.5);
+  EXPECT_EQ(r.worst_residual(), 4);
+  EXPECT_EQ(r.mean_residual(), 2.5);
+  EXPECT_EQ(r.count(Converged), 2);
+  EXPECT_EQ(r.count(NonFinite), 0);
+  const Report empty;
+  EXPECT_TRUE(empty.converged());
+  EXPECT_EQ(empty.converged_share(), 1);
+  EXPECT_EQ(empty.worst_residual(), 0);
+}
+
+TEST(Layout, FoldsStatesOfAnyRank) {
+  struct Fold {
+    std::vector<int64_t> sizes;
+    int64_t batch, positions, features;
+  };
+  for (const Fold& fold : {Fold{{}, 1, 1, 1},
+                           {{5}, 1, 1, 5},
+                           {{3, 5}, 3, 1, 5},
+                           {{3, 4, 5}, 3, 4, 5},
+                           {{3, 4, 5, 2}, 3, 4, 10},
+                           {{0, 4, 5}, 0, 4, 0}}) {
+    const Tensor z = at::zeros(fold.sizes);
+    const Layout sample(z, Scope::Sample, Order::Forward),
+        position(z, Scope::Position, Order::Forward);
+    EXPECT_EQ(sample.batch, fold.batch);
+    EXPECT_EQ(sample.positions, fold.positions);
+    EXPECT_EQ(sample.features, fold.features);
+    EXPECT_EQ(sample.rows(), fold.batch);
+    EXPECT_EQ(position.rows(), fold.batch * fold.positions);
+    EXPECT_EQ(sample.fold(z).numel(), z.numel());
+    EXPECT_EQ(position.fold(z).size(0), position.rows());
+  }
+}
+
+}  // namespace
+}  // namespace deq
