@@ -3,6 +3,10 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -80,6 +84,12 @@ void print_error(const std::string& message) {
 }  // namespace deq::cli
 
 int main(int argc, char** argv) {
+#ifdef __GLIBC__
+  // Tensors come and go at every step: keep their pages instead of handing them back to the kernel
+  // each time.
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
   try {
     return deq::cli::run(argc, argv);
   } catch (const c10::Error& error) {

@@ -1,0 +1,135 @@
+// The cell's contract: shapes, causality, history, masks, and gradients by finite differences.
+#include "deq/cells/transformer.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+namespace deq {
+namespace {
+
+using at::Tensor;
+
+Transformer small(NormPlace norm, bool normed) {
+  Transformer options;
+  options.width = 8;
+  options.heads = 2;
+  options.inner = 12;
+  options.norm = norm;
+  options.weight_norm = normed;
+  return options;
+}
+
+struct Made {
+  TransformerCell cell;
+  Tensor x, z;
+  History history;
+
+  explicit Made(const Transformer& options, int64_t M = 3) : cell(options) {
+    at::manual_seed(6);
+    cell.initialise(0.4);
+    cell.to(at::kDouble);
+    cell.eval();
+    x = at::randn({2, 5, 8}, at::kDouble);
+    z = at::randn({2, 5, 8}, at::kDouble);
+    if (M > 0) history = {at::randn({2, M, 8}, at::kDouble), at::randn({2, M, 8}, at::kDouble)};
+  }
+};
+
+TEST(TransformerCell, NothingOfTheFutureReachesThePast) {
+  for (const NormPlace norm : {NormPlace::Post, NormPlace::Pre, NormPlace::PrePublished}) {
+    Made m(small(norm, true));
+    const Tensor before = m.cell.bind(m.x, m.history)(m.z);
+    Tensor x = m.x.clone(), z = m.z.clone();
+    x.select(1, 4).add_(at::randn({8}, at::kDouble));
+    z.select(1, 4).add_(at::randn({8}, at::kDouble));
+    const Tensor after = m.cell.bind(x, m.history)(z);
+    EXPECT_TRUE(at::equal(before.narrow(1, 0, 4), after.narrow(1, 0, 4)));
+    EXPECT_FALSE(at::equal(before.select(1, 4), after.select(1, 4)));
+    Transformer open = small(norm, true);
+    open.causal = false;
+    Made other(open);
+    const Tensor a = other.cell.bind(other.x, other.history)(other.z);
+    EXPECT_FALSE(
+        at::equal(a.select(1, 0), other.cell.bind(other.x, other.history)(z).select(1, 0)));
+  }
+}
+
+TEST(TransformerCell, TheWindowHidesWhatIsFurtherAway) {
+  Transformer options = small(NormPlace::Post, false);
+  options.window = 2;
+  Made m(options);
+  const Tensor before = m.cell.bind(m.x, m.history)(m.z);
+  Tensor z = m.z.clone();
+  z.select(1, 1).add_(1);
+  const Tensor after = m.cell.bind(m.x, m.history)(z);
+  for (const int64_t t : {0, 3, 4})
+    EXPECT_TRUE(at::equal(before.select(1, t), after.select(1, t))) << t;
+  for (const int64_t t : {1, 2})
+    EXPECT_FALSE(at::equal(before.select(1, t), after.select(1, t))) << t;
+}
+
+TEST(TransformerCell, HistoryIsTheBeginningOfOneSequence) {
+  for (const NormPlace norm : {NormPlace::Post, NormPlace::Pre}) {
+    Made m(small(norm, true), 0);
+    const Tensor whole = m.cell.bind(m.x, {})(m.z);
+    const History history = m.cell.extend({}, m.x.narrow(1, 0, 3), m.z.narrow(1, 0, 3), 10);
+    const Tensor rest = m.cell.bind(m.x.narrow(1, 3, 2), history)(m.z.narrow(1, 3, 2));
+    EXPECT_LT((rest - whole.narrow(1, 3, 2)).abs().max().item<double>(), 1e-12);
+    EXPECT_EQ(m.cell.extend(history, m.x, m.z, 4).length(), 4);
+    EXPECT_EQ(m.cell.extend(history, m.x, m.z, 0).length(), 0);
+  }
+}
+
+TEST(TransformerCell, MasksAreDrawnOncePerBinding) {
+  Transformer options = small(NormPlace::Post, true);
+  options.dropout = {.hidden = 0.4, .attention = 0.3};
+  Made m(options);
+  EXPECT_TRUE(at::equal(m.cell.bind(m.x, m.history)(m.z), m.cell.bind(m.x, m.history)(m.z)));
+  m.cell.train();
+  const Map f = m.cell.bind(m.x, m.history);
+  EXPECT_TRUE(at::equal(f(m.z), f(m.z)));
+  EXPECT_FALSE(at::equal(f(m.z), m.cell.bind(m.x, m.history)(m.z)));
+}
+
+TEST(TransformerCell, GradientsAgreeWithFiniteDifferences) {
+  for (const bool normed : {true, false}) {
+    for (const NormPlace norm : {NormPlace::Post, NormPlace::Pre, NormPlace::PrePublished}) {
+      Made m(small(norm, normed));
+      const Tensor probe = at::randn_like(m.z);
+      std::vector<Tensor> inputs{m.x.requires_grad_(true), m.z.requires_grad_(true)};
+      for (const Tensor& parameter : m.cell.parameters()) inputs.push_back(parameter);
+      const auto value = [&] { return (m.cell.bind(m.x, m.history)(m.z) * probe).sum(); };
+      // The injection of the history is held fixed: its weights' gradients leave it out, so no
+      // history here.
+      m.history = {};
+      const auto gradients = torch::autograd::grad({value()}, inputs);
+      c10::NoGradGuard no_tape;
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        const Tensor direction = at::randn_like(inputs[i]);
+        constexpr double kStep = 1e-6;
+        inputs[i].add_(direction, kStep);
+        const double above = value().item<double>();
+        inputs[i].add_(direction, -2 * kStep);
+        const double below = value().item<double>();
+        inputs[i].add_(direction, kStep);
+        const double expected = (above - below) / (2 * kStep);
+        const double ours = (gradients[i] * direction).sum().item<double>();
+        EXPECT_NEAR(ours, expected, 1e-6 * (1 + std::abs(expected))) << i;
+      }
+    }
+  }
+}
+
+TEST(TransformerCell, RefusesShapesThatDoNotFit) {
+  Made m(small(NormPlace::Post, true));
+  EXPECT_THROW(m.cell.bind(at::zeros({2, 5, 6}, at::kDouble), {}), Error);
+  History other = m.history;
+  other.z = at::zeros({3, 3, 8}, at::kDouble);
+  EXPECT_THROW(m.cell.bind(m.x, other), Error);
+  EXPECT_THROW(TransformerCell(Transformer{.width = 9, .heads = 3}), Error);
+  EXPECT_THROW(TransformerCell(Transformer{.width = 8, .heads = 3}), Error);
+}
+
+}  // namespace
+}  // namespace deq
