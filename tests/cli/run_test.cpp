@@ -1,0 +1,230 @@
+// train, eval and generate as a user runs them: killed at random points, resumed to the same bits,
+// and bad input.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <sstream>
+#include <thread>
+
+#include "tests/base/scratch.h"
+#include "tests/cli/command.h"
+#include "tests/train/small_run.h"
+
+namespace deq {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::run_deq;
+using testing::Scratch;
+
+constexpr const char* kSmall =
+    " --task bytes --cell-width 16 --cell-heads 2 --cell-inner 24 --cell-dropout-hidden 0.1 "
+    "--input-dropout 0.1"
+    " --batch 4 --length 12 --history 12 --max-steps 8 --gradient-max-steps 8 --fewer-steps 2 "
+    "--steps 40 --eval-every 9"
+    " --save-every 4 --log-every 1 --eval-lanes 4 --eval-length 12 --pretrain-steps 3 "
+    "--jacobian-weight 0.1 --threads 1";
+
+std::string write_text(const Scratch& scratch) {
+  const fs::path path = scratch / "text.txt";
+  testing::spill(path, testing::small_text());
+  return path.string();
+}
+
+/// step and kind -> loss, of every line of a run's metrics.
+std::map<std::string, double> losses(const fs::path& run) {
+  std::map<std::string, double> found;
+  std::istringstream lines(testing::slurp(run / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    const std::string key =
+        row.at("kind").get<std::string>() + " " + std::to_string(row.at("step").get<int>());
+    EXPECT_TRUE(found.emplace(key, row.at("loss").get<double>()).second) << "twice: " << key;
+  }
+  return found;
+}
+
+/// The words of `deq train FOLDER --data TEXT` with the small options.
+std::vector<std::string> train_words(const std::string& folder, const std::string& text) {
+  std::vector<std::string> words{"deq", "train", folder, "--data", text};
+  std::istringstream options(kSmall);
+  for (std::string word; options >> word;) words.push_back(word);
+  return words;
+}
+
+pid_t start(const std::vector<std::string>& arguments) {
+  const pid_t child = fork();
+  if (child != 0) return child;
+  std::vector<char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  if (!freopen("/dev/null", "w", stdout)) _exit(127);
+  execv(DEQ_BINARY, argv.data());
+  _exit(127);
+}
+
+TEST(Run, KilledAtRandomPointsItResumesToTheSameBits) {
+  const Scratch scratch;
+  const std::string text = write_text(scratch);
+  const std::string whole = (scratch / "whole").string(), killed = (scratch / "killed").string();
+  ASSERT_EQ(run_deq("train " + whole + " --data " + text + kSmall + " 2>&1").exit_code, 0);
+
+  std::mt19937 random(12);
+  std::vector<std::string> words = train_words(killed, text);
+  int kills = 0;
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    if (attempt > 0) words = {"deq", "train", killed, "--resume"};
+    if (attempt > 0 && !fs::exists(fs::path(killed) / "config.toml")) {
+      fs::remove_all(killed);  // killed before there was a run
+      words = train_words(killed, text);
+    }
+    const pid_t child = start(words);
+    // From before the first step to about ten steps later, so that two dozen kills fit into the
+    // run.
+    std::this_thread::sleep_for(std::chrono::milliseconds(250 + random() % 300));
+    int status = 0;
+    if (kills < 24 && waitpid(child, &status, WNOHANG) == 0) {
+      kill(child, SIGKILL);
+      waitpid(child, &status, 0);
+      ++kills;
+      continue;
+    }
+    if (kills >= 24) waitpid(child, &status, 0);
+    EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+    break;
+  }
+  EXPECT_GE(kills, 5);
+  EXPECT_EQ(losses(whole), losses(killed));
+  EXPECT_EQ(run_deq("eval " + killed + " --json").text.substr(0, 40),
+            run_deq("eval " + whole + " --json").text.substr(0, 40));
+}
+
+class TrainedRun : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    scratch_ = new Scratch;
+    text_ = write_text(*scratch_);
+    const testing::Output made =
+        run_deq("train " + folder() + " --data " + text_ + kSmall + " 2>&1");
+    ASSERT_EQ(made.exit_code, 0) << made.text;
+    EXPECT_EQ(made.text.find('\r'), std::string::npos) << "a progress bar for no terminal";
+  }
+  static void TearDownTestSuite() { delete scratch_; }
+  static std::string folder() { return (*scratch_ / "run").string(); }
+
+  static Scratch* scratch_;
+  static std::string text_;
+};
+Scratch* TrainedRun::scratch_ = nullptr;
+std::string TrainedRun::text_;
+
+TEST_F(TrainedRun, HoldsWhatItSays) {
+  for (const char* name :
+       {"config.toml", "metrics.jsonl", "vocab.txt", "last.safetensors", "best.safetensors"}) {
+    EXPECT_TRUE(fs::exists(fs::path(folder()) / name)) << name;
+  }
+  const std::string config = testing::slurp(fs::path(folder()) / "config.toml");
+  EXPECT_NE(config.find("cell-width = 16"), std::string::npos);
+  EXPECT_NE(config.find("solver-scope = \"causal\""), std::string::npos);
+}
+
+TEST_F(TrainedRun, EvaluationReportsItsResidualAndNoLeak) {
+  const auto row = nlohmann::json::parse(run_deq("eval " + folder() + " --json --check-leak").text);
+  EXPECT_EQ(row.at("leak").get<double>(), 0);
+  EXPECT_GT(row.at("residual").get<double>(), 0);
+  EXPECT_GT(row.at("evaluations").get<double>(), 1);
+  const auto more = nlohmann::json::parse(
+      run_deq("eval " + folder() + " --json --max-steps 60 --rel-tol 1e-5").text);
+  EXPECT_GT(more.at("evaluations").get<double>(), row.at("evaluations").get<double>());
+  EXPECT_EQ(run_deq("eval " + folder() + " --max-steps 1 --require-converged 2>&1").exit_code, 1);
+}
+
+TEST_F(TrainedRun, GeneratesTheSameTextBySeed) {
+  const std::string command =
+      "generate " + folder() + " --prompt 'the cat' --tokens 30 --seed 3 --quiet";
+  const testing::Output first = run_deq(command);
+  EXPECT_EQ(first.exit_code, 0);
+  EXPECT_EQ(first.text.rfind("the cat", 0), 0u);
+  EXPECT_GE(first.text.size(), 37u);
+  EXPECT_EQ(run_deq(command).text, first.text);
+}
+
+TEST_F(TrainedRun, BadInputIsOneLineAndHarmsNothing) {
+  const std::string before = testing::slurp(fs::path(folder()) / "last.safetensors");
+  const fs::path binary = *scratch_ / "binary.txt";
+  testing::spill(binary, std::string("ab\0cd", 5));
+  const std::string bad[] = {
+      "train " + folder() + " --data " + text_,                               // holds a run already
+      "train " + folder() + "x --data nowhere.txt",                           // no such text
+      "train " + folder() + "y",                                              // no data
+      "train " + folder() + "z --data " + text_ + " --task bytes --batch 0",  // out of range
+      "train " + folder() + "z --data " + text_ + " --task bytes --solver newton",
+      "train " + folder() + "z --data " + text_ + " --task bytes --solver picard --solver-memory 3",
+      "train " + folder() + "z --data " + text_ + " --task bytes --cell-heads 3 --cell-width 16",
+      "train " + folder() + "z --data " + binary.string() + " --task characters",
+      "train nowhere --resume",
+      "eval nowhere",
+      "eval " + folder() + " --split dev",
+      "eval " + folder() + " --checkpoint first",
+      "eval " + folder() + " --rel-tol -1",
+      "generate " + folder() + " --temperature 0",
+      "generate " + folder() + " --tokens none",
+  };
+  for (const std::string& arguments : bad) {
+    const testing::Output output = run_deq(arguments + " 2>&1 >/dev/null");
+    EXPECT_NE(output.exit_code, 0) << arguments;
+    EXPECT_EQ(output.text.rfind("error: ", 0), 0u) << arguments << "\n" << output.text;
+    EXPECT_EQ(std::count(output.text.begin(), output.text.end(), '\n'), 1) << arguments << "\n"
+                                                                           << output.text;
+  }
+  EXPECT_EQ(testing::slurp(fs::path(folder()) / "last.safetensors"), before);
+}
+
+TEST_F(TrainedRun, DamagedFilesAreNamed) {
+  const fs::path copy = *scratch_ / "copy";
+  const auto damaged = [&](const char* name, const std::function<void(std::string&)>& damage) {
+    fs::remove_all(copy);
+    fs::copy(folder(), copy);
+    std::string bytes = testing::slurp(copy / name);
+    damage(bytes);
+    testing::spill(copy / name, bytes);
+    const testing::Output output = run_deq("eval " + copy.string() + " 2>&1 >/dev/null");
+    EXPECT_EQ(output.exit_code, 1) << name;
+    EXPECT_EQ(std::count(output.text.begin(), output.text.end(), '\n'), 1) << output.text;
+    return output.text;
+  };
+  damaged("best.safetensors", [](std::string& bytes) { bytes.resize(bytes.size() / 2); });
+  damaged("best.safetensors", [](std::string& bytes) { bytes[bytes.size() - 9] ^= 4; });
+  damaged("best.safetensors", [](std::string& bytes) { bytes[3] = '\xff'; });
+  damaged("vocab.txt", [](std::string& bytes) { bytes.resize(bytes.size() / 2); });
+  const std::string unknown =
+      damaged("config.toml", [](std::string& bytes) { bytes += "cell-widht = 3\n"; });
+  EXPECT_NE(unknown.find("cell-width"), std::string::npos) << unknown;
+  damaged("config.toml", [](std::string& bytes) { bytes += "cell-width = = 3\n"; });
+}
+
+TEST_F(TrainedRun, AFolderInUseIsAnError) {
+  const std::string busy = (*scratch_ / "busy").string();
+  std::vector<std::string> words = train_words(busy, text_);
+  *(std::find(words.begin(), words.end(), "--steps") + 1) = "100000";
+  const pid_t child = start(words);
+  while (!fs::exists(fs::path(busy) / "metrics.jsonl"))
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const testing::Output second = run_deq("train " + busy + " --resume 2>&1 >/dev/null");
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_NE(second.text.find("in use"), std::string::npos) << second.text;
+  // A polite signal: a checkpoint is written, and the exit code says that it was interrupted.
+  kill(child, SIGTERM);
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 130);
+  EXPECT_TRUE(fs::exists(fs::path(busy) / "last.safetensors"));
+}
+
+}  // namespace
+}  // namespace deq
