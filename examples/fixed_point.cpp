@@ -30,7 +30,7 @@ int main() {
       fmt::print("step {:3}: loss {:.4f}; {}\n", step, loss.item<float>(),
                  deq::describe(found.report));
 
-    for (const at::Tensor& weight : {W, U, out}) weight.mutable_grad() = {};
+    for (const at::Tensor& weight : {W, U, out}) weight.mutable_grad() = at::Tensor();
     loss.backward();
     c10::NoGradGuard no_tape;
     for (at::Tensor weight : {W, U, out}) weight.sub_(weight.grad(), 0.5);
