@@ -1,10 +1,13 @@
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <cmath>
+#include <limits>
+#include <map>
 #include <set>
 
 #include "deq/gradients/unrolled.h"
@@ -18,68 +21,117 @@ using torch::autograd::edge_list;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
-/// The edges that lead from the tape of `output` into nodes that are not part of it: everything
-/// that f captured. Nodes count upward as they are made, so those of the tape are numbered from
-/// `first` on; leaves (AccumulateGrad) carry the largest number and have no edges of their own.
-edge_list captured_edges(const Tensor& output, uint64_t first, const Node* own_leaf) {
-  edge_list captured;
+/// Where a tape begins: every thread numbers its nodes upwards; leaves carry the largest number.
+struct Mark {
+  uint64_t thread = at::RecordFunction::currentThreadId();
+  uint64_t first = at::sequence_number::peek();
+
+  bool covers(const Node& node) const {
+    return node.thread_id() == thread && node.sequence_nr() >= first &&
+           node.sequence_nr() != std::numeric_limits<uint64_t>::max();
+  }
+};
+
+/// Calls `visit` for the edges that lead from the tape of `output`, recorded since `mark`, into
+/// nodes that were there before: everything that f captured, and the leaf that it started from.
+template <class Visit>
+void for_edges_out_of_tape(const Tensor& output, const Mark& mark, Visit&& visit) {
   std::set<const Node*> visited;
-  std::set<std::pair<const Node*, uint32_t>> found;
   std::vector<Node*> open{output.grad_fn().get()};
   while (!open.empty()) {
     Node* node = open.back();
     open.pop_back();
-    if (!node || !visited.insert(node).second) continue;
-    for (const Edge& edge : node->next_edges()) {
-      if (!edge.is_valid() || edge.function.get() == own_leaf) continue;
-      const bool leaf = edge.function->num_outputs() == 0;
-      if (!leaf && edge.function->sequence_nr() >= first) {
+    if (!visited.insert(node).second) continue;
+    for (Edge& edge : node->next_edges()) {
+      if (!edge.is_valid()) continue;
+      if (mark.covers(*edge.function)) {
         open.push_back(edge.function.get());
-      } else if (found.emplace(edge.function.get(), edge.input_nr).second) {
-        captured.push_back(edge);
+      } else {
+        visit(edge);
       }
     }
   }
-  return captured;
 }
+
+using EdgeKey = std::pair<const Node*, uint32_t>;
+EdgeKey key(const Edge& edge) { return {edge.function.get(), edge.input_nr}; }
+Edge edge_of(const Tensor& tensor) { return torch::autograd::impl::gradient_edge(tensor); }
+
+/// Stands for a captured edge where backward evaluates again. Ending there, and not in the graph
+/// behind it, keeps that graph from being run (and freed) once for every segment, and a weight that
+/// f captured twice, once by way of another tensor, from being counted twice.
+struct Terminal : Node {
+  explicit Terminal(const Edge& edge) {
+    input_metadata_.emplace_back(edge.function->input_metadata(edge.input_nr));
+  }
+  variable_list apply(variable_list&&) override { return {}; }  // the engine stops before it
+};
 
 /// `steps` levels of f as one node of the graph: keeps the state it started from, evaluates again
 /// in backward.
 struct SegmentNode : Node {
   Map f;
-  Tensor start;  // detached
+  Tensor start;        // detached
+  edge_list captured;  // the edges after the first; those an enclosing segment may redirect
   int64_t steps = 0;
   double damping = 1;
-  size_t captured = 0;  // the edges after the first, which is that of `start`
 
   variable_list apply(variable_list&& gradients) override {
     DEQ_CHECK(!at::GradMode::is_enabled(),
               "checkpointed gradient: differentiated twice (create_graph); use the gradient "
               "'unrolled' for that");
-    variable_list result(captured + 1);
-    if (!gradients[0].defined()) return result;
-    at::AutoGradMode tape(true);
+    DEQ_CHECK(f, "checkpointed gradient: backward a second time; expected retain_graph the first");
+    if (!gradients[0].defined()) return variable_list(num_outputs());
     const Tensor leaf = start.detach().requires_grad_(true);
-    Tensor z = leaf;
-    for (int64_t k = 0; k < steps; ++k) z = damped_step(f, z, damping);
-    edge_list outputs{torch::autograd::impl::gradient_edge(leaf)};
-    for (size_t i = 0; i < captured; ++i) outputs.push_back(next_edge(i + 1));
-    at::AutoGradMode no_tape(false);
+    const Mark mark;
+    const Tensor end = evaluate_again(leaf);
+    if (!end.requires_grad()) return variable_list(num_outputs());
+    edge_list ends{edge_of(leaf)};  // holds what the keys point at
+    std::map<EdgeKey, Edge> terminals;
+    for (const Edge& edge : captured) {
+      ends.emplace_back(std::make_shared<Terminal>(edge), 0);
+      terminals.emplace(key(edge), ends.back());
+    }
+    for_edges_out_of_tape(end, mark, [&](Edge& edge) {
+      if (key(edge) == key(ends[0])) return;
+      const auto found = terminals.find(key(edge));
+      DEQ_CHECK(found != terminals.end(),
+                "checkpointed gradient: f uses '{}' in backward and did not at the start; expected "
+                "an f that captures the same tensors at every call",
+                edge.function->name());
+      edge = found->second;
+    });
     return torch::autograd::Engine::get_default_engine().execute(
-        {torch::autograd::impl::gradient_edge(z)}, {gradients[0]}, /*keep_graph=*/false,
-        /*create_graph=*/false,
-        /*accumulate_grad=*/false, outputs);
+        {edge_of(end)}, {gradients[0]}, /*keep_graph=*/false, /*create_graph=*/false,
+        /*accumulate_grad=*/false, ends);
   }
-  void release_variables() override { start.reset(); }
+
+  Tensor evaluate_again(Tensor z) const {
+    at::AutoGradMode tape(true);
+    for (int64_t k = 0; k < steps; ++k) z = damped_step(f, z, damping);
+    return z.view_as(z);  // a node of its own, even where f returns what it captured
+  }
+
+  void release_variables() override {
+    start.reset();
+    captured.clear();
+    f = nullptr;
+  }
 };
 
 /// What f captured, from one evaluation whose tape is dropped at once.
 edge_list find_captured(const Map& f, const Tensor& z) {
   const Tensor leaf = z.detach().requires_grad_(true);
-  const uint64_t first = at::sequence_number::peek();
+  const Mark mark;
   const Tensor fz = f(leaf);
   if (!fz.requires_grad()) return {};
-  return captured_edges(fz, first, torch::autograd::impl::gradient_edge(leaf).function.get());
+  edge_list captured;
+  const Edge own = edge_of(leaf);
+  std::set<EdgeKey> found{key(own)};
+  for_edges_out_of_tape(fz.view_as(fz), mark, [&](Edge& edge) {
+    if (found.insert(key(edge)).second) captured.push_back(edge);
+  });
+  return captured;
 }
 
 Tensor run_segment(const Map& f, const Tensor& z, int64_t steps, double damping,
@@ -92,16 +144,17 @@ Tensor run_segment(const Map& f, const Tensor& z, int64_t steps, double damping,
       end = damped_step(f, end, damping);
     }
   }
+  Tensor output = end.detach();
+  if (captured.empty() && !z.requires_grad()) return output;
   auto node = std::shared_ptr<SegmentNode>(new SegmentNode(), torch::autograd::deleteNode);
   node->f = f;
   node->start = z.detach();
+  node->captured = captured;
   node->steps = steps;
   node->damping = damping;
-  node->captured = captured.size();
   edge_list edges = torch::autograd::collect_next_edges(z);
   edges.insert(edges.end(), captured.begin(), captured.end());
   node->set_next_edges(std::move(edges));
-  Tensor output = end.detach();
   torch::autograd::set_history(output, node);
   return output;
 }
@@ -117,7 +170,7 @@ Equilibrated Checkpointed::apply(const Map& f, const Tensor& z0, const Forward& 
   for (int64_t done = 0; done < steps; done += length) {
     z = run_segment(f, z, std::min(length, steps - done), damping, captured, &before);
   }
-  Report report = report_of_chain(before, z, steps, forward.stop);
+  Report report = report_of_chain(before, z, steps, damping, forward.stop);
   report.evaluations += 1;  // the one that found what f captured
   return {z, std::move(report)};
 }

@@ -52,10 +52,12 @@ struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
 }  // namespace
 
 Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
+  validate(*this, "Implicit");
   Solution solution = forward.solve(f, z0);
   if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
   const Tensor z = solution.z.detach().requires_grad_(true);
   const Tensor fz = f(z);
+  solution.report.evaluations += 1;
   if (!fz.requires_grad()) return {solution.z, std::move(solution.report)};
   auto tape = c10::make_intrusive<Tape>();
   tape->options = *this;

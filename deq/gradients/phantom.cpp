@@ -13,7 +13,9 @@ Equilibrated Phantom::apply(const Map& f, const at::Tensor& z0, const Forward& f
   at::Tensor z = solution.z.detach();
   for (int64_t k = 0; k < steps; ++k) z = damped_step(f, z, damping);
   solution.report.evaluations += steps;
-  return {z, std::move(solution.report)};
+  // The value stays z*, with which the report and a pass without a tape agree.
+  if (z.requires_grad()) solution.z = solution.z + (z - z.detach());
+  return {solution.z, std::move(solution.report)};
 }
 
 Equilibrated OneStep::apply(const Map& f, const at::Tensor& z0, const Forward& forward) const {

@@ -8,16 +8,19 @@ using at::Tensor;
 
 Tensor damped_step(const Map& f, const Tensor& z, double damping) {
   const Tensor fz = f(z);
+  DEQ_CHECK(fz.defined(), "f returned an undefined tensor; expected shape [{}]",
+            fmt::join(z.sizes(), ", "));
   DEQ_CHECK(fz.sizes() == z.sizes(), "f maps shape [{}] to [{}]; z and f(z) must have one shape",
             fmt::join(z.sizes(), ", "), fmt::join(fz.sizes(), ", "));
   return damping == 1.0 ? fz : (1 - damping) * z + damping * fz;
 }
 
-Report report_of_chain(const Tensor& z, const Tensor& fz, int64_t steps, const StopRule& stop) {
+Report report_of_chain(const Tensor& z, const Tensor& next, int64_t steps, double damping,
+                       const StopRule& stop) {
   const Layout layout(z, Scope::Sample, Order::Forward);
-  const Tensor before = layout.fold(z.detach()), after = layout.fold(fz.detach());
-  const Tensor g_norm = (after - before).to(at::kDouble).norm(2, {1});
-  const Tensor f_norm = after.to(at::kDouble).norm(2, {1});
+  const Tensor before = layout.fold(z.detach()).to(at::kDouble);
+  const Tensor g = (layout.fold(next.detach()).to(at::kDouble) - before) / damping;  // f(z) - z
+  const Tensor g_norm = g.norm(2, {1}), f_norm = (before + g).norm(2, {1});
   const Tensor converged = g_norm <= (stop.rel_tol * f_norm).clamp_min(stop.abs_tol);
   Report report;
   report.residual = g_norm / (f_norm + 1e-30);
@@ -30,6 +33,7 @@ Report report_of_chain(const Tensor& z, const Tensor& fz, int64_t steps, const S
   report.evaluations = steps;
   report.max_steps = steps;
   report.rel_tol = stop.rel_tol;
+  report.abs_tol = stop.abs_tol;
   return report;
 }
 
@@ -40,7 +44,7 @@ Equilibrated Unrolled::apply(const Map& f, const Tensor& z0, const Forward& forw
     before = z;
     z = damped_step(f, z, damping);
   }
-  Report report = report_of_chain(before, z, steps, forward.stop);
+  Report report = report_of_chain(before, z, steps, damping, forward.stop);
   return {z, std::move(report)};
 }
 

@@ -22,7 +22,9 @@ struct Unrolled {
 /// The same with gradient checkpointing (Chen et al. 2016): only every sqrt(steps)-th state is
 /// kept, the segments between are evaluated again in backward. What f captured needs no list: the
 /// edges from a segment's tape into the graph that was there before are found once and become the
-/// segment's own.
+/// segment's own. f is kept and called in backward: it must own what it captures, give the same
+/// every time (draw its dropout masks beforehand), and record its tape in the thread it is called
+/// in.
 struct Checkpointed {
   static constexpr const char* name = "checkpointed";
   int64_t steps = 12;
@@ -35,8 +37,8 @@ struct Checkpointed {
 /// (1 - damping) z + damping f(z)
 at::Tensor damped_step(const Map& f, const at::Tensor& z, double damping);
 
-/// The report of a chain that ended with z <- f(z), judged by `stop`: one row per sample.
-Report report_of_chain(const at::Tensor& z, const at::Tensor& fz, int64_t steps,
+/// The report of a chain whose last step was z -> next, judged by `stop`: one row per sample.
+Report report_of_chain(const at::Tensor& z, const at::Tensor& next, int64_t steps, double damping,
                        const StopRule& stop);
 
 }  // namespace deq

@@ -1,0 +1,177 @@
+#include "deq/gradients/implicit.h"
+
+#include "tests/gradients/layer.h"
+
+namespace deq {
+namespace {
+
+using namespace testing;
+
+const Implicit kTight = {.solver = Anderson{}, .stop = {.max_steps = 300, .rel_tol = 1e-13}};
+
+std::vector<Tensor> gradients(const TanhLayer& layer, const Implicit& mode) {
+  return gradients_of(loss_of(equilibrium(layer.map(), layer.z0(), exact(mode))), layer.leaves());
+}
+
+TEST(Implicit, AgreesWithDenseUnrolledAndFiniteDifferences) {
+  const TanhLayer layer;
+  const auto found = gradients(layer, kTight);
+  EXPECT_LT(worst_error(found, dense_gradients(layer)), 1e-11);
+  const auto unrolled = gradients_of(
+      loss_of(equilibrium(layer.map(), layer.z0(), {.gradient = Unrolled{.steps = 120}})),
+      layer.leaves());
+  EXPECT_LT(worst_error(found, unrolled), 1e-11);
+
+  at::NoGradGuard no_tape;
+  const auto loss_now = [&] {
+    return loss_of(equilibrium(layer.map(), layer.z0(), exact(kTight))).item<double>();
+  };
+  for (size_t i = 0; i < found.size(); ++i) {
+    const Tensor flat = layer.leaves()[i].view(-1);
+    for (int64_t k = 0; k < flat.numel(); k += 3) {
+      const double h = 1e-5, value = flat[k].item<double>();
+      flat[k] = value + h;
+      const double above = loss_now();
+      flat[k] = value - h;
+      const double below = loss_now();
+      flat[k] = value;
+      const double difference = (above - below) / (2 * h), g = found[i].view(-1)[k].item<double>();
+      EXPECT_NEAR(g, difference, 1e-6 * std::max(1.0, std::abs(difference))) << i << " " << k;
+    }
+  }
+}
+
+TEST(Implicit, EverySolverAndScopeFindsTheAdjoint) {
+  const TanhLayer layer;
+  const auto expected = dense_gradients(layer);
+  for (const Solver& solver :
+       {Solver(Anderson{}), Solver(Broyden{}), Solver(Picard{}),
+        Solver(Broyden{.line_search = true}), Solver(Anderson{.scope = Scope::Causal}),
+        Solver(Anderson{.scope = Scope::Position}), Solver(Broyden{.scope = Scope::Position})}) {
+    EXPECT_LT(worst_error(gradients(layer, {solver, kTight.stop}), expected), 1e-10);
+  }
+}
+
+TEST(Implicit, TheAdjointOfACausalMapRunsBackward) {
+  // The loss looks at one position only; the adjoint of those after it is exactly zero, whatever
+  // the tolerance, and that of those before it is found in scopes that stop by position.
+  const Tensor x = randn({2, 8, 5}, at::kDouble, 80).requires_grad_(true);
+  const auto gradient = [&](const Gradient& mode) {
+    const Tensor z = equilibrium(causal_map(x), at::zeros({2, 8, 5}, at::kDouble), exact(mode));
+    return gradients_of(z.select(1, 4).square().sum(), {x})[0];
+  };
+  const Tensor expected = gradient(Unrolled{.steps = 300});
+  for (const Scope scope : {Scope::Sample, Scope::Position, Scope::Causal}) {
+    const Tensor found = gradient(Implicit{Anderson{.scope = scope}, kTight.stop});
+    EXPECT_LT(relative_error(found, expected), 1e-9) << Names<Scope>::values[size_t(scope)];
+    const Tensor coarse = gradient(Implicit{Anderson{.scope = scope}, {.rel_tol = 1e-1}});
+    EXPECT_EQ(largest(coarse.narrow(1, 5, 3)), 0);
+    EXPECT_GT(largest(coarse.narrow(1, 0, 4)), 0);
+  }
+}
+
+TEST(Implicit, RepellingMapsHaveGradientsToo) {
+  const Tensor b = at::ones({1, 1}, at::kDouble).requires_grad_(true);
+  const Tensor z =
+      equilibrium([b](const Tensor& z) { return -2 * z + b; }, at::zeros({1, 1}, at::kDouble),
+                  {.solver = Broyden{},
+                   .stop = {.rel_tol = 1e-12},
+                   .gradient = Implicit{Broyden{}, {.rel_tol = 1e-12}}});
+  EXPECT_NEAR(z.item<double>(), 1. / 3, 1e-12);
+  EXPECT_NEAR(gradients_of(z.sum(), {b})[0].item<double>(), 1. / 3, 1e-12);
+}
+
+TEST(Implicit, ReportsItsAdjoint) {
+  const TanhLayer layer;
+  std::vector<Report> reports;
+  const auto run = [&](const Implicit& mode) {
+    const Equilibrated e = equilibrate(layer.map(), layer.z0(), exact(mode),
+                                       [&](const Report& report) { reports.push_back(report); });
+    EXPECT_TRUE(reports.empty()) << "only in backward";
+    gradients_of(loss_of(e.z), layer.leaves());
+    EXPECT_EQ(reports.size(), 1u);
+    const Report last = reports.back();
+    reports.clear();
+    return last;
+  };
+  EXPECT_TRUE(run(kTight).converged());
+  const Report cut = run({Anderson{}, {.max_steps = 2, .rel_tol = 1e-9}});
+  EXPECT_FALSE(cut.converged());
+  EXPECT_EQ(cut.evaluations, 2);
+}
+
+TEST(Implicit, MoreStepsOfTheAdjointComeNearer) {
+  const TanhLayer layer;
+  const auto expected = dense_gradients(layer);
+  double before = 1e9;
+  for (const int64_t steps : {1, 3, 6, 12, 24}) {
+    const double error =
+        worst_error(gradients(layer, {Picard{}, {.max_steps = steps, .rel_tol = 0}}), expected);
+    EXPECT_LT(error, before);
+    before = error;
+  }
+  EXPECT_LT(before, 1e-3);
+}
+
+TEST(Implicit, TakesUpstreamGradientsOfAnyStride) {
+  const TanhLayer layer;
+  const Tensor z = equilibrium(layer.map(), layer.z0(), exact(kTight));
+  const Tensor g = randn({6, 3, 2}, at::kDouble, 81);
+  const auto pull = [&](const Tensor& upstream) {
+    return torch::autograd::grad({z}, {layer.W}, {upstream}, /*retain_graph=*/true)[0];
+  };
+  const Tensor strided = g.permute({2, 1, 0});
+  EXPECT_TRUE(at::equal(pull(strided), pull(strided.contiguous())));
+  const Tensor expanded = at::ones({1}, at::kDouble).expand({2, 3, 6});
+  EXPECT_TRUE(at::equal(pull(expanded), pull(expanded.contiguous())));
+}
+
+TEST(Implicit, NoGradientUpstreamIsNoAdjoint) {
+  const TanhLayer layer;
+  const Tensor z = equilibrium(layer.map(), layer.z0(), exact(kTight));
+  for (const Tensor& g : gradients_of((0 * z).sum(), layer.leaves())) EXPECT_EQ(largest(g), 0);
+}
+
+TEST(Implicit, TheResultMayBeChangedInPlaceOrSaysThatItMayNot) {
+  const TanhLayer layer;
+  const auto expected =
+      gradients_of(2 * equilibrium(layer.map(), layer.z0(), exact(kTight)).sum(), layer.leaves());
+  try {
+    Tensor z = equilibrium(layer.map(), layer.z0(), exact(kTight));
+    z.mul_(2);
+    const auto found = gradients_of(z.sum(), layer.leaves());
+    EXPECT_LT(worst_error(found, expected), 1e-12);
+  } catch (const std::exception& error) {
+    EXPECT_NE(std::string(error.what()).find("inplace"), std::string::npos) << error.what();
+  }
+}
+
+TEST(Implicit, AStartThatIsTheSolutionIsNotTiedToTheResult) {
+  const TanhLayer layer;
+  Tensor z0 = equilibrium(layer.map(), layer.z0(), exact(kTight)).detach().clone();
+  const Tensor z = equilibrium(layer.map(), z0, {.stop = {.rel_tol = 1e-6}});
+  z0.zero_();
+  EXPECT_GT(largest(z), 0.1);
+  EXPECT_LT(worst_error(gradients_of(loss_of(z), layer.leaves()), dense_gradients(layer)), 1e-2);
+}
+
+TEST(Implicit, ReachesCapturedTensorsOfEveryKind) {
+  // A leaf captured by reference, a view of a leaf, one weight by two names, and a leaf not used.
+  const Tensor w = randn({3, 6, 6}, at::kDouble, 82).mul_(0.1).requires_grad_(true);
+  const Tensor v = w[1], unused = at::ones({3}, at::kDouble).requires_grad_(true);
+  const Tensor x = randn({2, 6}, at::kDouble, 83);
+  const Map f = [&](const Tensor& z) {
+    return at::tanh(z.matmul(v) + z.matmul(w[1]) + x + w[2][0]);
+  };
+  const auto run = [&](const Gradient& mode) {
+    return gradients_of(loss_of(equilibrium(f, at::zeros({2, 6}, at::kDouble), exact(mode))),
+                        {w, unused});
+  };
+  const auto found = run(kTight), expected = run(Unrolled{.steps = 120});
+  EXPECT_LT(relative_error(found[0], expected[0]), 1e-11);
+  EXPECT_EQ(largest(found[0][0]), 0);
+  EXPECT_EQ(largest(found[1]), 0);
+}
+
+}  // namespace
+}  // namespace deq

@@ -1,0 +1,177 @@
+#include "deq/gradients/jacobian.h"
+
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "tests/base/scratch.h"
+#include "tests/problems.h"
+
+namespace deq {
+namespace {
+
+using at::Tensor;
+using namespace testing;
+
+/// J[i, j] = d f_i / d z_j of the flattened state, one row at a time.
+Tensor dense_jacobian(const Map& f, const Tensor& z0) {
+  const Tensor z = z0.detach().requires_grad_(true);
+  const Tensor fz = f(z).reshape({-1});
+  std::vector<Tensor> rows;
+  for (int64_t i = 0; i < fz.numel(); ++i) {
+    rows.push_back(torch::autograd::grad({fz[i]}, {z}, {}, /*retain_graph=*/true)[0].reshape({-1}));
+  }
+  return at::stack(rows);
+}
+
+struct Layer {
+  Tensor W = (0.4 * randn({5, 5}, at::kDouble, 100)).requires_grad_(true);
+  Tensor x = randn({3, 4, 5}, at::kDouble, 101);
+  Map map() const {
+    return [W = W, x = x](const Tensor& z) { return at::tanh(z.matmul(W) + x); };
+  }
+};
+
+TEST(JacobianLoss, ExpectsTheSquaredNormPerElement) {
+  const Layer layer;
+  const Tensor z = randn({3, 4, 5}, at::kDouble, 102);
+  const double exact =
+      dense_jacobian(layer.map(), z).square().sum().item<double>() / double(z.numel());
+  at::NoGradGuard no_tape;
+  at::manual_seed(1);
+  const int64_t count = 2000;
+  Tensor samples = at::empty({count}, at::kDouble);
+  for (int64_t i = 0; i < count; ++i) samples[i] = jacobian_loss(layer.map(), z);
+  const double standard_error = samples.std().item<double>() / std::sqrt(double(count));
+  EXPECT_NEAR(samples.mean().item<double>(), exact, 4 * standard_error);
+  EXPECT_LT(standard_error, 0.02 * exact);
+  at::manual_seed(2);
+  EXPECT_NEAR(jacobian_loss(layer.map(), z, 1000).item<double>(), exact, 0.1 * exact);
+}
+
+TEST(JacobianLoss, ItsGradientAgreesWithFiniteDifferences) {
+  const Layer layer;
+  const Tensor z = randn({3, 4, 5}, at::kDouble, 103);
+  const auto loss = [&] {
+    at::manual_seed(3);
+    return jacobian_loss(layer.map(), z, 2);
+  };
+  const Tensor g = torch::autograd::grad({loss()}, {layer.W})[0];
+  at::NoGradGuard no_tape;
+  const Tensor flat = layer.W.view(-1);
+  for (int64_t k = 0; k < flat.numel(); k += 4) {
+    const double h = 1e-6, value = flat[k].item<double>();
+    flat[k] = value + h;
+    const double above = loss().item<double>();
+    flat[k] = value - h;
+    const double below = loss().item<double>();
+    flat[k] = value;
+    EXPECT_NEAR(g.view(-1)[k].item<double>(), (above - below) / (2 * h), 1e-7);
+  }
+}
+
+TEST(JacobianLoss, HoldsTheStateFixedAndNeedsNoTape) {
+  const Layer layer;
+  const Tensor z = randn({3, 4, 5}, at::kDouble, 104).requires_grad_(true);
+  const Tensor loss = jacobian_loss(layer.map(), z);
+  const auto g = torch::autograd::grad({loss}, {layer.W, z}, {}, {}, false, /*allow_unused=*/true);
+  EXPECT_TRUE(g[0].defined());
+  EXPECT_FALSE(g[1].defined());
+  at::NoGradGuard no_tape;
+  EXPECT_FALSE(jacobian_loss(layer.map(), z).requires_grad());
+}
+
+TEST(JacobianLoss, OfAMapWithoutJacobianIsZero) {
+  const Tensor w = at::ones({2, 3}, at::kDouble);
+  const Tensor z = at::zeros({2, 3}, at::kDouble);
+  EXPECT_EQ(jacobian_loss([w](const Tensor&) { return w; }, z).item<double>(), 0);
+  const Tensor leaf = w.clone().requires_grad_(true);
+  EXPECT_EQ(jacobian_loss([leaf](const Tensor&) { return 2 * leaf; }, z).item<double>(), 0);
+}
+
+TEST(Jacobian, WrongArgumentsAreErrors) {
+  const Tensor z = at::zeros({2, 3}, at::kDouble);
+  const Map f = [](const Tensor& z) { return 0.5 * z; };
+  EXPECT_SAYS(error_of([&] { jacobian_loss(f, z, 0); }), "probes = 0");
+  EXPECT_SAYS(error_of([&] { spectral_radius(f, z, 0); }), "iterations = 0");
+  EXPECT_SAYS(error_of([&] { jacobian_loss([](const Tensor& z) { return z.sum(0); }, z); }), "[3]");
+}
+
+Tensor block(double rho, double angle) {
+  return at::tensor({rho * std::cos(angle), -rho * std::sin(angle), rho * std::sin(angle),
+                     rho * std::cos(angle)},
+                    at::kDouble)
+      .view({2, 2});
+}
+/// z M for every sample.
+Map linear(const Tensor& M) {
+  return [M](const Tensor& z) { return z.matmul(M.to(z.scalar_type())); };
+}
+/// M in another basis, so that nothing is aligned with the coordinates and J is not normal.
+Tensor hidden(const Tensor& M, uint64_t seed) {
+  const int64_t n = M.size(0);
+  const Tensor basis = at::eye(n, at::kDouble) + 0.3 * randn({n, n}, at::kDouble, seed);
+  return basis.matmul(M).matmul(at::linalg_inv(basis));
+}
+
+struct Spectrum {
+  const char* name;
+  Tensor M;
+  double radius;
+};
+
+class SpectralRadius : public ::testing::TestWithParam<at::ScalarType> {};
+INSTANTIATE_TEST_SUITE_P(Types, SpectralRadius, ::testing::Values(at::kFloat, at::kDouble),
+                         [](const auto& info) { return std::string(c10::toString(info.param)); });
+
+TEST_P(SpectralRadius, OfRealAndComplexEigenvalues) {
+  const Tensor real = at::diag(at::tensor({0.9, 0.3, -0.5, 0.1}, at::kDouble));
+  const Tensor negative = at::diag(at::tensor({-0.9, 0.3, 0.5, 0.1}, at::kDouble));
+  const Tensor opposite = at::diag(at::tensor({-0.9, 0.9, 0.5, 0.1}, at::kDouble));
+  const Tensor twice = at::diag(at::tensor({0.9, 0.9, 0.5, 0.1}, at::kDouble));
+  const Tensor pair = at::block_diag({block(0.9014, 1.2), block(0.6, 0.4)});
+  const Tensor mixed = at::block_diag({block(0.9014, 1.9), at::full({1, 1}, 0.5, at::kDouble)});
+  const Tensor quarter = at::block_diag({block(1.3, M_PI / 2), block(0.5, 1)});
+  for (const Spectrum& s : {Spectrum{"real", real, .9},
+                            {"real, hidden", hidden(real, 110), .9},
+                            {"negative", hidden(negative, 111), .9},
+                            {"opposite", hidden(opposite, 112), .9},
+                            {"twice", hidden(twice, 113), .9},
+                            {"pair", pair, .9014},
+                            {"pair, hidden", hidden(pair, 114), .9014},
+                            {"mixed", hidden(mixed, 115), .9014},
+                            {"quarter turn", hidden(quarter, 116), 1.3},
+                            {"one number", at::full({1, 1}, -0.7, at::kDouble), .7},
+                            {"zero", at::zeros({3, 3}, at::kDouble), 0}}) {
+    at::manual_seed(4);
+    const Tensor z = at::zeros({3, s.M.size(0)}, GetParam());
+    const Tensor rho = spectral_radius(linear(s.M), z);
+    ASSERT_EQ(rho.sizes(), (at::IntArrayRef{3}));
+    EXPECT_EQ(rho.scalar_type(), at::kDouble);
+    EXPECT_LT(largest(rho - s.radius), 1e-3) << s.name << rho;
+  }
+}
+
+TEST_P(SpectralRadius, OfNilpotentMapsIsZero) {
+  const Tensor shift = at::diag(at::ones({4}, at::kDouble), 1);  // 5 x 5
+  const Tensor z = at::zeros({2, 5}, GetParam());
+  EXPECT_LT(largest(spectral_radius(linear(shift), z)), 1e-3);
+}
+
+TEST_P(SpectralRadius, IsThatOfEverySampleByItself) {
+  const Tensor slopes = at::tensor({0.2, 0.9, 1.5}, at::kDouble).view({3, 1, 1}).to(GetParam());
+  const Map f = [&](const Tensor& z) { return slopes * z.flip(2); };
+  const Tensor rho = spectral_radius(f, at::zeros({3, 4, 5}, GetParam()));
+  EXPECT_LT(largest(rho - slopes.view(-1)), 1e-3) << rho;
+}
+
+TEST(SpectralRadius, OfANonlinearMapIsThatOfItsJacobian) {
+  const Layer layer;
+  const Tensor z = randn({1, 4, 5}, at::kDouble, 105);
+  const Map f = [&](const Tensor& z) { return at::tanh(z.matmul(layer.W) + layer.x[0]); };
+  const double expected = at::linalg_eigvals(dense_jacobian(f, z)).abs().max().item<double>();
+  at::manual_seed(5);
+  EXPECT_NEAR(spectral_radius(f, z, 400).item<double>(), expected, 1e-3 * expected);
+}
+
+}  // namespace
+}  // namespace deq
