@@ -157,7 +157,7 @@ TEST(DataFetch, RemovesTheTemporaryOnInterrupt) {
             url.c_str(), nullptr);
     ::_exit(127);
   }
-  for (int tenths = 0; tenths < 300 && server.requests() == 0; ++tenths) ::usleep(100000);
+  for (int tenths = 0; tenths < 1200 && server.requests() == 0; ++tenths) ::usleep(100000);
   EXPECT_EQ(server.requests(), 1);
   ::kill(child, SIGINT);
   int status = 0;
