@@ -1,6 +1,7 @@
 #include "deq/gradients/jacobian.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "deq/solvers/layout.h"

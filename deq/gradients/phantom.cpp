@@ -1,6 +1,7 @@
 #include "deq/gradients/phantom.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "deq/gradients/unrolled.h"
 

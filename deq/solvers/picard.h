@@ -15,11 +15,7 @@ struct Picard {
     field("scope", self.scope, "rows that stop on their own: sample, position, causal");
   }
 
-  Propose start(const Layout&) const {
-    return [damping = damping](const Iterate& at) -> Proposal {
-      return {damping == 1.0 ? at.fz : at.z + damping * at.g, {}};
-    };
-  }
+  Propose start(const Layout& layout) const;
 };
 
 }  // namespace deq

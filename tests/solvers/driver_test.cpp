@@ -118,17 +118,19 @@ TEST(Driver, ErrorsOfFPassThrough) {
 }
 
 TEST(Driver, BestStatesOfPositionsFromSeveralStepsAreMeasuredTogether) {
-  // Position 1 looks at position 0. Its best step is the last, position 0's the second.
+  // Position 1 looks at position 0. Its best step is the third, position 0's the second.
   const Map f = [](const Tensor& z) {
     const Tensor first = 0.5 * z.select(1, 0) + 0.5;
-    return at::stack({first, 0.5 * z.select(1, 1) + z.select(1, 0)}, 1);
+    return at::stack({first, 0.5 * z.select(1, 1) + 0.5 * z.select(1, 0) + 0.3}, 1);
   };
   Counted counted(f);
   const Tensor z0 = at::zeros({1, 2, 1}, at::kDouble);
-  const std::vector<double> script = {0.99, 3, 3.5};
+  const std::vector<double> script = {0.99, 1.2, 5};
   const Layout layout(z0, Scope::Position, Order::Forward);
   const Solution s = iterate(counted.map, z0, scripted(script), {.max_steps = 4}, layout);
-  EXPECT_EQ(s.report.evaluations, counted.calls);
+  EXPECT_TRUE(at::equal(s.z.view(-1), at::tensor({0.99, 1.2}, at::kDouble)));
+  EXPECT_EQ(s.report.evaluations, 5);
+  EXPECT_EQ(counted.calls, 5);
   EXPECT_TRUE(at::allclose(s.report.residual, residual_of(f, s.z, Scope::Position), 1e-12, 0));
 }
 
