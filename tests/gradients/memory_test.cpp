@@ -93,6 +93,7 @@ TEST(Memory, OfUnrolledIsLinearAndOfCheckpointedASquareRoot) {
 }
 
 TEST(Memory, NothingIsLostInAThousandSteps) {
+  if (bytes_in_use() == 0) GTEST_SKIP() << "a sanitizer keeps what was freed, and looks for leaks";
   const TanhLayer layer;
   const auto train = [&](const Gradient& mode, int count) {
     for (int i = 0; i < count; ++i) {

@@ -1,6 +1,7 @@
 // What every gradient mode owes.
 #include <gtest/gtest.h>
 
+#include <future>
 #include <thread>
 
 #include "tests/base/scratch.h"
@@ -132,14 +133,15 @@ TEST_P(GradientSuite, WhatWasCapturedMayComeFromAnotherThread) {
   const TanhLayer layer;
   const auto expected = gradients(layer);
   Map f;
-  std::thread([&] {
+  std::async(std::launch::async, [&] {
     // Every thread numbers its nodes: these run ahead of those of the thread below.
     Tensor ahead = layer.b;
     for (int i = 0; i < 20000; ++i) ahead = ahead + 0;
     f = layer.map();
-  }).join();
-  std::vector<Tensor> found;
-  std::thread([&] { found = gradients_of(loss_of(solve(f, layer.z0())), layer.leaves()); }).join();
+  }).get();
+  const auto found = std::async(std::launch::async, [&] {
+                       return gradients_of(loss_of(solve(f, layer.z0())), layer.leaves());
+                     }).get();
   EXPECT_LT(worst_error(found, expected), 1e-12);
 }
 
