@@ -1,40 +1,85 @@
 // The only virtual interface: a cell f(z, x) over sequences. A cell cannot tell that it is being
-// solved.
+// solved, nor at which level of an explicit network it stands.
 #pragma once
 
 #include <torch/nn/module.h>
+
+#include <vector>
 
 #include "deq/base/map.h"
 
 namespace deq {
 
 /// What a segment may see of those before it; undefined tensors: nothing. Never carries a tape.
+/// A recurrent cell keeps one state here, whatever number of positions it stands for.
 struct History {
-  at::Tensor z;  ///< (B, M, D) past equilibria
-  at::Tensor x;  ///< (B, M, X) the inputs they belong to
+  at::Tensor z;  ///< (B, M, .) what f was given at past positions: equilibria, or a level's input
+  at::Tensor x;  ///< (B, M, X) the inputs they belong to, where f needs them
+  /// (B, M, D) keys and values of those positions, in place of z and x: kept in evaluation mode
+  /// without a tape, when the weights stay as they are, and never computed again.
+  at::Tensor k, v;
 
-  int64_t length() const { return z.defined() ? z.size(1) : 0; }
+  int64_t length() const { return k.defined() ? k.size(1) : z.defined() ? z.size(1) : 0; }
+};
+
+/// f(., x) of one segment, with everything that does not depend on z computed once: the injected
+/// input, the history's projections, normalised weights and, in training mode, the dropout masks.
+/// Callable, and thus a Map.
+struct Bound {
+  Map f;  ///< (B, T, D) -> (B, T, D)
+
+  /// The history for the segment after this one, for the states z (B, T, D) that f was given: of
+  /// at most `length` positions, or the one state that a recurrent cell keeps; 0: none.
+  std::function<History(const at::Tensor& z, int64_t length)> extend;
+
+  /// f at positions first .. first + count - 1 alone, where those before hold `before` (B, first,
+  /// D): the same rows as f gives. Empty where the cell is not causal.
+  std::function<Map(const at::Tensor& before, int64_t first, int64_t count)> part;
+
+  at::Tensor operator()(const at::Tensor& z) const { return f(z); }
 };
 
 class Cell : public torch::nn::Module {
  public:
-  /// f(., x) with everything that does not depend on z computed once: the injected input, the
-  /// history's projections, normalised weights and, in training mode, the dropout masks. x (B, T,
-  /// X); the map takes and gives (B, T, D). Gradients reach x and the parameters, not the history.
-  virtual Map bind(const at::Tensor& x, const History& history) = 0;
+  /// One bound f for each history: the levels of a weight-tied network, which share weights, input
+  /// x (B, T, X) and masks, while each sees its own past. Gradients reach x and the parameters, not
+  /// the histories. Throws deq::Error for shapes that do not fit.
+  virtual std::vector<Bound> bind_levels(const at::Tensor& x,
+                                         const std::vector<History>& levels) = 0;
+  Bound bind(const at::Tensor& x, const History& history) {
+    return std::move(bind_levels(x, {history}).front());
+  }
+
+  /// What the rest of a model reads of a state: (B, T, D) -> (B, T, O).
+  virtual at::Tensor output(const at::Tensor& z) const { return z; }
 
   /// Whether position t of f(z, x) depends on positions <= t only.
   virtual bool causal() const = 0;
 
-  /// The history for the segment after this one: at most `length` positions.
-  virtual History extend(const History& history, const at::Tensor& x, const at::Tensor& z,
-                         int64_t length) const = 0;
+  /// Whether f depends on x. One that does not has no equilibrium of its own: it is a level of an
+  /// explicit network whose state starts at x.
+  virtual bool injects() const = 0;
 
   /// Weights ~ N(0, std), normalised or not; biases 0.
   virtual void initialise(double std) = 0;
 
-  virtual int64_t input_width() const = 0;  ///< X
-  virtual int64_t state_width() const = 0;  ///< D
+  virtual int64_t input_width() const = 0;                        ///< X
+  virtual int64_t state_width() const = 0;                        ///< D
+  virtual int64_t output_width() const { return state_width(); }  ///< O
 };
+
+/// Where in a model a cell stands.
+struct CellPlace {
+  int64_t level = 0;      ///< of an untied stack; 0 for all others
+  bool injection = true;  ///< whether f is to depend on x; cells that cannot do otherwise ignore it
+};
+
+/// The last `length` positions of `old` (may be undefined) followed by `fresh`, (B, ., W), without
+/// a tape and in memory of their own.
+at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length);
+
+/// Throws deq::Error unless x is (batch, positions, width) and the histories are of that batch.
+void check_bound_shapes(const char* cell, const at::Tensor& x, int64_t width,
+                        const std::vector<History>& levels);
 
 }  // namespace deq

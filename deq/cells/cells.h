@@ -3,14 +3,20 @@
 
 #include <variant>
 
+#include "deq/cells/recurrent.h"
+#include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
 
 namespace deq {
 
-using CellOptions = std::variant<Transformer>;
+using CellOptions = std::variant<Transformer, TrellisNet, Lstm, Gru, Tcn>;
 
-inline std::shared_ptr<Cell> make_cell(const CellOptions& options) {
-  return std::visit([](const auto& cell) { return cell.make(); }, options);
+inline std::shared_ptr<Cell> make_cell(const CellOptions& options, const CellPlace& place = {}) {
+  return std::visit([&](const auto& cell) { return cell.make(place); }, options);
+}
+inline const char* cell_name(const CellOptions& options) {
+  return std::visit([](const auto& cell) { return cell.name; }, options);
 }
 
 }  // namespace deq

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <torch/types.h>
 
+#include "deq/cells/dropout.h"
+
 namespace deq {
 
 Linear::Linear(int64_t in, int64_t out, bool with_bias, bool normalised) {
@@ -16,9 +18,11 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias, bool normalised) {
   if (with_bias) bias_ = register_parameter("bias", torch::zeros({out}));
 }
 
-at::Tensor Linear::weight() const {
-  if (weight_.defined()) return weight_;
-  return v_ * (g_ / v_.norm(2, {1})).unsqueeze(1);
+at::Tensor Linear::weight(double dropped) const {
+  const at::Tensor& raw = weight_.defined() ? weight_ : v_;
+  const at::Tensor kept =
+      masked(raw, dropout_mask(raw.sizes(), dropped, is_training(), raw.detach()));
+  return weight_.defined() ? kept : kept * (g_ / kept.norm(2, {1})).unsqueeze(1);
 }
 
 void Linear::initialise(double std) {
@@ -30,6 +34,16 @@ void Linear::initialise(double std) {
     v_.normal_(0, std);
     g_.copy_(v_.norm(2, {1}));
   }
+}
+
+at::Tensor affine(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& base) {
+  const at::Tensor flat = x.reshape({-1, x.size(-1)});
+  const auto shaped = [&](const at::Tensor& y) {
+    return y.view({x.size(0), x.size(1), weight.size(0)});
+  };
+  if (!base.defined()) return shaped(at::mm(flat, weight.t()));
+  const at::Tensor flat_base = base.dim() == 1 ? base : base.reshape({-1, base.size(-1)});
+  return shaped(at::addmm(flat_base, flat, weight.t()));
 }
 
 }  // namespace deq

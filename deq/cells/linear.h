@@ -12,8 +12,10 @@ class Linear : public torch::nn::Module {
   /// (out).
   Linear(int64_t in, int64_t out, bool with_bias, bool normalised);
 
-  /// The weight in force, (out, in), taped: computed once per solve by the cell that binds it.
-  at::Tensor weight() const;
+  /// The weight in force, (out, in), taped: computed once per solve by the cell that binds it. In
+  /// training mode, a share `dropped` of the weight (of v, where it is normalised) is dropped
+  /// (DropConnect, Wan et al. 2013).
+  at::Tensor weight(double dropped = 0) const;
   const at::Tensor& bias() const { return bias_; }
 
   /// v (or weight) ~ N(0, std), bias 0, and g = |v|: the weight in force is N(0, std) either way.
@@ -22,5 +24,8 @@ class Linear : public torch::nn::Module {
  private:
   at::Tensor weight_, g_, v_, bias_;
 };
+
+/// x W^T + base, for x (B, T, in), W (out, in) and a base that is (out), (B, T, out) or undefined.
+at::Tensor affine(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& base);
 
 }  // namespace deq

@@ -4,6 +4,7 @@
 #include <torch/types.h>
 
 #include <cmath>
+#include <limits>
 
 #include "deq/cells/dropout.h"
 
@@ -15,13 +16,6 @@ namespace {
 
 Tensor layer_norm(const Tensor& x) { return at::layer_norm(x, {x.size(-1)}); }
 
-/// x W^T + base, for x (B, T, in), W (out, in) and a base that is (out) or (B, T, out).
-Tensor affine(const Tensor& x, const Tensor& weight, const Tensor& base) {
-  const Tensor flat = x.reshape({-1, x.size(-1)});
-  const Tensor flat_base = base.dim() == 1 ? base : base.reshape({-1, base.size(-1)});
-  return at::addmm(flat_base, flat, weight.t()).view({x.size(0), x.size(1), weight.size(0)});
-}
-
 }  // namespace
 
 Tensor sinusoids(int64_t first, int64_t count, const Tensor& frequency) {
@@ -30,15 +24,18 @@ Tensor sinusoids(int64_t first, int64_t count, const Tensor& frequency) {
   return at::cat({angle.sin(), angle.cos()}, 1);
 }
 
-std::shared_ptr<Cell> Transformer::make() const { return std::make_shared<TransformerCell>(*this); }
+std::shared_ptr<Cell> Transformer::make(const CellPlace& place) const {
+  return std::make_shared<TransformerCell>(*this, place.injection);
+}
 
-TransformerCell::TransformerCell(const Transformer& options) : options_(options) {
+TransformerCell::TransformerCell(const Transformer& options, bool injection) : options_(options) {
   validate(options, "Transformer");
   const int64_t D = options.width, H = options.heads;
   DEQ_CHECK(D % H == 0, "Transformer.width = {}; expected a multiple of heads = {}", D, H);
   DEQ_CHECK(D % 2 == 0, "Transformer.width = {}; expected an even number (sines and cosines)", D);
   const bool normed = options.weight_norm;
-  inject_ = register_module("inject", std::make_shared<Linear>(D, 3 * D, true, false));
+  if (injection)
+    inject_ = register_module("inject", std::make_shared<Linear>(D, 3 * D, true, false));
   qkv_ = register_module("qkv", std::make_shared<Linear>(D, 3 * D, false, normed));
   positions_ = register_module("positions", std::make_shared<Linear>(D, D, false, normed));
   output_ = register_module("output", std::make_shared<Linear>(D, D, true, normed));
@@ -53,30 +50,27 @@ TransformerCell::TransformerCell(const Transformer& options) : options_(options)
 
 void TransformerCell::initialise(double std) {
   at::AutoGradMode no_tape(false);
-  for (const auto& linear : {inject_, qkv_, positions_, output_, inner_, outer_})
-    linear->initialise(std);
+  if (inject_) inject_->initialise(std);
+  for (const auto& linear : {qkv_, positions_, output_, inner_, outer_}) linear->initialise(std);
   content_bias_.normal_(0, std);
   position_bias_.normal_(0, std);
 }
 
-/// Everything of f that does not depend on z.
-struct TransformerCell::Bound {
+/// What all levels share of everything that does not depend on z.
+struct TransformerCell::Shared {
   NormPlace norm;
   ops::AttentionView view;
-  ops::AttentionContext attention;
-  Tensor injected;                   // (B, T, 3 D)
+  Tensor injected;                   // (B, T, 3 D) or undefined
   Tensor qkv, output, inner, outer;  // weights
   Tensor output_bias, inner_bias, outer_bias;
   Tensor output_mask, inner_mask, outer_mask;  // (B, 1, .) or undefined
+  ops::AttentionContext attention;             // without its past
 
-  Tensor operator()(const Tensor& z) const {
-    const Tensor in = norm == NormPlace::Post ? z : layer_norm(z);
-    const auto parts = affine(in, qkv, injected).chunk(3, 2);  // each (B, T, D)
-    const Tensor seen = ops::relative_attention(parts[0], parts[1], parts[2], attention, view);
-    const Tensor summed = z + masked(affine(seen, output, output_bias), output_mask);
-    if (norm == NormPlace::Pre) return summed + feed_forward(layer_norm(summed));
-    const Tensor y = layer_norm(summed);
-    return norm == NormPlace::Post ? layer_norm(y + feed_forward(y)) : y + feed_forward(y);
+  Tensor normed(const Tensor& z) const { return norm == NormPlace::Post ? z : layer_norm(z); }
+  /// Keys and values of states z, each (B, n, D); `base` (B, n, 2 D) is their injection.
+  std::vector<Tensor> keys_and_values(const Tensor& z, const Tensor& base) const {
+    const int64_t D = z.size(2);
+    return affine(normed(z), qkv.narrow(0, D, 2 * D), base).chunk(2, 2);
   }
   Tensor feed_forward(const Tensor& y) const {
     const Tensor hidden = masked(affine(y, inner, inner_bias).relu(), inner_mask);
@@ -84,70 +78,123 @@ struct TransformerCell::Bound {
   }
 };
 
-ops::AttentionContext TransformerCell::bind_attention(const Tensor& x, const History& history,
-                                                      const Tensor& qkv) {
-  const int64_t B = x.size(0), T = x.size(1), D = options_.width, M = history.length();
-  ops::AttentionContext context;
-  if (M > 0) {
-    // The history's injection uses the present weights; like the history itself it is held fixed.
-    Tensor injected;
-    {
-      at::AutoGradMode no_tape(false);
-      injected = affine(history.x, inject_->weight().narrow(0, D, 2 * D),
-                        inject_->bias().narrow(0, D, 2 * D));
-    }
-    const Tensor z = options_.norm == NormPlace::Post ? history.z : layer_norm(history.z);
-    const auto parts = affine(z, qkv.narrow(0, D, 2 * D), injected).chunk(2, 2);
-    context.past_k = parts[0];
-    context.past_v = parts[1];
+/// f at some positions of the segment, behind the keys and values of those before them.
+struct TransformerCell::Level {
+  std::shared_ptr<const Shared> shared;
+  ops::AttentionContext attention;
+  Tensor injected;  // (B, count, 3 D) or undefined
+
+  Tensor operator()(const Tensor& z) const {
+    const Shared& s = *shared;
+    const auto parts = affine(s.normed(z), s.qkv, injected).chunk(3, 2);  // each (B, count, D)
+    const Tensor seen = ops::relative_attention(parts[0], parts[1], parts[2], attention, s.view);
+    const Tensor summed = z + masked(affine(seen, s.output, s.output_bias), s.output_mask);
+    if (s.norm == NormPlace::Pre) return summed + s.feed_forward(layer_norm(summed));
+    const Tensor y = layer_norm(summed);
+    return s.norm == NormPlace::Post ? layer_norm(y + s.feed_forward(y)) : y + s.feed_forward(y);
   }
-  const int64_t rows = ops::relative_rows(T, M, options_.causal);
-  const Tensor positions = sinusoids(M + T - 1, rows, frequency_);
-  const Tensor position_mask = dropout_mask({1, D}, options_.dropout.hidden, is_training(), x);
-  context.r = at::matmul(masked(positions, position_mask), positions_->weight().t());  // (R, D)
-  context.content_bias = content_bias_.reshape({D});
-  context.position_bias = position_bias_.reshape({D});
-  context.mask =
-      dropout_mask({B, options_.heads, T, M + T}, options_.dropout.attention, is_training(), x);
-  return context;
-}
 
-Map TransformerCell::bind(const Tensor& x, const History& history) {
-  const int64_t B = x.size(0), D = options_.width;
-  DEQ_CHECK(x.dim() == 3 && x.size(2) == D,
-            "TransformerCell: x has shape [{}]; expected (batch, positions, {})",
-            fmt::join(x.sizes(), ", "), D);
-  DEQ_CHECK(!history.z.defined() || history.z.size(0) == B,
-            "TransformerCell: history of batch {}; expected {}", history.z.size(0), B);
+  /// Keys and values of the past and of the first positions, which hold z (B, n, D).
+  History extended(const Tensor& z, int64_t length) const {
+    const int64_t D = z.size(2);
+    const auto kv = shared->keys_and_values(
+        z, injected.defined() ? injected.narrow(1, 0, z.size(1)).narrow(2, D, 2 * D) : Tensor());
+    return {.k = latest(attention.past_k, kv[0], length),
+            .v = latest(attention.past_v, kv[1], length)};
+  }
+
+  /// Positions first .. first + count - 1 of it, behind states `before`.
+  Level part(const Tensor& before, int64_t first, int64_t count) const {
+    Level level{shared, attention, injected};
+    if (injected.defined()) level.injected = injected.narrow(1, first, count);
+    if (first > 0) {
+      const History seen = extended(before, std::numeric_limits<int64_t>::max());
+      level.attention.past_k = seen.k;
+      level.attention.past_v = seen.v;
+    }
+    const Tensor& past = level.attention.past_k;
+    const int64_t keys = (past.defined() ? past.size(1) : 0) + count;
+    level.attention.r = attention.r.narrow(0, attention.r.size(0) - keys, keys);
+    if (attention.mask.defined())
+      level.attention.mask = attention.mask.narrow(2, first, count).narrow(3, 0, keys);
+    return level;
+  }
+};
+
+std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tensor& x,
+                                                                      int64_t past) {
+  const int64_t B = x.size(0), T = x.size(1), D = options_.width;
   const double share = options_.dropout.hidden;
-  auto bound = std::make_shared<Bound>();
-  bound->norm = options_.norm;
-  bound->view = {options_.heads, options_.causal, options_.window, float_scores_};
-  bound->qkv = qkv_->weight();
-  bound->injected = affine(x, inject_->weight(), inject_->bias());
-  bound->attention = bind_attention(x, history, bound->qkv);
-  bound->output = output_->weight();
-  bound->inner = inner_->weight();
-  bound->outer = outer_->weight();
-  bound->output_bias = output_->bias();
-  bound->inner_bias = inner_->bias();
-  bound->outer_bias = outer_->bias();
-  bound->output_mask = dropout_mask({B, 1, D}, share, is_training(), x);
-  bound->inner_mask = dropout_mask({B, 1, options_.inner}, share, is_training(), x);
-  bound->outer_mask = dropout_mask({B, 1, D}, share, is_training(), x);
-  return [bound](const Tensor& z) { return (*bound)(z); };
+  auto s = std::make_shared<Shared>();
+  s->norm = options_.norm;
+  s->view = {options_.heads, options_.causal, options_.window, float_scores_};
+  s->qkv = qkv_->weight();
+  if (inject_) s->injected = affine(x, inject_->weight(), inject_->bias());
+  const Tensor positions =
+      sinusoids(past + T - 1, ops::relative_rows(T, past, options_.causal), frequency_);
+  const Tensor position_mask = dropout_mask({1, D}, share, is_training(), x);
+  s->attention.r = at::matmul(masked(positions, position_mask), positions_->weight().t());
+  s->attention.content_bias = content_bias_.reshape({D});
+  s->attention.position_bias = position_bias_.reshape({D});
+  s->attention.mask =
+      dropout_mask({B, options_.heads, T, past + T}, options_.dropout.attention, is_training(), x);
+  s->output = output_->weight();
+  s->inner = inner_->weight();
+  s->outer = outer_->weight();
+  s->output_bias = output_->bias();
+  s->inner_bias = inner_->bias();
+  s->outer_bias = outer_->bias();
+  s->output_mask = dropout_mask({B, 1, D}, share, is_training(), x);
+  s->inner_mask = dropout_mask({B, 1, options_.inner}, share, is_training(), x);
+  s->outer_mask = dropout_mask({B, 1, D}, share, is_training(), x);
+  return s;
 }
 
-History TransformerCell::extend(const History& history, const Tensor& x, const Tensor& z,
-                                int64_t length) const {
+/// Of keys and values of past inputs x, (B, M, 2 D): with the present weights, but held fixed like
+/// the history itself.
+Tensor TransformerCell::injection(const Tensor& x) const {
+  if (!inject_) return {};
   at::AutoGradMode no_tape(false);
-  const auto last = [&](const Tensor& old, const Tensor& fresh) {
-    const Tensor all = old.defined() ? at::cat({old, fresh.detach()}, 1) : fresh.detach();
-    const int64_t kept = std::min(length, all.size(1));
-    return all.narrow(1, all.size(1) - kept, kept).contiguous();
-  };
-  if (length == 0) return {};
-  return {last(history.z, z), last(history.x, x)};
+  const int64_t D = options_.width;
+  return affine(x, inject_->weight().narrow(0, D, 2 * D), inject_->bias().narrow(0, D, 2 * D));
+}
+
+std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
+                                                const std::vector<History>& levels) {
+  const int64_t D = options_.width, past = levels.front().length();
+  check_bound_shapes("TransformerCell", x, D, levels);
+  const auto shared = share(x, past);
+  std::vector<Bound> bound;
+  for (const History& history : levels) {
+    DEQ_CHECK(history.length() == past,
+              "TransformerCell: histories of {} and {} positions; expected one length", past,
+              history.length());
+    auto level = std::make_shared<Level>(Level{shared, shared->attention, shared->injected});
+    if (past > 0) {
+      const auto kv = history.k.defined()
+                          ? std::vector<Tensor>{history.k, history.v}
+                          : shared->keys_and_values(history.z, injection(history.x));
+      level->attention.past_k = kv[0];
+      level->attention.past_v = kv[1];
+    }
+    Bound f;
+    f.f = [level](const Tensor& z) { return (*level)(z); };
+    const bool fixed = !is_training() && !at::GradMode::is_enabled();
+    f.extend = [level, history, fixed, x = inject_ ? x.detach() : Tensor()](const Tensor& z,
+                                                                            int64_t length) {
+      if (length == 0) return History{};
+      if (fixed) return level->extended(z, length);
+      return History{latest(history.z, z, length),
+                     x.defined() ? latest(history.x, x, length) : Tensor()};
+    };
+    if (options_.causal) {
+      f.part = [level](const Tensor& before, int64_t first, int64_t count) -> Map {
+        return level->part(before, first, count);
+      };
+    }
+    bound.push_back(std::move(f));
+  }
+  return bound;
 }
 
 }  // namespace deq

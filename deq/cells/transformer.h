@@ -47,28 +47,28 @@ struct Transformer {
   TransformerDropout dropout;
 
   static void fields(auto& self, auto&& field) {
-    field("width", self.width, "D, features of the state", at_least(2));
-    field("heads", self.heads, "attention heads; divides width", at_least(1));
-    field("inner", self.inner, "units of the feed-forward part", at_least(1));
+    field("width", self.width, "D, features of the state", between(2, 1 << 20));
+    field("heads", self.heads, "attention heads; divides width", between(1, 1 << 20));
+    field("inner", self.inner, "units of the feed-forward part", between(1, 1 << 24));
     field("norm", self.norm, "where the layer norms stand");
-    field("window", self.window, "keys this near are attended to; 0: all", at_least(0));
+    field("window", self.window, "keys this near are attended to; 0: all", between(0, 1 << 30));
     field("causal", self.causal, "attend to earlier positions only");
     field("weight_norm", self.weight_norm, "normalise the weights of f");
     field("dropout", self.dropout);
   }
 
-  std::shared_ptr<Cell> make() const;
+  std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
 
 class TransformerCell : public Cell {
  public:
-  /// Throws deq::Error where width is odd or not divisible by heads.
-  explicit TransformerCell(const Transformer& options);
+  /// Throws deq::Error where width is odd or not divisible by heads. Without `injection` there is
+  /// no U x + c: a level of Transformer-XL.
+  explicit TransformerCell(const Transformer& options, bool injection = true);
 
-  Map bind(const at::Tensor& x, const History& history) override;
+  std::vector<Bound> bind_levels(const at::Tensor& x, const std::vector<History>& levels) override;
   bool causal() const override { return options_.causal; }
-  History extend(const History& history, const at::Tensor& x, const at::Tensor& z,
-                 int64_t length) const override;
+  bool injects() const override { return inject_ != nullptr; }
   int64_t input_width() const override { return options_.width; }
   int64_t state_width() const override { return options_.width; }
   void initialise(double std) override;
@@ -78,13 +78,15 @@ class TransformerCell : public Cell {
   void round_scores(bool on) { float_scores_ = on; }
 
  private:
-  struct Bound;
-  ops::AttentionContext bind_attention(const at::Tensor& x, const History& history,
-                                       const at::Tensor& qkv);
+  struct Shared;
+  struct Level;
+  std::shared_ptr<const Shared> share(const at::Tensor& x, int64_t past);
+  at::Tensor injection(const at::Tensor& x) const;
 
   Transformer options_;
   bool float_scores_ = false;
-  std::shared_ptr<Linear> inject_, qkv_, positions_, output_, inner_, outer_;
+  std::shared_ptr<Linear> inject_;  // null without injection
+  std::shared_ptr<Linear> qkv_, positions_, output_, inner_, outer_;
   at::Tensor content_bias_, position_bias_;  // (H, D / H)
   at::Tensor frequency_;                     // (D / 2), a buffer
 };

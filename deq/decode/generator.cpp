@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace deq {
 
@@ -25,11 +26,12 @@ Report TextGenerator::solve(const std::vector<int64_t>& tokens) {
   }
   const at::Device device = model_.parameters().front().device();
   const at::Tensor row = at::tensor(tokens, at::kLong).unsqueeze(0).to(device);  // (1, T)
-  ModelOutput output = model_.forward(row, history_, how_);
-  history_ = output.history;
+  ModelOutput output = model_.forward(row, histories_, how_);
+  histories_ = std::move(output.histories);
   const at::Tensor last = output.z.narrow(1, row.size(1) - 1, 1);
   log_probabilities_ = model_.log_probabilities(last).view({-1});
-  report_.worst_residual = std::max(report_.worst_residual, output.report.worst_residual());
+  const double worst = output.report.worst_residual();
+  if (std::isnan(worst) || worst > report_.worst_residual) report_.worst_residual = worst;
   return std::move(output.report);
 }
 
@@ -38,6 +40,8 @@ void TextGenerator::feed(const std::vector<int64_t>& tokens) {
   const Report report = solve(tokens);
   report_.prompt_tokens += int64_t(tokens.size());
   report_.prompt_evaluations += report.evaluations;
+  report_.prompt_converged_share =
+      std::min(report_.prompt_converged_share, report.converged_share());
 }
 
 int64_t TextGenerator::next(const SamplingOptions& options, at::Generator& generator) {

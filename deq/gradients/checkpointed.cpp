@@ -68,24 +68,23 @@ struct Terminal : Node {
   variable_list apply(variable_list&&) override { return {}; }  // the engine stops before it
 };
 
-/// `steps` levels of f as one node of the graph: keeps the state it started from, evaluates again
-/// in backward.
+/// Some levels as one node of the graph: keeps the state they started from, evaluates them again in
+/// backward.
 struct SegmentNode : Node {
-  Map f;
+  std::vector<Map> levels;
   Tensor start;        // detached
   edge_list captured;  // the edges after the first; those an enclosing segment may redirect
-  int64_t steps = 0;
-  double damping = 1;
 
   variable_list apply(variable_list&& gradients) override {
     DEQ_CHECK(!at::GradMode::is_enabled(),
               "checkpointed gradient: differentiated twice (create_graph); use the gradient "
               "'unrolled' for that");
-    DEQ_CHECK(f, "checkpointed gradient: backward a second time; expected retain_graph the first");
+    DEQ_CHECK(!levels.empty(),
+              "checkpointed gradient: backward a second time; expected retain_graph the first");
     if (!gradients[0].defined()) return variable_list(num_outputs());
     const Tensor leaf = start.detach().requires_grad_(true);
     const Mark mark;
-    const Tensor end = evaluate_again(leaf);
+    const Tensor end = evaluate_taped(levels, leaf);
     if (!end.requires_grad()) return variable_list(num_outputs());
     edge_list ends{edge_of(leaf)};  // holds what the keys point at
     std::map<EdgeKey, Edge> terminals;
@@ -107,52 +106,38 @@ struct SegmentNode : Node {
         /*accumulate_grad=*/false, ends);
   }
 
-  Tensor evaluate_again(Tensor z) const {
+  static Tensor evaluate_taped(const std::vector<Map>& levels, const Tensor& leaf) {
     at::AutoGradMode tape(true);
-    for (int64_t k = 0; k < steps; ++k) z = damped_step(f, z, damping);
+    const Tensor z = unrolled_levels(levels, leaf);
     return z.view_as(z);  // a node of its own, even where f returns what it captured
   }
 
   void release_variables() override {
     start.reset();
     captured.clear();
-    f = nullptr;
+    levels.clear();
   }
 };
 
-/// What f captured, from one evaluation whose tape is dropped at once.
-edge_list find_captured(const Map& f, const Tensor& z) {
+/// One segment: evaluated with a tape, from which the edges to what it captured are taken, and
+/// which is then dropped. Its memory is what backward will need again.
+Tensor run_segment(std::vector<Map> levels, const Tensor& z) {
   const Tensor leaf = z.detach().requires_grad_(true);
   const Mark mark;
-  const Tensor fz = f(leaf);
-  if (!fz.requires_grad()) return {};
+  const Tensor end = SegmentNode::evaluate_taped(levels, leaf);
+  Tensor output = end.detach().clone();  // no view of a tape
   edge_list captured;
-  const Edge own = edge_of(leaf);
-  std::set<EdgeKey> found{key(own)};
-  for_edges_out_of_tape(fz.view_as(fz), mark, [&](Edge& edge) {
-    if (found.insert(key(edge)).second) captured.push_back(edge);
-  });
-  return captured;
-}
-
-Tensor run_segment(const Map& f, const Tensor& z, int64_t steps, double damping,
-                   const edge_list& captured, Tensor* before_last) {
-  Tensor end = z.detach();
-  {
-    at::AutoGradMode no_tape(false);
-    for (int64_t k = 0; k < steps; ++k) {
-      *before_last = end;
-      end = damped_step(f, end, damping);
-    }
+  if (end.requires_grad()) {
+    std::set<EdgeKey> found{key(edge_of(leaf))};
+    for_edges_out_of_tape(end, mark, [&](Edge& edge) {
+      if (found.insert(key(edge)).second) captured.push_back(edge);
+    });
   }
-  Tensor output = end.detach();
   if (captured.empty() && !z.requires_grad()) return output;
   auto node = std::shared_ptr<SegmentNode>(new SegmentNode(), torch::autograd::deleteNode);
-  node->f = f;
+  node->levels = std::move(levels);
   node->start = z.detach();
   node->captured = captured;
-  node->steps = steps;
-  node->damping = damping;
   edge_list edges = torch::autograd::collect_next_edges(z);
   edges.insert(edges.end(), captured.begin(), captured.end());
   node->set_next_edges(std::move(edges));
@@ -162,18 +147,30 @@ Tensor run_segment(const Map& f, const Tensor& z, int64_t steps, double damping,
 
 }  // namespace
 
+Tensor checkpointed_levels(const std::vector<Map>& levels, const Tensor& z0) {
+  if (!at::GradMode::is_enabled()) return unrolled_levels(levels, z0);
+  const auto count = int64_t(levels.size());
+  const int64_t length = std::max<int64_t>(1, int64_t(std::lround(std::sqrt(double(count)))));
+  Tensor z = z0;
+  for (int64_t first = 0; first < count; first += length) {
+    const int64_t last = std::min(first + length, count);
+    z = run_segment({levels.begin() + first, levels.begin() + last}, z);
+  }
+  return z;
+}
+
 Equilibrated Checkpointed::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   validate(*this, "Checkpointed");
-  if (!at::GradMode::is_enabled()) return Unrolled{steps, damping}.apply(f, z0, forward);
-  const edge_list captured = find_captured(f, z0);
-  const int64_t length = std::max<int64_t>(1, int64_t(std::lround(std::sqrt(double(steps)))));
-  Tensor z = z0, before;
-  for (int64_t done = 0; done < steps; done += length) {
-    z = run_segment(f, z, std::min(length, steps - done), damping, captured, &before);
-  }
-  Report report = report_of_chain(before, z, steps, damping, forward.stop);
-  report.evaluations += 1;  // the one that found what f captured
-  return {z, std::move(report)};
+  auto before = std::make_shared<Tensor>();  // of the last level's first call
+  std::vector<Map> levels(size_t(steps), [f, damping = damping](const Tensor& z) {
+    return damped_step(f, z, damping);
+  });
+  levels.back() = [f, damping = damping, before](const Tensor& z) {
+    if (!before->defined()) *before = z.detach();
+    return damped_step(f, z, damping);
+  };
+  const Tensor z = checkpointed_levels(levels, z0);
+  return {z, report_of_chain(*before, z, steps, damping, forward.stop)};
 }
 
 }  // namespace deq

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <limits>
+
 namespace deq {
 
 using at::Tensor;
@@ -15,6 +17,12 @@ Tensor damped_step(const Map& f, const Tensor& z, double damping) {
   return damping == 1.0 ? fz : (1 - damping) * z + damping * fz;
 }
 
+Tensor unrolled_levels(const std::vector<Map>& levels, const Tensor& z0) {
+  Tensor z = z0;
+  for (const Map& level : levels) z = damped_step(level, z, 1.0);
+  return z;
+}
+
 Report report_of_chain(const Tensor& z, const Tensor& next, int64_t steps, double damping,
                        const StopRule& stop) {
   const Layout layout(z, Scope::Sample, Order::Forward);
@@ -25,6 +33,7 @@ Report report_of_chain(const Tensor& z, const Tensor& next, int64_t steps, doubl
   Report report;
   report.residual = g_norm / (f_norm + 1e-30);
   const Tensor finite = report.residual.isfinite();
+  report.residual.masked_fill_(report.residual.isnan(), std::numeric_limits<double>::infinity());
   report.reason = at::full_like(g_norm, int64_t(Reason::MaxSteps), at::kByte)
                       .masked_fill(converged, int64_t(Reason::Converged))
                       .masked_fill(finite.logical_not(), int64_t(Reason::NonFinite));

@@ -5,6 +5,10 @@
 
 namespace deq {
 
+/// z <- f_1(z), ..., z <- f_L(z) from z0: the levels of an explicit network, every one of them
+/// taped.
+at::Tensor unrolled_levels(const std::vector<Map>& levels, const at::Tensor& z0);
+
 /// `steps` times z <- (1 - damping) z + damping f(z) from z0, taped; memory grows with `steps`. The
 /// forward solver is not used. The report's residual is that of the state before the last step.
 struct Unrolled {
@@ -19,12 +23,15 @@ struct Unrolled {
   Equilibrated apply(const Map& f, const at::Tensor& z0, const Forward& forward) const;
 };
 
-/// The same with gradient checkpointing (Chen et al. 2016): only every sqrt(steps)-th state is
-/// kept, the segments between are evaluated again in backward. What f captured needs no list: the
-/// edges from a segment's tape into the graph that was there before are found once and become the
-/// segment's own. f is kept and called in backward: it must own what it captures, give the same
-/// every time (draw its dropout masks beforehand), and record its tape in the thread it is called
-/// in.
+/// The same as unrolled_levels with gradient checkpointing (Chen et al. 2016): only every
+/// sqrt(L)-th state is kept, the segments between are evaluated again in backward. What a level
+/// captured needs no list: the edges from a segment's tape into the graph that was there before
+/// become the segment's own. Levels are kept and called in backward: they must own what they
+/// capture, give the same every time (draw their dropout masks beforehand), and record their tape
+/// in the thread they are called in.
+at::Tensor checkpointed_levels(const std::vector<Map>& levels, const at::Tensor& z0);
+
+/// `Unrolled` with gradient checkpointing, as checkpointed_levels does it.
 struct Checkpointed {
   static constexpr const char* name = "checkpointed";
   int64_t steps = 12;

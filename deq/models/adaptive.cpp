@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/cells/dropout.h"
+
 namespace deq {
 
 using at::Tensor;
@@ -39,7 +41,8 @@ int64_t Clusters::width(size_t i) const {
   return width;
 }
 
-AdaptiveEmbedding::AdaptiveEmbedding(const Clusters& clusters) : clusters_(clusters) {
+AdaptiveEmbedding::AdaptiveEmbedding(const Clusters& clusters, const EmbeddingOptions& options)
+    : clusters_(clusters), scaled_(options.scaled), dropout_(options.dropout) {
   const size_t tables = clusters.one_table() ? 1 : clusters.count();
   for (size_t i = 0; i < tables; ++i) {
     const int64_t rows = clusters.one_table() ? clusters.vocabulary : clusters.size(i);
@@ -51,17 +54,26 @@ AdaptiveEmbedding::AdaptiveEmbedding(const Clusters& clusters) : clusters_(clust
   }
 }
 
-void AdaptiveEmbedding::initialise(double std, double projection_std) {
+void AdaptiveEmbedding::initialise(double std) {
   at::AutoGradMode no_tape(false);
   for (const Tensor& table : tables_) table.normal_(0, std);
-  for (const Tensor& projection : projections_) projection.normal_(0, projection_std);
+  for (const Tensor& projection : projections_)
+    projection.normal_(0, 1 / std::sqrt(double(projection.size(1))));
 }
 
 Tensor AdaptiveEmbedding::forward(const Tensor& tokens) const {
-  const double scale = std::sqrt(double(clusters_.model_width));
+  Tensor x = look_up(tokens);
+  if (scaled_) x = x * std::sqrt(double(clusters_.model_width));
+  const Tensor kept =
+      dropout_mask({clusters_.vocabulary}, dropout_, is_training(), tables_[0].detach());
+  return kept.defined() ? x * kept.index({tokens}).unsqueeze(2) : x;
+}
+
+/// (B, T, model width), as the tables have them.
+Tensor AdaptiveEmbedding::look_up(const Tensor& tokens) const {
   if (clusters_.one_table()) {
-    const Tensor embedded = at::embedding(tables_[0], tokens);  // (B, T, E)
-    return (clusters_.projected() ? at::matmul(embedded, projections_[0].t()) : embedded) * scale;
+    const Tensor embedded = at::embedding(tables_[0], tokens, held_row_);  // (B, T, E)
+    return clusters_.projected() ? at::matmul(embedded, projections_[0].t()) : embedded;
   }
   const Tensor flat = tokens.reshape({-1});
   Tensor out = at::zeros({flat.size(0), clusters_.model_width}, tables_[0].options());
@@ -73,29 +85,35 @@ Tensor AdaptiveEmbedding::forward(const Tensor& tokens) const {
         at::embedding(tables_[i], flat.index_select(0, members) - clusters_.begin(i));
     out = out.index_copy(0, members, at::matmul(embedded, projections_[i].t()));
   }
-  return (out * scale).view({tokens.size(0), tokens.size(1), clusters_.model_width});
+  return out.view({tokens.size(0), tokens.size(1), clusters_.model_width});
 }
 
 AdaptiveSoftmax::AdaptiveSoftmax(const Clusters& clusters, const EmbeddingOptions& options,
                                  const AdaptiveEmbedding& embedding)
     : clusters_(clusters) {
-  const size_t tables = embedding.tables().size();
-  for (size_t i = 0; i < tables; ++i) {
-    const Tensor& twin = embedding.tables()[i];
+  const int64_t own_width = clusters.model_width, tied_width = embedding.clusters().model_width;
+  DEQ_CHECK(own_width == tied_width || (!options.tie_weights && options.tied_projections.empty()),
+            "embedding-tie-weights: the softmax reads states of width {}, the embedding gives {}; "
+            "expected one width, or nothing tied",
+            own_width, tied_width);
+  for (size_t i = 0; i < embedding.tables().size(); ++i) {
+    const int64_t rows = clusters.one_table() ? clusters.vocabulary : clusters.size(i);
+    const std::string n = std::to_string(i);
     own_table_.push_back(!options.tie_weights);
-    tables_.push_back(options.tie_weights ? twin
-                                          : register_parameter("table" + std::to_string(i),
-                                                               torch::zeros(twin.sizes())));
-    biases_.push_back(register_parameter("bias" + std::to_string(i), torch::zeros({twin.size(0)})));
+    tables_.push_back(
+        options.tie_weights
+            ? embedding.tables()[i]
+            : register_parameter("table" + n, torch::zeros({rows, clusters.width(i)})));
+    biases_.push_back(register_parameter("bias" + n, torch::zeros({rows})));
   }
   for (size_t i = 0; clusters.projected() && i < clusters.count(); ++i) {
-    const Tensor& twin = embedding.projections()[clusters.one_table() ? 0 : i];
     const auto& tied = options.tied_projections;
     const bool own = std::find(tied.begin(), tied.end(), int64_t(i)) == tied.end();
     own_projection_.push_back(own);
     projections_.push_back(
-        own ? register_parameter("projection" + std::to_string(i), torch::zeros(twin.sizes()))
-            : twin);
+        own ? register_parameter("projection" + std::to_string(i),
+                                 torch::zeros({clusters.model_width, clusters.width(i)}))
+            : embedding.projections()[clusters.one_table() ? 0 : i]);
   }
   if (clusters.count() > 1) {
     const int64_t tails = int64_t(clusters.count()) - 1;
@@ -105,14 +123,15 @@ AdaptiveSoftmax::AdaptiveSoftmax(const Clusters& clusters, const EmbeddingOption
   }
 }
 
-void AdaptiveSoftmax::initialise(double std, double projection_std) {
+void AdaptiveSoftmax::initialise(double std) {
   at::AutoGradMode no_tape(false);
   for (size_t i = 0; i < tables_.size(); ++i) {
     if (own_table_[i]) tables_[i].normal_(0, std);
     biases_[i].zero_();
   }
   for (size_t i = 0; i < projections_.size(); ++i) {
-    if (own_projection_[i]) projections_[i].normal_(0, projection_std);
+    if (own_projection_[i])
+      projections_[i].normal_(0, 1 / std::sqrt(double(projections_[i].size(1))));
   }
   if (cluster_weight_.defined()) {
     cluster_weight_.normal_(0, std);

@@ -22,14 +22,19 @@ struct EmbeddingOptions {
   int64_t div_val = 1;
   bool tie_weights = true;
   std::vector<int64_t> tied_projections;
+  bool scaled = true;
+  double dropout = 0.0;
 
   static void fields(auto& self, auto&& field) {
     field("width", self.width, "width of the first cluster's table; 0: that of the cell",
-          at_least(0));
+          between(0, 1 << 20));
     field("cutoffs", self.cutoffs, "first token of each tail cluster; none: one cluster");
-    field("div_val", self.div_val, "factor by which each cluster's table is narrower", at_least(1));
+    field("div_val", self.div_val, "factor by which each cluster's table is narrower",
+          between(1, 1 << 20));
     field("tie_weights", self.tie_weights, "softmax and embedding share their tables");
     field("tied_projections", self.tied_projections, "clusters whose projection is shared too");
+    field("scaled", self.scaled, "multiply embeddings by the square root of their width");
+    field("dropout", self.dropout, "share of the vocabulary dropped at a time", half_open(0, 1));
   }
 };
 
@@ -48,12 +53,18 @@ struct Clusters {
   bool projected() const { return div_val > 1 || table_width != model_width; }
 };
 
-/// Tokens (B, T) int64 -> (B, T, model width), scaled by sqrt(model width).
+/// Tokens (B, T) int64 -> (B, T, model width), times sqrt(model width) where `scaled`. In training
+/// mode whole words are dropped (Gal and Ghahramani 2016).
 class AdaptiveEmbedding : public torch::nn::Module {
  public:
-  explicit AdaptiveEmbedding(const Clusters& clusters);
+  AdaptiveEmbedding(const Clusters& clusters, const EmbeddingOptions& options);
   at::Tensor forward(const at::Tensor& tokens) const;
-  void initialise(double std, double projection_std);
+  /// Tables ~ N(0, std); projections keep that scale, whatever a cluster's width.
+  void initialise(double std);
+  /// With one table: no gradient for the row of `token` from here (it may still have one from a tied
+  /// softmax), as in the published TrellisNet code; -1: none.
+  void hold_row(int64_t token) { held_row_ = token; }
+  const Clusters& clusters() const { return clusters_; }
 
   const std::vector<at::Tensor>& tables() const { return tables_; }  ///< (size, width) each
   const std::vector<at::Tensor>& projections() const {
@@ -61,7 +72,12 @@ class AdaptiveEmbedding : public torch::nn::Module {
   }  ///< (model width, width) each
 
  private:
+  at::Tensor look_up(const at::Tensor& tokens) const;
+
   Clusters clusters_;
+  bool scaled_;
+  double dropout_;
+  int64_t held_row_ = -1;
   std::vector<at::Tensor> tables_, projections_;
 };
 
@@ -69,14 +85,16 @@ class AdaptiveEmbedding : public torch::nn::Module {
 /// given.
 class AdaptiveSoftmax : public torch::nn::Module {
  public:
-  /// Shares what `options` ties with `embedding`; has parameters of its own for the rest.
+  /// Shares what `options` ties with `embedding`; has parameters of its own for the rest, for
+  /// hidden states as wide as `clusters` says. Throws deq::Error where what is tied has another
+  /// width.
   AdaptiveSoftmax(const Clusters& clusters, const EmbeddingOptions& options,
                   const AdaptiveEmbedding& embedding);
 
   at::Tensor loss(const at::Tensor& hidden,
                   const at::Tensor& targets) const;              ///< (N), -log p(target)
   at::Tensor log_probabilities(const at::Tensor& hidden) const;  ///< (N, vocabulary)
-  void initialise(double std, double projection_std);
+  void initialise(double std);  ///< what is not shared, as the embedding's; biases 0
 
  private:
   at::Tensor table(size_t cluster) const;

@@ -10,7 +10,12 @@ Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const EquilibriumOp
   };
   forward.stop = options.stop;
   forward.on_adjoint = std::move(on_adjoint);
-  return std::visit([&](const auto& mode) { return mode.apply(f, z0, forward); }, options.gradient);
+  return equilibrate(f, z0, options.gradient, forward);
+}
+
+Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const Gradient& gradient,
+                         const Forward& forward) {
+  return std::visit([&](const auto& mode) { return mode.apply(f, z0, forward); }, gradient);
 }
 
 at::Tensor equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options) {

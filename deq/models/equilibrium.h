@@ -28,4 +28,8 @@ at::Tensor equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOpti
 Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options,
                          std::function<void(const Report&)> on_adjoint = {});
 
+/// The same with a solve of one's own, which must find a z that is f's equilibrium.
+Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const Gradient& gradient,
+                         const Forward& forward);
+
 }  // namespace deq

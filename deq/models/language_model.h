@@ -1,4 +1,5 @@
-// A language model around one equilibrium: embedding -> cell at its equilibrium -> softmax.
+// A language model around one equilibrium, or around the levels of an explicit network of the same
+// cell: embedding -> cell -> softmax.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -6,24 +7,16 @@
 #include "deq/cells/cells.h"
 #include "deq/models/adaptive.h"
 #include "deq/models/equilibrium.h"
+#include "deq/models/explicit.h"
+#include "deq/models/mixture.h"
 
 namespace deq {
 
-struct ModelOptions {
-  CellOptions cell = Transformer{};
-  EmbeddingOptions embedding;
-  double input_dropout = 0.0;
-  double output_dropout = 0.0;
+struct InitialOptions {
   double init_std = 0.02;
   double embedding_init_std = 0.02;
 
   static void fields(auto& self, auto&& field) {
-    field("cell", self.cell, "f(z, x)");
-    field("embedding", self.embedding);
-    field("input_dropout", self.input_dropout,
-          "share of the embedding's features dropped, for all positions", half_open(0, 1));
-    field("output_dropout", self.output_dropout,
-          "share of the equilibrium's features dropped, for all positions", half_open(0, 1));
     field("init_std", self.init_std, "standard deviation of the cell's weights at the start",
           above(0));
     field("embedding_init_std", self.embedding_init_std, "and of the embedding's and softmax's",
@@ -31,11 +24,36 @@ struct ModelOptions {
   }
 };
 
+struct ModelOptions {
+  CellOptions cell = Transformer{};
+  DepthOptions depth;
+  EmbeddingOptions embedding;
+  MixtureOptions mixture;
+  double input_dropout = 0.0;
+  double output_dropout = 0.0;
+  InitialOptions initial;
+
+  static void fields(auto& self, auto&& field) {
+    field("cell", self.cell, "f(z, x)");
+    field("", self.depth);
+    field("embedding", self.embedding);
+    field("mixture", self.mixture);
+    field("input_dropout", self.input_dropout,
+          "share of the embedding's features dropped, for all positions", half_open(0, 1));
+    field("output_dropout", self.output_dropout,
+          "share of the equilibrium's features dropped, for all positions", half_open(0, 1));
+    field("", self.initial);
+  }
+
+  bool is_explicit() const { return depth.depth > 0; }
+};
+
 /// One segment through the model.
 struct ModelOutput {
-  at::Tensor z;              ///< (B, T, D) the equilibrium, with its tape when gradients are on
-  History history;           ///< for the next segment
-  Report report;             ///< of the forward solve
+  at::Tensor z;  ///< (B, T, D) the equilibrium or the last level, with its tape when gradients
+                 ///< are on
+  Histories histories;       ///< for the next segment
+  Report report;             ///< of the forward solve; of an explicit network only its evaluations
   at::Tensor jacobian_loss;  ///< |J|_F^2 / n at z, when asked for
 };
 
@@ -43,45 +61,57 @@ struct ModelOutput {
 struct ForwardOptions {
   EquilibriumOptions equilibrium;
   int64_t history = 0;         ///< positions of history to keep for the next segment
+  int64_t subsequence = 0;     ///< positions solved at a time; 0: all
   bool jacobian_loss = false;  ///< estimate it, differentiably
   std::function<void(const Report&)> on_adjoint;
 };
 
 class LanguageModel : public torch::nn::Module {
  public:
+  /// Throws deq::Error for options that do not go together.
   LanguageModel(const ModelOptions& options, int64_t vocabulary);
 
-  /// tokens (B, T) int64 in [0, vocabulary). Throws deq::Error for a scope that needs a causal
-  /// cell.
-  ModelOutput forward(const at::Tensor& tokens, const History& history,
+  /// tokens (B, T) int64 in [0, vocabulary). Throws deq::Error for tokens out of range and for a
+  /// scope that needs a causal cell.
+  ModelOutput forward(const at::Tensor& tokens, const Histories& histories,
                       const ForwardOptions& options);
 
-  /// -log p(target) in nats, (B, T), of targets (B, T) given an equilibrium (B, T, D).
+  /// -log p(target) in nats, (B, T), of targets (B, T) given a state (B, T, D); 0 where the target
+  /// is -1: not scored.
   at::Tensor loss(const at::Tensor& z, const at::Tensor& targets) const;
 
   /// log p of every token after each position, (B, T, vocabulary).
   at::Tensor log_probabilities(const at::Tensor& z) const;
 
   const ModelOptions& options() const { return options_; }
-  Cell& cell() { return *cell_; }
+  bool is_explicit() const { return options_.is_explicit(); }
+  Cell& cell() { return *cells_.front(); }
+  const Cell& cell() const { return *cells_.front(); }
+  AdaptiveEmbedding& embedding() { return *embedding_; }
   int64_t vocabulary() const { return vocabulary_; }
+  /// All, or all but those of embedding and softmax.
   int64_t parameter_count(bool with_embedding) const;
 
-  /// f(., x) for these tokens, as `forward` solves it.
-  Map bind(const at::Tensor& tokens, const History& history);
+  /// The levels for these tokens, as `forward` applies them; for an equilibrium the one f(., x)
+  /// that it solves.
+  std::vector<Bound> bind(const at::Tensor& tokens, const Histories& histories);
 
  private:
   at::Tensor embed(const at::Tensor& tokens);
+  std::vector<Bound> bind_embedded(const at::Tensor& x, const Histories& histories);
+  ModelOutput solve(const Bound& f, const at::Tensor& z0, const ForwardOptions& options);
+  at::Tensor read_out(const at::Tensor& z) const;
 
   ModelOptions options_;
   int64_t vocabulary_;
   std::shared_ptr<AdaptiveEmbedding> embedding_;
-  std::shared_ptr<Cell> cell_;
+  std::vector<std::shared_ptr<Cell>> cells_;
+  std::shared_ptr<Mixture> mixture_;  // null with one expert
   std::shared_ptr<AdaptiveSoftmax> softmax_;
 };
 
-/// The solver with its scope replaced by what suits the cell: `causal` cells leak nothing by
-/// default.
-void check_scope(const Solver& solver, bool causal_cell);
+/// Throws deq::Error where a solver's scope, forward or of the adjoint, needs a causal cell and the
+/// cell is not.
+void check_scope(const EquilibriumOptions& options, bool causal_cell);
 
 }  // namespace deq

@@ -8,19 +8,27 @@
 namespace deq {
 namespace {
 
-/// The cell's linear maps: published module, ours.
+constexpr const char* kPublishedKinds = "deq-transformer, deq-trellisnet";
+
+/// The cells' linear maps: published module, ours.
 const std::pair<const char*, const char*> kLinears[] = {
-    {"func.dec_attn.qkv_net", "cell.qkv"},  {"func.dec_attn.r_net", "cell.positions"},
-    {"func.dec_attn.o_net", "cell.output"}, {"func.pos_ff.ff1_net", "cell.inner"},
-    {"func.pos_ff.ff2_net", "cell.outer"},  {"inject_conv", "cell.inject"},
+    {"func.dec_attn.qkv_net", "cell.qkv"},
+    {"func.dec_attn.r_net", "cell.positions"},
+    {"func.dec_attn.o_net", "cell.output"},
+    {"func.pos_ff.ff1_net", "cell.inner"},
+    {"func.pos_ff.ff2_net", "cell.outer"},
+    {"inject_conv", "cell.inject"},
+    {"trellisnet.inject_conv", "cell.inject"},
+    {"trellisnet.func.full_conv", "cell.conv"},
+    // The published module holds copies of f, which its checkpoints repeat.
+    {"trellisnet.deq.func.full_conv", "cell.conv"},
+    {"trellisnet.deqback.func.full_conv", "cell.conv"},
+    {"trellisnet.func_copy.full_conv", "cell.conv"},
 };
 const std::pair<const char*, const char*> kLeaves[] = {
     {".weight", ".weight"}, {".bias", ".bias"}, {".weight_g", ".g"}, {".weight_v", ".v"}};
 
-}  // namespace
-
-ModelOptions published_options(const std::string& config_json) {
-  const auto config = nlohmann::json::parse(config_json);
+ModelOptions published_transformer(const nlohmann::json& config) {
   Transformer cell;
   cell.width = config.at("d_model");
   cell.heads = config.at("n_head");
@@ -47,6 +55,44 @@ ModelOptions published_options(const std::string& config_json) {
   return options;
 }
 
+ModelOptions published_trellisnet(const nlohmann::json& config) {
+  TrellisNet cell;
+  cell.input = config.at("d_embed");
+  cell.hidden = config.at("n_hidden");
+  cell.output = config.at("n_out");
+  cell.kernel = config.at("kernel_size");
+  cell.dilation = config.at("dilation");
+  cell.weight_norm = config.at("weight_norm");
+  ModelOptions options;
+  options.cell = cell;
+  options.embedding.scaled = false;
+  options.embedding.tie_weights = config.at("tie_weights");
+  return options;
+}
+
+}  // namespace
+
+ModelOptions published_options(const std::string& config_json) {
+  try {
+    const auto config = nlohmann::json::parse(config_json);
+    const std::string kind = config.at("kind");
+    if (kind == "deq-transformer") return published_transformer(config);
+    DEQ_CHECK(kind == "deq-trellisnet", "config: kind '{}'; expected {}", kind, kPublishedKinds);
+    return published_trellisnet(config);
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(
+        fmt::format("config: {}; expected an object with the published settings", error.what()));
+  }
+}
+
+int64_t published_vocabulary(const std::string& config_json) {
+  const auto config = nlohmann::json::parse(config_json, nullptr, /*allow_exceptions=*/false);
+  DEQ_CHECK(config.is_object() && config.contains("vocab") && config["vocab"].is_number_integer() &&
+                config["vocab"].get<int64_t>() >= 2,
+            "config: vocab is missing or no number of tokens; expected >= 2");
+  return config["vocab"];
+}
+
 std::map<std::string, std::string> published_names(const LanguageModel& model) {
   std::set<std::string> ours;
   for (const auto& item : model.named_parameters()) ours.insert(item.key());
@@ -66,6 +112,9 @@ std::map<std::string, std::string> published_names(const LanguageModel& model) {
   add("pos_emb.inv_freq", "cell.frequency");
   add("crit.cluster_weight", "softmax.cluster_weight");
   add("crit.cluster_bias", "softmax.cluster_bias");
+  add("encoder.weight", "embedding.table0");
+  if (!add("decoder.weight", "softmax.table0")) add("decoder.weight", "embedding.table0");
+  add("decoder.bias", "softmax.bias0");
   const EmbeddingOptions& embedding = model.options().embedding;
   for (size_t i = 0; i <= embedding.cutoffs.size(); ++i) {
     const std::string n = std::to_string(i);
@@ -95,15 +144,22 @@ void load_published(LanguageModel& model, const std::map<std::string, at::Tensor
     DEQ_CHECK(own != names.end(), "weight '{}' does not belong to this model", published);
     const at::Tensor* held = parameters.find(own->second);
     at::Tensor parameter = held ? *held : buffers[own->second];
-    const bool fits = tensor.numel() == parameter.numel() && tensor.dim() >= parameter.dim() &&
-                      tensor.sizes().slice(0, size_t(parameter.dim())) == parameter.sizes();
+    const bool fits = tensor.dim() == parameter.dim()
+                          ? tensor.sizes() == parameter.sizes()
+                          : tensor.dim() > parameter.dim() && tensor.size(0) == parameter.size(0) &&
+                                tensor.numel() == parameter.numel();
     DEQ_CHECK(fits, "weight '{}' has shape [{}]; expected [{}]", published,
               fmt::join(tensor.sizes(), ", "), fmt::join(parameter.sizes(), ", "));
     parameter.copy_(tensor.view(parameter.sizes()));
     missing.erase(own->second);
   }
-  for (const auto& [published, own] : names) {
-    DEQ_CHECK(!missing.count(own), "weight '{}' is missing", published);
+  for (const std::string& own : missing) {
+    std::string shortest;  // the parameter itself, where the published code keeps copies
+    for (const auto& [published, name] : names) {
+      if (name == own && (shortest.empty() || published.size() < shortest.size()))
+        shortest = published;
+    }
+    DEQ_CHECK(shortest.empty(), "weight '{}' is missing", shortest);
   }
 }
 

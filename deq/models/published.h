@@ -1,5 +1,5 @@
-// The published code's parameter names (locuslab/deq, DEQ-Transformer), for weights that come from
-// there.
+// The published code's parameter names (locuslab/deq: DEQ-Transformer and DEQ-TrellisNet), for
+// weights that come from there.
 #pragma once
 
 #include <map>
@@ -9,19 +9,24 @@
 
 namespace deq {
 
-/// The model that a published configuration describes: a JSON object with d_model, n_head, d_head,
-/// d_inner, d_embed, div_val, cutoffs, pre_norm, weight_norm, local_size (0: 1000, as there),
-/// tie_weights, tie_projections.
+/// The model that a published configuration describes: a JSON object whose `kind` is
+/// "deq-transformer" (d_model, n_head, d_head, d_inner, d_embed, div_val, cutoffs, pre_norm,
+/// weight_norm, local_size (0: 1000, as there), tie_weights, tie_projections) or "deq-trellisnet"
+/// (d_embed, n_hidden, n_out, kernel_size, dilation, weight_norm, tie_weights). Throws deq::Error
+/// that names what is missing or does not fit.
 ModelOptions published_options(const std::string& config_json);
+
+/// The number of tokens (`vocab`) of a published configuration.
+int64_t published_vocabulary(const std::string& config_json);
 
 /// Published name -> ours, for every parameter the model has; where the model ties what the
 /// published code keeps apart, several published names map to one of ours.
 /// "word_emb.emb_layers.0.weight" -> "embedding.table0".
 std::map<std::string, std::string> published_names(const LanguageModel& model);
 
-/// Copies `weights` (published names, without a prefix) into the model, in its own type. Shapes may
-/// have trailing ones (1 x 1 convolutions). Throws deq::Error for a tensor that is missing, unknown
-/// or does not fit.
+/// Copies `weights` (published names, without a prefix) into the model, in its own type. A
+/// convolution's dimensions after the first may be folded into one. Throws deq::Error for a tensor
+/// that is missing, unknown or does not fit.
 void load_published(LanguageModel& model, const std::map<std::string, at::Tensor>& weights);
 
 }  // namespace deq

@@ -43,13 +43,13 @@ Evaluation evaluate(LanguageModel& model, const at::Tensor& text,
   EvaluationStream stream(text, options.lanes, options.batch, options.length);
   const ForwardOptions how = forward_options(equilibrium, options.history);
   Evaluation result;
-  History history;
+  Histories histories;
   double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0;
   while (const auto segment = stream.next()) {
-    if (segment->reset) history = {};
-    const ModelOutput output = model.forward(segment->tokens.to(device), history, how);
+    if (segment->reset) histories.clear();
+    const ModelOutput output = model.forward(segment->tokens.to(device), histories, how);
     loss += model.loss(output.z, segment->targets.to(device)).to(at::kDouble).sum().item<double>();
-    history = output.history;
+    histories = output.histories;
     result.tokens += segment->targets.numel();
     const double positions = double(segment->targets.numel());
     residual += output.report.mean_residual() * positions;

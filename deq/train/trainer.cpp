@@ -13,6 +13,7 @@ namespace {
 
 constexpr const char* kModel = "model.";
 constexpr const char* kOptimizer = "optimizer.";
+constexpr const char* kHistory = "history.";
 
 at::Generator default_generator() { return at::globalContext().defaultGenerator(at::kCPU); }
 
@@ -72,7 +73,7 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
       model_(seeded_model(options, corpus_.vocabulary.size())),
       stream_(corpus_.train, options.loop.batch.batch, options.loop.batch.length),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps) {
-  check_scope(options.equilibrium.solver, model_->cell().causal());
+  if (!model_->is_explicit()) check_scope(options.equilibrium, model_->cell().causal());
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
 }
 
@@ -104,7 +105,7 @@ double Trainer::jacobian_weight() const {
 void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& report) {
   const double share = 1.0 / double(options_.loop.batch.accumulate);
   const Segment segment = stream_.next();
-  if (segment.reset) history_ = {};
+  if (segment.reset) histories_.clear();
   ForwardOptions how;
   how.equilibrium = equilibrium;
   how.history = options_.loop.batch.history;
@@ -116,7 +117,7 @@ void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& rep
     report.adjoint_converged_share += share * adjoint.converged_share();
     report.adjoint_evaluations += share * double(adjoint.evaluations);
   };
-  const ModelOutput output = model_->forward(segment.tokens, history_, how);
+  const ModelOutput output = model_->forward(segment.tokens, histories_, how);
   Tensor loss = model_->loss(output.z, segment.targets).mean();
   report.loss += share * loss.item<double>();
   if (output.jacobian_loss.defined()) {
@@ -124,7 +125,7 @@ void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& rep
     loss = loss + weight * output.jacobian_loss;
   }
   (loss * share).backward();
-  history_ = output.history;
+  histories_ = output.histories;
   report.residual += share * output.report.mean_residual();
   report.converged_share += share * output.report.converged_share();
   report.evaluations += share * double(output.report.evaluations);
@@ -145,7 +146,7 @@ StepReport Trainer::step() {
   if (report.finite) {
     descent_->step(report.rate);
   } else {
-    history_ = {};  // it may hold what made the step non-finite
+    histories_.clear();  // they may hold what made the step non-finite
   }
   return report;
 }
@@ -162,9 +163,10 @@ NamedTensors Trainer::state() const {
   NamedTensors state;
   for (const auto& [name, tensor] : named_tensors(*model_)) state[kModel + name] = tensor.detach();
   for (const auto& [name, tensor] : descent_->state()) state[kOptimizer + name] = tensor;
-  if (history_.z.defined()) {
-    state["history.z"] = history_.z;
-    state["history.x"] = history_.x;
+  for (size_t level = 0; level < histories_.size(); ++level) {
+    const std::string prefix = kHistory + std::to_string(level);
+    if (histories_[level].z.defined()) state[prefix + ".z"] = histories_[level].z;
+    if (histories_[level].x.defined()) state[prefix + ".x"] = histories_[level].x;
   }
   state["random"] = default_generator().get_state();
   state["step"] = at::scalar_tensor(step_, at::kLong);
@@ -177,9 +179,16 @@ NamedTensors Trainer::state() const {
 void Trainer::restore(const NamedTensors& state) {
   load_weights(*model_, section(state, kModel), "checkpoint");
   descent_->restore(section(state, kOptimizer));
-  history_ = {};
-  if (state.count("history.z"))
-    history_ = {require(state, "history.z"), require(state, "history.x")};
+  histories_.clear();
+  const NamedTensors histories = section(state, kHistory);
+  if (!histories.empty()) histories_.resize(size_t(options_.model.depth.levels()));
+  for (size_t level = 0; level < histories_.size(); ++level) {
+    const auto part = [&](const char* name) {
+      const auto found = histories.find(std::to_string(level) + name);
+      return found == histories.end() ? Tensor() : found->second;
+    };
+    histories_[level] = {part(".z"), part(".x")};
+  }
   std::map<std::string, double> schedule;
   for (const auto& [name, tensor] : section(state, "schedule."))
     schedule[name] = tensor.item<double>();

@@ -55,7 +55,7 @@ class Trainer {
   SegmentStream stream_;
   Schedule schedule_;
   std::unique_ptr<Descent> descent_;
-  History history_;
+  Histories histories_;
   int64_t step_ = 0;
 };
 

@@ -69,18 +69,6 @@ TEST(TransformerCell, TheWindowHidesWhatIsFurtherAway) {
     EXPECT_FALSE(at::equal(before.select(1, t), after.select(1, t))) << t;
 }
 
-TEST(TransformerCell, HistoryIsTheBeginningOfOneSequence) {
-  for (const NormPlace norm : {NormPlace::Post, NormPlace::Pre}) {
-    Made m(small(norm, true), 0);
-    const Tensor whole = m.cell.bind(m.x, {})(m.z);
-    const History history = m.cell.extend({}, m.x.narrow(1, 0, 3), m.z.narrow(1, 0, 3), 10);
-    const Tensor rest = m.cell.bind(m.x.narrow(1, 3, 2), history)(m.z.narrow(1, 3, 2));
-    EXPECT_LT((rest - whole.narrow(1, 3, 2)).abs().max().item<double>(), 1e-12);
-    EXPECT_EQ(m.cell.extend(history, m.x, m.z, 4).length(), 4);
-    EXPECT_EQ(m.cell.extend(history, m.x, m.z, 0).length(), 0);
-  }
-}
-
 TEST(TransformerCell, MasksAreDrawnOncePerBinding) {
   Transformer options = small(NormPlace::Post, true);
   options.dropout = {.hidden = 0.4, .attention = 0.3};

@@ -19,10 +19,30 @@ ModelOptions small_model(NormPlace norm, int64_t window) {
   cell.window = window;
   ModelOptions options;
   options.cell = cell;
-  options.init_std =
-      0.5;  // about 1.7 / sqrt(width): small weights make a post-norm f nearly the identity
-  options.embedding_init_std = 0.3;
+  // About 1.7 / sqrt(width): small weights make a post-norm f nearly the identity.
+  options.initial = {.init_std = 0.5, .embedding_init_std = 0.3};
   return options;
+}
+
+/// Six tokens at once, then one at a time: after each the log-probabilities (T, V) of the whole.
+void expect_same_one_by_one(LanguageModel& model, const EquilibriumOptions& equilibrium,
+                            const std::vector<int64_t>& tokens, const Tensor& whole,
+                            double tolerance) {
+  TextGenerator generator(model, equilibrium, 100);
+  generator.feed({tokens.begin(), tokens.begin() + 6});
+  for (size_t i = 6;; ++i) {
+    const Tensor expected = whole[int64_t(i) - 1];
+    EXPECT_LT((generator.log_probabilities() - expected).abs().max().item<double>(), tolerance)
+        << "token " << i;
+    if (i == tokens.size()) break;
+    generator.feed({tokens[i]});
+  }
+}
+
+std::vector<int64_t> some_tokens() {
+  std::vector<int64_t> tokens;
+  for (int64_t i = 0; i < 15; ++i) tokens.push_back((i * 5 + 3) % 17);
+  return tokens;
 }
 
 class OneByOne : public ::testing::TestWithParam<std::tuple<NormPlace, int64_t>> {};
@@ -36,8 +56,7 @@ TEST_P(OneByOne, IsTheWholeSequenceAtOnce) {
   EquilibriumOptions equilibrium;
   equilibrium.solver = Anderson{.scope = Scope::Causal};
   equilibrium.stop = {.max_steps = 300, .rel_tol = kTolerance};
-  std::vector<int64_t> tokens;
-  for (int64_t i = 0; i < 15; ++i) tokens.push_back((i * 5 + 3) % 17);
+  const std::vector<int64_t> tokens = some_tokens();
 
   c10::NoGradGuard no_tape;
   ForwardOptions how;
@@ -45,15 +64,7 @@ TEST_P(OneByOne, IsTheWholeSequenceAtOnce) {
   const ModelOutput whole = model.forward(at::tensor(tokens, at::kLong).unsqueeze(0), {}, how);
   ASSERT_TRUE(whole.report.converged()) << describe(whole.report);
 
-  TextGenerator generator(model, equilibrium, 100);
-  generator.feed({tokens.begin(), tokens.begin() + 6});
-  for (size_t i = 6; i < tokens.size(); ++i) generator.feed({tokens[i]});
-  const Tensor one_by_one = generator.history().z;
-  ASSERT_EQ(one_by_one.sizes(), whole.z.sizes());
-  const Tensor error = (one_by_one - whole.z).norm(2, {2}) / whole.z.norm(2, {2});
-  EXPECT_LT(error.max().item<double>(), 10 * kTolerance);
-  const Tensor last = model.log_probabilities(whole.z).select(1, 14).view({-1});
-  EXPECT_LT((generator.log_probabilities() - last).abs().max().item<double>(), 1e-5);
+  expect_same_one_by_one(model, equilibrium, tokens, model.log_probabilities(whole.z)[0], 1e-5);
 }
 
 // Pre-published with every key in view has no equilibrium that any solver reaches from these
@@ -62,6 +73,62 @@ INSTANTIATE_TEST_SUITE_P(Cells, OneByOne,
                          ::testing::Values(std::tuple(NormPlace::Post, 0),
                                            std::tuple(NormPlace::Post, 4),
                                            std::tuple(NormPlace::PrePublished, 4)));
+
+TEST(OneByOne, HoldsForATrellisNet) {
+  at::manual_seed(5);
+  for (const auto& [kernel, dilation] : {std::pair(2, 1), std::pair(3, 2), std::pair(1, 1)}) {
+    ModelOptions options;
+    options.cell = TrellisNet{.hidden = 9, .output = 6, .kernel = kernel, .dilation = dilation};
+    options.embedding.scaled = false;
+    options.initial = {.init_std = 0.3, .embedding_init_std = 0.5};
+    LanguageModel model(options, 17);
+    model.to(at::kDouble);
+    model.eval();
+    EquilibriumOptions equilibrium;
+    equilibrium.solver = Anderson{.scope = Scope::Causal};
+    equilibrium.stop = {.max_steps = 300, .rel_tol = 1e-9};
+    c10::NoGradGuard no_tape;
+    ForwardOptions how;
+    how.equilibrium = equilibrium;
+    const ModelOutput whole =
+        model.forward(at::tensor(some_tokens(), at::kLong).unsqueeze(0), {}, how);
+    ASSERT_TRUE(whole.report.converged()) << describe(whole.report);
+    expect_same_one_by_one(model, equilibrium, some_tokens(), model.log_probabilities(whole.z)[0],
+                           1e-7);
+  }
+}
+
+// Each level keeps its own past, so that one token at a time gives what the whole gives, to
+// rounding: with shared weights, with untied ones, and for the recurrent networks.
+TEST(OneByOne, IsExactForExplicitNetworks) {
+  at::manual_seed(6);
+  const std::pair<CellOptions, DepthOptions> networks[] = {
+      {Transformer{.width = 12, .heads = 3, .inner = 20}, {.depth = 5}},
+      {Transformer{.width = 12, .heads = 3, .inner = 20}, {.depth = 3, .tied = false}},
+      {Transformer{.width = 12, .heads = 3, .inner = 20},
+       {.depth = 3, .tied = false, .injection = false}},
+      {TrellisNet{.hidden = 9, .output = 6}, {.depth = 8}},
+      {TrellisNet{.hidden = 9, .output = 6, .kernel = 3}, {.depth = 3, .tied = false}},
+      {Lstm{{.width = 12}}, {.depth = 2, .tied = false}},
+      {Gru{{.width = 12}}, {.depth = 1}},
+      {Tcn{.width = 12, .kernel = 3}, {.depth = 3, .tied = false}},
+  };
+  for (const auto& [cell, depth] : networks) {
+    ModelOptions options;
+    options.cell = cell;
+    options.depth = depth;
+    options.initial = {.init_std = 0.4, .embedding_init_std = 0.3};
+    LanguageModel model(options, 17);
+    model.to(at::kDouble);
+    model.eval();
+    c10::NoGradGuard no_tape;
+    const ModelOutput whole =
+        model.forward(at::tensor(some_tokens(), at::kLong).unsqueeze(0), {}, {});
+    EXPECT_EQ(whole.report.evaluations, depth.depth);
+    SCOPED_TRACE(cell_name(cell));
+    expect_same_one_by_one(model, {}, some_tokens(), model.log_probabilities(whole.z)[0], 1e-12);
+  }
+}
 
 TEST(TextGenerator, RefusesACellThatIsNotCausal) {
   ModelOptions options = small_model(NormPlace::Post, 0);
@@ -83,7 +150,7 @@ TEST(TextGenerator, RepeatsItselfBySeedAndCountsItsWork) {
     for (int i = 0; i < 20; ++i) tokens.push_back(generator.next({}, random));
     EXPECT_EQ(generator.report().tokens, 20);
     EXPECT_GE(generator.report().evaluations, 20);
-    EXPECT_LE(generator.history().length(), history);
+    EXPECT_LE(generator.histories()[0].length(), history);
     return tokens;
   };
   EXPECT_EQ(text(5, 50), text(5, 50));

@@ -23,10 +23,10 @@ TEST(AdaptiveSoftmax, IsADistributionWhoseLossesStandInOrder) {
       options.width = div_val == 1 ? 6 : 8;  // div_val 1 with a projection of its own
       if (div_val == 2) options.tied_projections = {1, 2};
       const Clusters clusters(options, 20, 8);
-      AdaptiveEmbedding embedding(clusters);
+      AdaptiveEmbedding embedding(clusters, options);
       AdaptiveSoftmax softmax(clusters, options, embedding);
-      embedding.initialise(0.5, 0.5);
-      softmax.initialise(0.5, 0.5);
+      embedding.initialise(0.5);
+      softmax.initialise(0.5);
       const Tensor hidden = at::randn({40, 8});
       const Tensor log_p = softmax.log_probabilities(hidden);
       ASSERT_EQ(log_p.size(1), 20);
@@ -96,7 +96,7 @@ TEST(LanguageModel, InitialWeightsHaveTheirDeviationUnderWeightNorm) {
     cell.weight_norm = normed;
     ModelOptions options;
     options.cell = cell;
-    options.init_std = 0.07;
+    options.initial.init_std = 0.07;
     at::manual_seed(1);
     LanguageModel model(options, 20);
     Linear& qkv = *std::dynamic_pointer_cast<Linear>(model.cell().named_modules("", false)["qkv"]);
@@ -137,6 +137,62 @@ TEST(LanguageModel, GradientsDoNotDependOnTheMode) {
   }
   EXPECT_GT(gradients[0].norm().item<double>(), 0);
   EXPECT_TRUE(at::equal(gradients[0], gradients[1]));
+}
+
+TEST(Mixture, IsADistributionAndMoreThanOneSoftmax) {
+  at::manual_seed(4);
+  for (const std::vector<int64_t>& cutoffs :
+       {std::vector<int64_t>{}, std::vector<int64_t>{6, 12}}) {
+    ModelOptions options;
+    options.cell = TrellisNet{.hidden = 5, .output = 7, .input = 4};  // widths only a mixture joins
+    options.embedding.cutoffs = cutoffs;
+    options.mixture.experts = 3;
+    options.initial.embedding_init_std = 1;
+    LanguageModel model(options, 20);
+    const Tensor z = at::randn({2, 5, model.cell().state_width()});
+    const Tensor log_p = model.log_probabilities(z);
+    EXPECT_LT((log_p.exp().sum(2) - 1).abs().max().item<double>(), 1e-5);
+    const Tensor targets = at::randint(20, {2, 5}, at::kLong);
+    const Tensor expected = -log_p.gather(2, targets.unsqueeze(2)).squeeze(2);
+    EXPECT_LT((model.loss(z, targets) - expected).abs().max().item<double>(), 1e-5);
+    options.mixture.experts = 1;
+    EXPECT_THROW(LanguageModel(options, 20), Error);  // tied, but 7 and 4 wide
+    options.embedding.tie_weights = false;
+    EXPECT_NO_THROW(LanguageModel(options, 20));
+  }
+}
+
+TEST(LanguageModel, TargetsOfMinusOneAreNotScored) {
+  ModelOptions options;
+  options.cell = Transformer{.width = 8, .heads = 2, .inner = 8};
+  LanguageModel model(options, 20);
+  const Tensor z = at::randn({1, 3, 8});
+  const Tensor targets = at::tensor({4, -1, 6}, at::kLong).unsqueeze(0);
+  const Tensor loss = model.loss(z, targets);
+  EXPECT_EQ(loss[0][1].item<double>(), 0);
+  EXPECT_GT(loss[0][2].item<double>(), 0);
+  EXPECT_THROW(model.loss(z, targets - 1), Error);
+  EXPECT_THROW(model.forward(targets, {}, {}), Error);
+  EXPECT_THROW(model.forward(targets + 15, {}, {}), Error);
+}
+
+TEST(LanguageModel, WholeWordsAreDroppedFromTheEmbedding) {
+  at::manual_seed(8);
+  ModelOptions options;
+  options.cell = TrellisNet{.hidden = 4, .output = 6, .kernel = 1};
+  options.embedding.dropout = 0.5;
+  options.embedding.scaled = false;
+  LanguageModel model(options, 50);
+  const Tensor tokens = at::arange(50, at::kLong).repeat({2, 1});
+  const Tensor before = model.embedding().tables()[0].detach().clone();
+  const Tensor x = model.embedding().forward(tokens).detach();
+  EXPECT_TRUE(at::equal(x[0], x[1]));  // a word is dropped wherever it stands
+  const Tensor kept = x[0].abs().sum(1) > 0;
+  EXPECT_GT(kept.sum().item<int64_t>(), 10);
+  EXPECT_LT(kept.sum().item<int64_t>(), 40);
+  EXPECT_TRUE(at::allclose(x[0].index({kept}), 2 * before.index({kept})));
+  model.eval();
+  EXPECT_TRUE(at::equal(model.embedding().forward(tokens)[0], before));
 }
 
 }  // namespace

@@ -16,7 +16,13 @@ namespace {
 using at::Tensor;
 using Json = nlohmann::json;
 constexpr double kFTolerance = 1e-10;  // relative, by norm
-constexpr double kTolerance = 1e-6;    // what the cases' own residuals can certify
+
+/// What the cases' own residuals can certify.
+struct Tolerances {
+  double equilibrium, loss, gradient;
+};
+constexpr Tolerances kTransformer{1e-6, 1e-6, 1e-6};
+constexpr Tolerances kTrellisNet{1e-8, 1e-8, 1e-8};
 
 double relative_error(const Tensor& ours, const Tensor& theirs) {
   return ((ours - theirs.view(ours.sizes())).norm() / (theirs.norm() + 1e-30)).item<double>();
@@ -61,7 +67,7 @@ class Worst {
 };
 
 void check_gradients(const Case& c, const std::string& segment, deq::LanguageModel& model,
-                     Worst& worst) {
+                     double tolerance, Worst& worst) {
   // Published names that map to one parameter of ours have their gradients summed.
   const auto names = deq::published_names(model);
   std::map<std::string, Tensor> expected;
@@ -80,48 +86,71 @@ void check_gradients(const Case& c, const std::string& segment, deq::LanguageMod
       worst.see("gradient", scale, 0);
       continue;
     }
-    worst.see("gradient", relative_error(ours, found->second), kTolerance);
+    worst.see("gradient", relative_error(ours, found->second), tolerance);
   }
 }
 
-bool check_transformer(const Case& c) {
+deq::ForwardOptions exact(int64_t history) {
+  deq::ForwardOptions how;
+  how.history = history;
+  how.equilibrium.solver = deq::Broyden{.memory = 100};
+  how.equilibrium.stop = {.max_steps = 400, .rel_tol = 1e-12};
+  how.equilibrium.gradient = deq::Implicit{.solver = deq::Broyden{.memory = 100},
+                                           .stop = {.max_steps = 400, .rel_tol = 1e-12}};
+  return how;
+}
+
+/// What the next segment of a case sees: the published equilibrium, so that errors do not add up.
+void take_published_history(const Case& c, const Tensor& equilibrium, deq::History& history) {
+  if (c.config.at("kind") == "deq-trellisnet") {
+    // There the convolution of the input starts anew with each segment.
+    history = {equilibrium.narrow(1, equilibrium.size(1) - 1, 1), {}};
+    return;
+  }
+  const int64_t kept = std::min(c.config.at("memory").get<int64_t>(), equilibrium.size(1));
+  const int64_t longer = history.length() - kept;
+  history.z = equilibrium.narrow(1, equilibrium.size(1) - kept, kept);
+  if (longer > 0) history.x = history.x.narrow(1, longer, kept);
+}
+
+/// The published code rounds scores to float; to 1e-10 only the same rounding gives the same f.
+Tensor published_f(deq::LanguageModel& model, const Tensor& tokens, const deq::Histories& histories,
+                   const Tensor& z) {
+  auto* transformer = dynamic_cast<deq::TransformerCell*>(&model.cell());
+  if (transformer) transformer->round_scores(true);
+  const Tensor f = model.bind(tokens, histories).front()(z);
+  if (transformer) transformer->round_scores(false);
+  return f;
+}
+
+bool check(const Case& c, const Tolerances& tolerances) {
   deq::LanguageModel model(deq::published_options(c.config.dump()), c.config.at("vocab"));
   model.to(at::kDouble);
   deq::load_published(model, c.with_prefix("weight."));
-  deq::ForwardOptions how;
-  how.history = c.config.at("memory");
-  how.equilibrium.solver = deq::Broyden{.memory = 100};
-  how.equilibrium.stop = {.max_steps = 400, .rel_tol = 1e-11};
-  how.equilibrium.gradient = deq::Implicit{.solver = deq::Broyden{.memory = 100},
-                                           .stop = {.max_steps = 400, .rel_tol = 1e-11}};
+  // It takes the last token for padding, by an index of -1.
+  if (c.config.at("kind") == "deq-trellisnet") model.embedding().hold_row(model.vocabulary() - 1);
+  deq::ForwardOptions how = exact(c.config.value("memory", int64_t(1)));
   Worst worst;
-  deq::History history;
+  how.on_adjoint = [&](const deq::Report& report) {
+    worst.see("adjoint residual", report.worst_residual(), 1e-9);
+  };
+  deq::Histories histories;
   for (int segment = 0; c.tensors.count(fmt::format("in.{}.tokens", segment)); ++segment) {
     const std::string s = std::to_string(segment);
     const Tensor tokens = c.at("in." + s + ".tokens"), targets = c.at("in." + s + ".targets");
-    // The published code rounds scores to float; to 1e-10 only the same rounding gives the same f.
-    auto& cell = static_cast<deq::TransformerCell&>(model.cell());
-    cell.round_scores(true);
-    const Tensor f = model.bind(tokens, history)(c.at("in." + s + ".z"));
+    const Tensor f = published_f(model, tokens, histories, c.at("in." + s + ".z"));
     worst.see("f", relative_error(f, c.at("out." + s + ".f")), kFTolerance);
-    cell.round_scores(false);
-    how.on_adjoint = [&](const deq::Report& report) {
-      worst.see("adjoint residual", report.worst_residual(), 1e-9);
-    };
-    const deq::ModelOutput found = model.forward(tokens, history, how);
+    const deq::ModelOutput found = model.forward(tokens, histories, how);
     worst.see("residual", found.report.worst_residual(), 1e-9);
-    worst.see("equilibrium", relative_error(found.z, c.at("out." + s + ".equilibrium")),
-              kTolerance);
+    const Tensor& published = c.at("out." + s + ".equilibrium");
+    worst.see("equilibrium", relative_error(found.z, published), tolerances.equilibrium);
     const Tensor loss = model.loss(found.z, targets);
-    worst.see("loss", relative_error(loss, c.at("out." + s + ".loss")), kTolerance);
+    worst.see("loss", relative_error(loss, c.at("out." + s + ".loss")), tolerances.loss);
     model.zero_grad();
     loss.mean().backward();
-    check_gradients(c, s, model, worst);
-    // The next segment sees the published equilibrium, so that errors do not add up.
-    history = found.history;
-    history.z = c.at("out." + s + ".equilibrium");
-    if (history.z.size(1) > how.history)
-      history.z = history.z.narrow(1, history.z.size(1) - how.history, how.history);
+    check_gradients(c, s, model, tolerances.gradient, worst);
+    histories = found.histories;
+    take_published_history(c, published, histories.front());
   }
   return worst.report(c.name);
 }
@@ -151,7 +180,9 @@ int main() {
     try {
       const Case c = load_case(path);
       if (c.config.at("kind") == "deq-transformer") {
-        check_transformer(c) ? ++passed : ++failed;
+        check(c, kTransformer) ? ++passed : ++failed;
+      } else if (c.config.at("kind") == "deq-trellisnet") {
+        check(c, kTrellisNet) ? ++passed : ++failed;
       } else {
         fmt::print("skipped {}  kind {} is not known yet\n", c.name, c.config.at("kind").dump());
         ++skipped;

@@ -91,7 +91,7 @@ TEST(Evaluation, CountsEveryTargetAndDoesNotDependOnTheBatch) {
 
 TEST(Evaluation, LeaksNothingByPositionAndSomethingBySample) {
   TrainOptions options = testing::small_options();
-  options.model.init_std = 0.5;
+  options.model.initial.init_std = 0.5;
   Trainer trainer(options, small_corpus());
   for (int step = 0; step < 8; ++step) trainer.step();
   EquilibriumOptions equilibrium = options.equilibrium;

@@ -1,0 +1,120 @@
+#include "deq/cells/trellisnet.h"
+
+#include <ATen/ATen.h>
+
+#include "deq/cells/dropout.h"
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+/// `padded` (B, P + T, W) -> (B, T, K W): the K positions that each of the last T reads, P = d (K -
+/// 1).
+Tensor taps(const Tensor& padded, int64_t kernel, int64_t dilation) {
+  if (kernel == 1) return padded;
+  const int64_t T = padded.size(1) - dilation * (kernel - 1);
+  std::vector<Tensor> parts;
+  for (int64_t k = 0; k < kernel; ++k) parts.push_back(padded.narrow(1, k * dilation, T));
+  return at::cat(parts, 2);
+}
+
+/// A convolution's weight (out, W K) for features in the order of `taps`, (out, K W).
+Tensor by_tap(const Tensor& weight, int64_t kernel) {
+  if (kernel == 1) return weight;
+  return weight.view({weight.size(0), -1, kernel}).transpose(1, 2).reshape(weight.sizes());
+}
+
+/// The last `length` positions of `past` (B, M, W), the first one repeated where there are fewer,
+/// zeros where there is none; `like` (B, T, W).
+Tensor padding(const Tensor& past, int64_t length, const Tensor& like) {
+  if (!past.defined() || past.size(1) == 0)
+    return at::zeros({like.size(0), length, like.size(2)}, like.options().requires_grad(false));
+  const int64_t held = std::min(length, past.size(1));
+  const Tensor last = past.narrow(1, past.size(1) - held, held);
+  if (held == length) return last;
+  return at::cat({last.narrow(1, 0, 1).expand({-1, length - held, -1}), last}, 1);
+}
+
+}  // namespace
+
+std::shared_ptr<Cell> TrellisNet::make(const CellPlace&) const {
+  return std::make_shared<TrellisNetCell>(*this);
+}
+
+TrellisNetCell::TrellisNetCell(const TrellisNet& options) : options_(options) {
+  validate(options, "TrellisNet");
+  const int64_t H = options.hidden + options.output, K = options.kernel;
+  const bool normed = options.weight_norm;
+  inject_ =
+      register_module("inject", std::make_shared<Linear>(K * input_width(), 4 * H, true, normed));
+  conv_ = register_module("conv", std::make_shared<Linear>(K * H, 4 * H, true, normed));
+  initialise(0.02);
+}
+
+void TrellisNetCell::initialise(double std) {
+  inject_->initialise(std);
+  conv_->initialise(std);
+}
+
+Tensor TrellisNetCell::output(const Tensor& z) const {
+  return z.narrow(2, options_.hidden, options_.output);
+}
+
+/// f at some positions, behind the states before them.
+struct TrellisNetCell::Level {
+  int64_t kernel, dilation;
+  Tensor injected;     // (B, T, 4 H), biases included
+  Tensor weight;       // (4 H, K H), by tap
+  Tensor hidden_mask;  // (B, 1, H) or undefined
+  Tensor past;         // (B, P, 2 H), P = max(1, d (K - 1))
+
+  Tensor operator()(const Tensor& z) const {
+    const int64_t H = z.size(2) / 2, P = dilation * (kernel - 1);
+    const Tensor h = at::cat({past.narrow(1, past.size(1) - P, P), z}, 1).narrow(2, 0, H);
+    const auto gates = affine(taps(masked(h, hidden_mask), kernel, dilation), weight, injected)
+                           .chunk(4, 2);  // each (B, T, H)
+    const Tensor before = at::cat({past.narrow(1, past.size(1) - 1, 1).narrow(2, H, H),
+                                   z.narrow(1, 0, z.size(1) - 1).narrow(2, H, H)},
+                                  1);
+    const Tensor c = gates[3].sigmoid() * before + gates[0].sigmoid() * gates[2].tanh();
+    return at::cat({gates[1].sigmoid() * c.tanh(), c}, 2);
+  }
+};
+
+std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
+                                               const std::vector<History>& levels) {
+  check_bound_shapes("TrellisNetCell", x, input_width(), levels);
+  const int64_t B = x.size(0), K = options_.kernel, H = state_width() / 2;
+  const int64_t P = std::max<int64_t>(1, options_.dilation * (K - 1));
+  const double dropped = options_.dropout.weight;
+  const Tensor before = padding(levels.front().x, K - 1, x);
+  const Tensor injected =
+      affine(taps(at::cat({before, x}, 1), K, 1), by_tap(inject_->weight(dropped), K),
+             inject_->bias() + conv_->bias());
+  const Tensor weight = by_tap(conv_->weight(dropped), K);
+  const Tensor mask = dropout_mask({B, 1, H}, options_.dropout.hidden, is_training(), x);
+  const Tensor kept_x = latest(before, x, K - 1);
+  std::vector<Bound> bound;
+  for (const History& history : levels) {
+    const Tensor state = at::zeros({B, 1, 2 * H}, x.options().requires_grad(false));
+    auto level = std::make_shared<Level>(
+        Level{K, options_.dilation, injected, weight, mask, padding(history.z, P, state)});
+    Bound f;
+    f.f = [level](const Tensor& z) { return (*level)(z); };
+    f.extend = [level, P, kept_x](const Tensor& z, int64_t length) {
+      return length == 0 ? History{} : History{latest(level->past, z, P), kept_x};
+    };
+    f.part = [level, P](const Tensor& before, int64_t first, int64_t count) -> Map {
+      Level part = *level;
+      part.injected = level->injected.narrow(1, first, count);
+      if (first > 0) part.past = latest(level->past, before, P);
+      return part;
+    };
+    bound.push_back(std::move(f));
+  }
+  return bound;
+}
+
+}  // namespace deq

@@ -1,0 +1,80 @@
+// The DEQ-TrellisNet's cell (Bai, Kolter, Koltun 2019): one level of a Trellis network (Bai,
+// Kolter, Koltun, ICLR 2019) with LSTM gates. A state is (h, c), each H = hidden + output wide.
+//
+//   u_t = c_U + sum_k U_k x_{t - (K - 1 - k)}                        injected, k = 0 .. K - 1
+//   i, o, g, s = u_t + b + sum_k W_k h_{t - d (K - 1 - k)}           dilation d
+//   c'_t = sigma(s) c_{t-1} + sigma(i) tanh(g),   h'_t = sigma(o) tanh(c'_t)
+//
+// Before the text begins x, h and c are zero.
+#pragma once
+
+#include "deq/base/fields.h"
+#include "deq/cells/cell.h"
+#include "deq/cells/linear.h"
+
+namespace deq {
+
+/// Shares dropped; one mask per solve.
+struct TrellisNetDropout {
+  double hidden = 0.0;
+  double weight = 0.0;
+
+  static void fields(auto& self, auto&& field) {
+    field("hidden", self.hidden, "share of h's features dropped, for all positions",
+          half_open(0, 1));
+    field("weight", self.weight, "share of the convolutions' weights dropped (DropConnect)",
+          half_open(0, 1));
+  }
+};
+
+struct TrellisNet {
+  static constexpr const char* name = "trellisnet";
+  int64_t hidden = 200;
+  int64_t output = 100;
+  int64_t input = 0;
+  int64_t kernel = 2;
+  int64_t dilation = 1;
+  bool weight_norm = true;
+  TrellisNetDropout dropout;
+
+  static void fields(auto& self, auto&& field) {
+    field("hidden", self.hidden, "features of h that stay inside", between(1, 1 << 20));
+    field("output", self.output, "features of h that the softmax reads, besides",
+          between(1, 1 << 20));
+    field("input", self.input, "X, features of x; 0: as many as output", between(0, 1 << 20));
+    field("kernel", self.kernel, "K, positions that the convolutions read", between(1, 4096));
+    field("dilation", self.dilation, "distance of the positions that h's convolution reads",
+          between(1, 1 << 20));
+    field("weight_norm", self.weight_norm, "normalise the weights of both convolutions");
+    field("dropout", self.dropout);
+  }
+
+  std::shared_ptr<Cell> make(const CellPlace& place) const;
+};
+
+/// Keeps the last max(1, d (K - 1)) states and K - 1 inputs as its history, whatever length is
+/// asked for: with the usual K = 2 one state. A history of a single state that should be longer is
+/// repeated, and inputs that it lacks are zero, as in the published code.
+class TrellisNetCell : public Cell {
+ public:
+  explicit TrellisNetCell(const TrellisNet& options);
+
+  std::vector<Bound> bind_levels(const at::Tensor& x, const std::vector<History>& levels) override;
+  at::Tensor output(const at::Tensor& z) const override;
+  bool causal() const override { return true; }
+  bool injects() const override { return true; }
+  void initialise(double std) override;
+  int64_t input_width() const override {
+    return options_.input > 0 ? options_.input : options_.output;
+  }
+  int64_t state_width() const override { return 2 * (options_.hidden + options_.output); }
+  int64_t output_width() const override { return options_.output; }
+
+ private:
+  struct Level;
+
+  TrellisNet options_;
+  std::shared_ptr<Linear> inject_, conv_;  // rows (4 H), columns (width, K): as a convolution's
+};
+
+}  // namespace deq

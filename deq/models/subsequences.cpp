@@ -1,0 +1,73 @@
+#include "deq/models/subsequences.h"
+
+#include <ATen/ATen.h>
+
+#include <limits>
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+/// Rows (B n) of each part side by side, (B sum n): the order of one solve of all positions.
+Tensor side_by_side(const std::vector<Tensor>& parts, int64_t batch) {
+  std::vector<Tensor> columns;
+  for (const Tensor& part : parts) columns.push_back(part.reshape({batch, -1}));
+  return at::cat(columns, 1).reshape({-1});
+}
+
+/// The traces (steps, R) of the parts, each row filled up with its last value.
+Tensor joined_trace(const std::vector<Report>& parts, int64_t batch) {
+  int64_t steps = 0;
+  for (const Report& part : parts) steps = std::max(steps, part.trace.size(0));
+  std::vector<Tensor> rows;
+  for (int64_t step = 0; step < steps; ++step) {
+    std::vector<Tensor> at_step;
+    for (const Report& part : parts)
+      at_step.push_back(part.trace.select(0, std::min(step, part.trace.size(0) - 1)));
+    rows.push_back(side_by_side(at_step, batch));
+  }
+  return rows.empty() ? Tensor() : at::stack(rows);
+}
+
+Report joined(const std::vector<Report>& parts, int64_t batch) {
+  Report report = parts.front();
+  std::vector<Tensor> reason, residual, steps;
+  report.evaluations = 0;
+  for (const Report& part : parts) {
+    reason.push_back(part.reason);
+    residual.push_back(part.residual);
+    steps.push_back(part.steps);
+    report.evaluations += part.evaluations;
+  }
+  report.reason = side_by_side(reason, batch);
+  report.residual = side_by_side(residual, batch);
+  report.steps = side_by_side(steps, batch);
+  report.trace = joined_trace(parts, batch);
+  return report;
+}
+
+}  // namespace
+
+Solution solve_by_parts(const Bound& f, const Tensor& z0, int64_t length, const Solver& solver,
+                        const StopRule& stop) {
+  DEQ_CHECK(f.part, "subsequence = {}: positions of this cell depend on later ones; expected 0",
+            length);
+  DEQ_CHECK(length >= 1, "subsequence = {}; expected >= 1", length);
+  c10::NoGradGuard no_tape;
+  const int64_t T = z0.size(1);
+  Tensor z = z0.narrow(1, 0, 0);
+  std::vector<Report> reports;
+  for (int64_t first = 0; first < T; first += length) {
+    const int64_t count = std::min(length, T - first);
+    Solution part =
+        solve(f.part(z, first, count), z0.narrow(1, first, count).contiguous(), solver, stop);
+    z = at::cat({z, part.z}, 1);
+    reports.push_back(std::move(part.report));
+  }
+  if (reports.empty()) return solve(f, z0, solver, stop);
+  return {z, joined(reports, z0.size(0))};
+}
+
+}  // namespace deq

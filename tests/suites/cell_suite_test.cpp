@@ -1,0 +1,198 @@
+// What every registered cell promises: causality, histories, parts, masks, gradients.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "deq/cells/cells.h"
+
+namespace deq {
+namespace {
+
+using at::Tensor;
+
+struct CellCase {
+  const char* name;
+  CellOptions options;
+  CellPlace place = {};
+};
+
+std::vector<CellCase> cases() {
+  const Transformer transformer{.width = 8, .heads = 2, .inner = 12};
+  Transformer pre = transformer, bidirectional = transformer, windowed = transformer;
+  pre.norm = NormPlace::Pre;
+  pre.weight_norm = false;
+  bidirectional.causal = false;
+  windowed.window = 3;
+  const TrellisNet trellis{.hidden = 5, .output = 3, .input = 4};
+  TrellisNet wide = trellis;
+  wide.kernel = 3;
+  wide.dilation = 2;
+  wide.weight_norm = false;
+  TrellisNet narrow = trellis;
+  narrow.kernel = 1;
+  return {{"transformer", transformer},
+          {"transformer_pre", pre},
+          {"transformer_window", windowed},
+          {"transformer_bidirectional", bidirectional},
+          {"transformer_without_injection", transformer, {.injection = false}},
+          {"trellisnet", trellis},
+          {"trellisnet_wide", wide},
+          {"trellisnet_kernel_1", narrow},
+          {"lstm", Lstm{{.width = 6}}},
+          {"gru", Gru{{.width = 6}}},
+          {"tcn", Tcn{.width = 6, .kernel = 3}, {.level = 1}}};
+}
+
+class CellSuite : public ::testing::TestWithParam<CellCase> {
+ protected:
+  static constexpr int64_t B = 2, T = 9;
+
+  void SetUp() override {
+    at::manual_seed(11);
+    cell = make_cell(GetParam().options, GetParam().place);
+    cell->initialise(0.4);
+    cell->to(at::kDouble);
+    cell->eval();
+    x = at::randn({B, T, cell->input_width()}, at::kDouble);
+    z = at::randn({B, T, cell->state_width()}, at::kDouble);
+  }
+  /// The history after `count` positions of x and z.
+  History after(int64_t count, int64_t length) {
+    const Bound f = cell->bind(x.narrow(1, 0, count), {});
+    const Tensor seen = z.narrow(1, 0, count);
+    f(seen);
+    return f.extend(seen, length);
+  }
+
+  std::shared_ptr<Cell> cell;
+  Tensor x, z;
+};
+
+TEST_P(CellSuite, TellsWhetherItIsCausal) {
+  const Tensor before = cell->bind(x, {})(z);
+  EXPECT_EQ(before.sizes(), z.sizes());
+  Tensor other_x = x.clone(), other_z = z.clone();
+  other_x.narrow(1, 6, 3).normal_();
+  other_z.narrow(1, 6, 3).normal_();
+  const Tensor after = cell->bind(other_x, {})(other_z);
+  EXPECT_EQ(at::equal(before.narrow(1, 0, 6), after.narrow(1, 0, 6)), cell->causal());
+  EXPECT_FALSE(at::equal(before.narrow(1, 6, 3), after.narrow(1, 6, 3)));
+}
+
+TEST_P(CellSuite, TellsWhetherItDependsOnItsInput) {
+  EXPECT_EQ(!at::equal(cell->bind(x, {})(z), cell->bind(at::randn_like(x), {})(z)),
+            cell->injects());
+}
+
+// With a tape the history holds states, without one what was computed from them.
+TEST_P(CellSuite, AHistoryIsTheBeginningOfOneSequence) {
+  if (!cell->causal()) GTEST_SKIP() << "not causal";
+  for (const bool taped : {true, false}) {
+    at::AutoGradMode mode(taped);
+    const Tensor whole = cell->bind(x, {})(z);
+    for (const int64_t first : {1, 4, 8}) {
+      const Bound rest = cell->bind(x.narrow(1, first, T - first), after(first, 100));
+      const Tensor found = rest(z.narrow(1, first, T - first));
+      EXPECT_LT((found - whole.narrow(1, first, T - first)).abs().max().item<double>(), 1e-12)
+          << "from position " << first;
+    }
+  }
+}
+
+TEST_P(CellSuite, HistoriesOfSegmentsJoin) {
+  if (!cell->causal()) GTEST_SKIP() << "not causal";
+  at::AutoGradMode no_tape(false);
+  const Tensor whole = cell->bind(x, {})(z);
+  History history;
+  for (int64_t t = 0; t < T; ++t) {  // one position at a time
+    const Bound f = cell->bind(x.narrow(1, t, 1), history);
+    const Tensor found = f(z.narrow(1, t, 1));
+    EXPECT_LT((found - whole.narrow(1, t, 1)).abs().max().item<double>(), 1e-12);
+    history = f.extend(z.narrow(1, t, 1), 100);
+    EXPECT_EQ(f.extend(z.narrow(1, t, 1), 0).length(), 0);
+  }
+}
+
+TEST_P(CellSuite, PartsAreRowsOfTheWhole) {
+  if (!cell->causal() || !cell->injects()) GTEST_SKIP() << "no equilibrium by parts";
+  const Bound f = cell->bind(x.narrow(1, 3, 6), after(3, 100));
+  const Tensor own = z.narrow(1, 3, 6), whole = f(own);
+  for (const auto& [first, count] :
+       {std::pair(0, 6), std::pair(0, 2), std::pair(2, 3), std::pair(5, 1)}) {
+    const Map part = f.part(own.narrow(1, 0, first), first, count);
+    const Tensor found = part(own.narrow(1, first, count));
+    EXPECT_LT((found - whole.narrow(1, first, count)).abs().max().item<double>(), 1e-12)
+        << first << " + " << count;
+  }
+}
+
+TEST_P(CellSuite, LevelsShareWeightsAndInput) {
+  const History one = after(3, 4);
+  History other = one;
+  for (Tensor* part : {&other.z, &other.k, &other.v}) {
+    if (part->defined()) *part = at::randn_like(*part);
+  }
+  const Tensor rest_x = x.narrow(1, 3, 6), rest_z = z.narrow(1, 3, 6);
+  const auto levels = cell->bind_levels(rest_x, {one, other});
+  ASSERT_EQ(levels.size(), 2u);
+  EXPECT_TRUE(at::equal(levels[0](rest_z), cell->bind(rest_x, one)(rest_z)));
+  EXPECT_TRUE(at::equal(levels[1](rest_z), cell->bind(rest_x, other)(rest_z)));
+  EXPECT_FALSE(at::equal(levels[0](rest_z), levels[1](rest_z)));
+}
+
+TEST_P(CellSuite, GradientsAreThoseOfFiniteDifferences) {
+  const Tensor own_x = x.narrow(1, 2, 4).clone().requires_grad_(true);
+  const Tensor own_z = z.narrow(1, 2, 4).clone().requires_grad_(true);
+  const Tensor probe = at::randn_like(own_z);
+  const auto value = [&] { return (cell->bind(own_x, {})(own_z) * probe).sum(); };
+  std::vector<Tensor> inputs = cell->parameters();
+  inputs.push_back(own_z);
+  if (cell->injects()) inputs.push_back(own_x);
+  const auto gradients = torch::autograd::grad({value()}, inputs, {}, false, false, false);
+  at::AutoGradMode no_tape(false);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor direction = at::randn_like(inputs[i]);
+    constexpr double kStep = 1e-5;
+    inputs[i].add_(direction, kStep);
+    const double up = value().item<double>();
+    inputs[i].add_(direction, -2 * kStep);
+    const double down = value().item<double>();
+    inputs[i].add_(direction, kStep);
+    const double expected = (up - down) / (2 * kStep);
+    const double found = (gradients[i] * direction).sum().item<double>();
+    EXPECT_NEAR(found, expected, 1e-6 * std::max(1.0, std::abs(expected))) << "input " << i;
+  }
+}
+
+TEST_P(CellSuite, RefusesShapesThatDoNotFit) {
+  EXPECT_THROW(cell->bind(at::zeros({B, T, cell->input_width() + 1}, at::kDouble), {}), Error);
+  History other = after(3, 4);
+  for (Tensor* part : {&other.z, &other.k, &other.v}) {
+    if (part->defined()) *part = part->narrow(0, 0, 1);
+  }
+  EXPECT_THROW(cell->bind(x, other), Error);
+}
+
+TEST_P(CellSuite, InitialWeightsHaveTheirDeviation) {
+  cell->initialise(0.01);
+  for (const auto& item : cell->named_parameters()) {
+    if (item.key().find("bias") != std::string::npos &&
+        item.key().find("_bias") == std::string::npos) {
+      EXPECT_EQ(item.value().abs().max().item<double>(), 0) << item.key();
+    } else {
+      EXPECT_LT(item.value().abs().max().item<double>(), 0.2) << item.key();
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cells, CellSuite, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(Cells, CoverEveryRegisteredCell) {
+  std::set<size_t> seen;
+  for (const CellCase& c : cases()) seen.insert(c.options.index());
+  EXPECT_EQ(seen.size(), std::variant_size_v<CellOptions>);
+}
+
+}  // namespace
+}  // namespace deq
