@@ -6,6 +6,7 @@ namespace deq::cli {
 int data(int argc, char** argv);
 int eval(int argc, char** argv);
 int generate(int argc, char** argv);
+int import_weights(int argc, char** argv);
 int info(int argc, char** argv);
 int train(int argc, char** argv);
 

@@ -61,8 +61,8 @@ class AdaptiveEmbedding : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& tokens) const;
   /// Tables ~ N(0, std); projections keep that scale, whatever a cluster's width.
   void initialise(double std);
-  /// With one table: no gradient for the row of `token` from here (it may still have one from a tied
-  /// softmax), as in the published TrellisNet code; -1: none.
+  /// With one table: no gradient for the row of `token` from here (it may still have one from a
+  /// tied softmax), as in the published TrellisNet code; -1: none.
   void hold_row(int64_t token) { held_row_ = token; }
   const Clusters& clusters() const { return clusters_; }
 

@@ -12,21 +12,27 @@ constexpr const char* kPublishedKinds = "deq-transformer, deq-trellisnet";
 
 /// The cells' linear maps: published module, ours.
 const std::pair<const char*, const char*> kLinears[] = {
-    {"func.dec_attn.qkv_net", "cell.qkv"},
-    {"func.dec_attn.r_net", "cell.positions"},
-    {"func.dec_attn.o_net", "cell.output"},
-    {"func.pos_ff.ff1_net", "cell.inner"},
-    {"func.pos_ff.ff2_net", "cell.outer"},
-    {"inject_conv", "cell.inject"},
-    {"trellisnet.inject_conv", "cell.inject"},
-    {"trellisnet.func.full_conv", "cell.conv"},
-    // The published module holds copies of f, which its checkpoints repeat.
-    {"trellisnet.deq.func.full_conv", "cell.conv"},
-    {"trellisnet.deqback.func.full_conv", "cell.conv"},
-    {"trellisnet.func_copy.full_conv", "cell.conv"},
+    {"func.dec_attn.qkv_net", "cell.qkv"},     {"func.dec_attn.r_net", "cell.positions"},
+    {"func.dec_attn.o_net", "cell.output"},    {"func.pos_ff.ff1_net", "cell.inner"},
+    {"func.pos_ff.ff2_net", "cell.outer"},     {"inject_conv", "cell.inject"},
+    {"trellisnet.inject_conv", "cell.inject"}, {"trellisnet.func.full_conv", "cell.conv"},
 };
 const std::pair<const char*, const char*> kLeaves[] = {
     {".weight", ".weight"}, {".bias", ".bias"}, {".weight_g", ".g"}, {".weight_v", ".v"}};
+
+/// The published modules hold copies of f, which their checkpoints repeat; and they may be wrapped
+/// for several GPUs.
+std::string without_wrapper(std::string name) {
+  if (name.rfind("module.", 0) == 0) name.erase(0, 7);
+  return name;
+}
+bool is_copy(const std::string& name) {
+  for (const char* part : {"deq.func.", "deqback.func.", "func_copy."}) {
+    if (name.rfind(part, 0) == 0 || name.find(std::string(".") + part) != std::string::npos)
+      return true;
+  }
+  return false;
+}
 
 ModelOptions published_transformer(const nlohmann::json& config) {
   Transformer cell;
@@ -139,7 +145,9 @@ void load_published(LanguageModel& model, const std::map<std::string, at::Tensor
   const auto buffers = model.named_buffers();
   for (const auto& item : parameters) missing.insert(item.key());
   at::AutoGradMode no_tape(false);
-  for (const auto& [published, tensor] : weights) {
+  for (const auto& [stored, tensor] : weights) {
+    const std::string published = without_wrapper(stored);
+    if (is_copy(published)) continue;
     const auto own = names.find(published);
     DEQ_CHECK(own != names.end(), "weight '{}' does not belong to this model", published);
     const at::Tensor* held = parameters.find(own->second);

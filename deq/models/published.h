@@ -24,7 +24,8 @@ int64_t published_vocabulary(const std::string& config_json);
 /// "word_emb.emb_layers.0.weight" -> "embedding.table0".
 std::map<std::string, std::string> published_names(const LanguageModel& model);
 
-/// Copies `weights` (published names, without a prefix) into the model, in its own type. A
+/// Copies `weights` (published names; "module." before them and copies of f are passed over) into
+/// the model, in its own type. A
 /// convolution's dimensions after the first may be folded into one. Throws deq::Error for a tensor
 /// that is missing, unknown or does not fit.
 void load_published(LanguageModel& model, const std::map<std::string, at::Tensor>& weights);

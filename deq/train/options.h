@@ -14,13 +14,18 @@ struct BatchOptions {
   int64_t batch = 16;
   int64_t length = 64;
   int64_t history = 64;
+  int64_t subsequence = 0;
   int64_t accumulate = 1;
 
   static void fields(auto& self, auto&& field) {
     field("batch", self.batch, "lanes of text trained on side by side", between(1, 65536));
     field("length", self.length, "positions of a segment", between(1, 1 << 20));
-    field("history", self.history, "positions of earlier segments that are seen", at_least(0));
-    field("accumulate", self.accumulate, "segments whose gradients make one step", at_least(1));
+    field("history", self.history, "positions of earlier segments that are seen",
+          between(0, 1 << 30));
+    field("subsequence", self.subsequence,
+          "positions solved at a time, gradients cross them; 0: all", between(0, 1 << 20));
+    field("accumulate", self.accumulate, "segments whose gradients make one step",
+          between(1, 1 << 20));
   }
 };
 
@@ -52,6 +57,7 @@ struct EvaluationOptions {
   int64_t batch = 16;
   int64_t length = 64;
   int64_t history = 64;
+  int64_t subsequence = 0;
 
   static void fields(auto& self, auto&& field) {
     field("lanes", self.lanes, "parts the text is cut into, each starting without history",
@@ -59,7 +65,10 @@ struct EvaluationOptions {
     field("batch", self.batch, "lanes read side by side; does not change the result",
           between(1, 65536));
     field("length", self.length, "positions solved at once", between(1, 1 << 20));
-    field("history", self.history, "positions of earlier segments that are seen", at_least(0));
+    field("history", self.history, "positions of earlier segments that are seen",
+          between(0, 1 << 30));
+    field("subsequence", self.subsequence, "positions of these solved at a time; 0: all",
+          between(0, 1 << 20));
   }
 };
 
@@ -144,5 +153,13 @@ struct TrainOptions {
     field("eval", self.eval);
   }
 };
+
+/// Completes options from what was given: a solver whose scope was not chosen gets one that leaks
+/// nothing where the cell is causal (`causal`, or `position`), and `sample` where it is not. Throws
+/// deq::Error for a key in `given` that an explicit network (depth >= 1) has no use for.
+void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const Assignments& given);
+
+/// The options in force, without those that an explicit network has no use for.
+std::vector<OptionInfo> options_in_force(const TrainOptions& options);
 
 }  // namespace deq

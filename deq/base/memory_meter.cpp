@@ -1,0 +1,39 @@
+#include "deq/base/memory_meter.h"
+
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <memory>
+
+namespace deq {
+namespace {
+
+#if TORCH_VERSION_MAJOR >= 2
+using Total = size_t;
+#else
+using Total = int64_t;
+#endif
+
+/// LibTorch's allocator reports to it as it would to a profiler.
+struct Meter : c10::MemoryReportingInfoBase {
+  int64_t current = 0, peak = 0;
+
+  void reportMemoryUsage(void*, int64_t bytes, Total, Total, c10::Device) override {
+    current += bytes;
+    peak = std::max(peak, current);
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+};
+
+}  // namespace
+
+int64_t peak_tensor_bytes(const std::function<void()>& work) {
+  const auto meter = std::make_shared<Meter>();
+  const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
+  work();
+  return meter->peak;
+}
+
+}  // namespace deq

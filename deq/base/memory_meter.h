@@ -1,0 +1,14 @@
+// How much memory tensors hold at most, while a piece of code runs.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace deq {
+
+/// The bytes of tensors that are alive on the CPU at the peak of `work`, over those before it;
+/// counted in the calling thread, where LibTorch runs forward and backward. What `work` allocates in
+/// threads of its own, or outside tensors, is not seen.
+int64_t peak_tensor_bytes(const std::function<void()>& work);
+
+}  // namespace deq

@@ -1,0 +1,123 @@
+// Options that depend on each other, and the configurations in runs/.
+#include "deq/train/options.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "deq/base/files.h"
+#include "deq/train/dry_run.h"
+
+namespace deq {
+namespace {
+
+namespace fs = std::filesystem;
+
+TrainOptions assigned(const Assignments& given) {
+  TrainOptions options;
+  assign_options(options, given);
+  settle(options.equilibrium, options.model, given);
+  return options;
+}
+
+Scope scope_with(const Assignments& given) { return scope_of(assigned(given).equilibrium.solver); }
+
+TEST(Settle, ChoosesAScopeThatLeaksNothing) {
+  EXPECT_EQ(scope_with({}), Scope::Causal);
+  EXPECT_EQ(scope_with({{"solver", "anderson"}}), Scope::Causal);
+  EXPECT_EQ(scope_with({{"solver", "broyden"}}), Scope::Position);
+  EXPECT_EQ(scope_with({{"solver", "picard"}}), Scope::Position);
+  EXPECT_EQ(scope_with({{"cell", "trellisnet"}, {"solver", "broyden"}}), Scope::Position);
+  EXPECT_EQ(scope_with({{"cell_causal", "false"}}), Scope::Sample);
+  EXPECT_EQ(scope_with({{"cell_causal", "false"}, {"solver", "broyden"}}), Scope::Sample);
+  EXPECT_EQ(scope_with({{"solver", "broyden"}, {"solver_scope", "sample"}}), Scope::Sample);
+}
+
+TEST(Settle, RefusesWhatAnExplicitNetworkHasNoUseFor) {
+  EXPECT_NO_THROW(assigned({{"depth", "12"}, {"checkpointed", "true"}}));
+  for (const char* key : {"rel_tol", "max_steps", "solver_memory", "gradient_max_steps",
+                          "pretrain_steps", "jacobian_weight", "subsequence"}) {
+    EXPECT_THROW(assigned({{"depth", "12"}, {key, "1"}}), Error) << key;
+    EXPECT_NO_THROW(assigned({{key, "1"}})) << key;
+  }
+}
+
+TEST(Settle, WhatIsInForceReadsBackToTheSame) {
+  for (const Assignments& given : {Assignments{}, Assignments{{"depth", "3"}, {"tied", "false"}},
+                                   Assignments{{"cell", "lstm"}, {"depth", "1"}}}) {
+    const auto lines = options_in_force(assigned(given));
+    const TrainOptions again = assigned(parse_toml(to_toml(lines), "config.toml"));
+    EXPECT_EQ(to_toml(options_in_force(again)), to_toml(lines));
+  }
+}
+
+/// Paper, Tables 2 and 3: millions of parameters, in all and without the embedding.
+struct Published {
+  const char* file;
+  double total, without_embedding;
+};
+
+class PublishedSizes : public ::testing::TestWithParam<Published> {};
+
+TEST_P(PublishedSizes, AreThoseOfThePaper) {
+  const fs::path path = fs::path(DEQ_SOURCE_DIR) / "runs" / GetParam().file;
+  TrainOptions options;
+  assign_options(options, parse_toml(read_file(path, 1 << 20), path.string()));
+  const LanguageModel model(options.model, std::get<Words>(options.task).vocabulary);
+  const double total = double(model.parameter_count(true)) / 1e6;
+  const double rest = double(model.parameter_count(false)) / 1e6;
+  EXPECT_NEAR(total, GetParam().total, 0.01 * GetParam().total);
+  EXPECT_NEAR(rest, GetParam().without_embedding, 0.02 * GetParam().without_embedding);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Runs, PublishedSizes,
+    ::testing::Values(Published{"ptb-deq-trellisnet.toml", 24, 20},
+                      Published{"wikitext103-deq-trellisnet.toml", 180, 45},
+                      Published{"wikitext103-deq-transformer-small.toml", 138, 4.5},
+                      Published{"wikitext103-deq-transformer-medium.toml", 172, 43},
+                      Published{"wikitext103-deq-transformer-adaptive.toml", 110, 70}),
+    [](const auto& info) {
+      std::string name = fs::path(info.param.file).stem().string();
+      std::replace(name.begin(), name.end(), '-', '_');
+      return name;
+    });
+
+TEST(Runs, EveryConfigurationIsValid) {
+  for (const auto& entry : fs::directory_iterator(fs::path(DEQ_SOURCE_DIR) / "runs")) {
+    SCOPED_TRACE(entry.path().string());
+    TrainOptions options;
+    const Assignments given = parse_toml(read_file(entry.path(), 1 << 20), entry.path().string());
+    EXPECT_NO_THROW(assign_options(options, given));
+    EXPECT_NO_THROW(settle(options.equilibrium, options.model, given));
+  }
+}
+
+TEST(DryRun, TakesOneStepOfAnyNetwork) {
+  const Assignments sizes{{"task_vocabulary", "50"},
+                          {"batch", "2"},
+                          {"length", "6"},
+                          {"history", "4"},
+                          {"rel_tol", "1e-2"}};
+  for (const Assignments& network :
+       {Assignments{{"cell_width", "8"}, {"cell_heads", "2"}, {"cell_inner", "8"}},
+        Assignments{{"cell", "trellisnet"},
+                    {"cell_hidden", "5"},
+                    {"cell_output", "3"},
+                    {"subsequence", "2"}}}) {
+    Assignments given = sizes;
+    given.insert(network.begin(), network.end());
+    const DryRun run = dry_run(assigned(given));
+    EXPECT_EQ(run.tokens, 12);
+    EXPECT_EQ(run.vocabulary, 50);
+    EXPECT_GT(run.parameters, run.parameters_without_embedding);
+    EXPECT_GT(run.activation_bytes, 12 * 8 * 4);
+    EXPECT_GT(run.forward.evaluations, 0);
+    EXPECT_GT(run.adjoint.evaluations, 0);
+    EXPECT_NEAR(run.loss, std::log(50.0), 1);
+  }
+  EXPECT_THROW(dry_run(assigned({{"cell_width", "8"}})), Error);  // no vocabulary
+}
+
+}  // namespace
+}  // namespace deq
