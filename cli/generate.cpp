@@ -53,6 +53,9 @@ int generate(int argc, char** argv) {
   if (threads > 0) at::set_num_threads(int(threads));
 
   TrainedModel run = load_run(folder, checkpoint);
+  DEQ_CHECK(continues_text(run.options.task),
+            "run '{}' is of task {}, which answers whole sequences; expected a text to continue",
+            folder, task_name(run.options.task));
   GenerateOptions options;
   options.equilibrium = run.options.equilibrium;
   const BatchOptions& trained = run.options.loop.batch;

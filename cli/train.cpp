@@ -10,6 +10,7 @@
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/progress.h"
+#include "cli/scores.h"
 #include "deq/base/files.h"
 #include "deq/train/run.h"
 
@@ -36,11 +37,15 @@ std::string step_text(const TrainOptions& options, const StepReport& r, double t
 }
 
 std::string evaluation_text(const Task& task, const Evaluation& e) {
+  const std::string scores = e.answer > 0
+                                 ? answer_text(e)
+                                 : fmt::format("loss {:.4f}, {} {:.4g}", e.loss, metric_name(task),
+                                               metric_value(task, e.loss));
   return fmt::format(
-      "loss {:.4f}, {} {:.4g}; residual mean {:.1e}, worst {:.1e}; converged {:.1f}%; "
-      "{:.1f} evaluations per solve; {} {}s in {}",
-      e.loss, metric_name(task), metric_value(task, e.loss), e.mean_residual, e.worst_residual,
-      100 * e.converged_share, e.evaluations, e.tokens, unit_name(task), duration(e.seconds));
+      "{}; residual mean {:.1e}, worst {:.1e}; converged {:.1f}%; {:.1f} evaluations per solve; "
+      "{} {}s in {}",
+      scores, e.mean_residual, e.worst_residual, 100 * e.converged_share, e.evaluations, e.tokens,
+      unit_name(task), duration(e.seconds));
 }
 
 RunObserver make_observer(const TrainOptions& options, const std::string& folder,
@@ -52,7 +57,7 @@ RunObserver make_observer(const TrainOptions& options, const std::string& folder
         "{} '{}': {} parameters ({} without embedding), vocabulary {}, {} training {}s{}",
         resumed ? "resuming" : "training", folder, count(double(model.parameter_count(true))),
         count(double(model.parameter_count(false))), model.vocabulary(),
-        count(double(trainer.corpus().train.size(0))), unit_name(options.task),
+        count(double(trainer.corpus().train.tokens.numel())), unit_name(options.task),
         resumed ? fmt::format(", from step {}", trainer.steps_done()) : ""));
   };
   observer.stepped = [&options, &progress](const StepReport& r, double tokens_per_second,

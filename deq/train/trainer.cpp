@@ -5,6 +5,8 @@
 #include <cmath>
 #include <random>
 
+#include "deq/train/score.h"
+
 namespace deq {
 
 using at::Tensor;
@@ -70,15 +72,16 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
     : options_(options),
       corpus_(std::move(corpus)),
       model_(seeded_model(options, corpus_.vocabulary.size())),
-      stream_(corpus_.train, options.loop.batch.batch, options.loop.batch.length),
+      reader_(corpus_.train, {.batch = options.loop.batch.batch,
+                              .length = options.loop.batch.length,
+                              .seed = options.loop.run.seed}),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps) {
   check_scope(options.equilibrium.solver, model_->cell().causal());
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
 }
 
 int64_t Trainer::tokens_per_step() const {
-  const BatchOptions& batch = options_.loop.batch;
-  return batch.batch * batch.length * batch.accumulate;
+  return reader_.tokens_per_segment() * options_.loop.batch.accumulate;
 }
 
 EquilibriumOptions Trainer::equilibrium_of_this_step() {
@@ -103,11 +106,11 @@ double Trainer::jacobian_weight() const {
 
 void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& report) {
   const double share = 1.0 / double(options_.loop.batch.accumulate);
-  const Segment segment = stream_.next();
+  const Segment segment = reader_.next();
   if (segment.reset) history_ = {};
   ForwardOptions how;
   how.equilibrium = equilibrium;
-  how.history = options_.loop.batch.history;
+  how.history = corpus_.train.sequences() ? 0 : options_.loop.batch.history;
   const double weight = jacobian_weight();
   how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
                                         options_.loop.stability.jacobian_frequency;
@@ -117,7 +120,8 @@ void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& rep
     report.adjoint_evaluations += share * double(adjoint.evaluations);
   };
   const ModelOutput output = model_->forward(segment.tokens, history_, how);
-  Tensor loss = model_->loss(output.z, segment.targets).mean();
+  const Losses losses = losses_of(*model_, output.z, segment.targets);
+  Tensor loss = losses.nats.sum() / double(losses.count);
   report.loss += share * loss.item<double>();
   if (output.jacobian_loss.defined()) {
     report.jacobian = output.jacobian_loss.item<double>();
@@ -168,7 +172,7 @@ NamedTensors Trainer::state() const {
   }
   state["random"] = default_generator().get_state();
   state["step"] = at::scalar_tensor(step_, at::kLong);
-  state["position"] = at::scalar_tensor(stream_.position(), at::kLong);
+  state["position"] = at::scalar_tensor(reader_.position(), at::kLong);
   for (const auto& [name, value] : schedule_.state())
     state["schedule." + name] = at::scalar_tensor(value, at::kDouble);
   return state;
@@ -185,7 +189,7 @@ void Trainer::restore(const NamedTensors& state) {
     schedule[name] = tensor.item<double>();
   schedule_.restore(schedule);
   step_ = require(state, "step").item<int64_t>();
-  stream_.seek(require(state, "position").item<int64_t>());
+  reader_.seek(require(state, "position").item<int64_t>());
   at::Generator generator = default_generator();
   generator.set_state(require(state, "random"));
 }

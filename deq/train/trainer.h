@@ -1,8 +1,9 @@
-// Training: a stream in lanes with history carried across segments, one step at a time. Everything
-// that the next step depends on is in `state()`: a trainer that restores it repeats every bit.
+// Training: segments of a text with history carried across them, or batches of whole sequences, one
+// step at a time. Everything that the next step depends on is in `state()`: a trainer that restores
+// it repeats every bit.
 #pragma once
 
-#include "deq/data/stream.h"
+#include "deq/data/readers.h"
 #include "deq/train/evaluate.h"
 #include "deq/train/options.h"
 
@@ -52,7 +53,7 @@ class Trainer {
   TrainOptions options_;
   Corpus corpus_;
   std::shared_ptr<LanguageModel> model_;
-  SegmentStream stream_;
+  TrainingReader reader_;
   Schedule schedule_;
   std::unique_ptr<Descent> descent_;
   History history_;
