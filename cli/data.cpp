@@ -89,7 +89,20 @@ struct InfoOptions {
   static void fields(auto& self, auto&& field) { field("task", self.task, "what a token is"); }
 };
 
-int describe(const std::string& path, const std::string& vocabulary, const Assignments& given) {
+/// Its size, and what a model that ignores its context would reach.
+std::string describe(const Corpus& corpus, const Split& split, const char* unit) {
+  const at::Tensor& tokens = split.tokens;
+  const int64_t vocabulary = corpus.vocabulary.size();
+  if (!split.sequences()) {
+    return fmt::format("{} {}s, unigram entropy {:.4f} bits per {}", tokens.numel(), unit,
+                       unigram_bits(corpus.train.tokens, tokens, vocabulary), unit);
+  }
+  return fmt::format("{} sequences of {} {}s, entropy by position {:.4g} nats per {}",
+                     tokens.size(0), tokens.size(1), unit,
+                     positional_nats(corpus.train, split, vocabulary), unit);
+}
+
+int print_info(const std::string& path, const std::string& vocabulary, const Assignments& given) {
   InfoOptions options;
   assign_options(options, given);
   const Corpus corpus = vocabulary.empty() ? load(options.task, path)
@@ -97,12 +110,10 @@ int describe(const std::string& path, const std::string& vocabulary, const Assig
   const char* unit = unit_name(options.task);
   fmt::print("vocabulary  {} {}s, fingerprint {}\n", corpus.vocabulary.size(), unit,
              corpus.vocabulary.fingerprint());
-  const std::pair<const char*, const at::Tensor&> splits[] = {
+  const std::pair<const char*, const Split&> splits[] = {
       {"train", corpus.train}, {"valid", corpus.valid}, {"test", corpus.test}};
-  for (const auto& [name, tokens] : splits) {
-    const double bits = unigram_bits(corpus.train, tokens, corpus.vocabulary.size());
-    fmt::print("{:<11} {} {}s, unigram entropy {:.4f} bits per {}\n", name, tokens.numel(), unit,
-               bits, unit);
+  for (const auto& [name, split] : splits) {
+    fmt::print("{:<11} {}\n", name, describe(corpus, split, unit));
   }
   return 0;
 }
@@ -128,15 +139,15 @@ int data(int argc, char** argv) {
 
   std::string path, vocabulary;
   Assignments given;
-  CLI::App* info_app = app.add_subcommand("info", "counts, vocabulary and unigram entropy");
-  info_app->add_option("path", path, "a folder with the splits, or one file")->required();
+  CLI::App* info_app = app.add_subcommand("info", "counts, vocabulary and the entropy to beat");
+  info_app->add_option("path", path, "a folder with the splits, or one file; none for copy-memory");
   info_app->add_option("--vocabulary", vocabulary, "a run's vocabulary, in place of its own");
   add_options(*info_app, InfoOptions{}, given);
 
   if (const auto exit_code = parse(app, argc, argv)) return *exit_code;
   if (*fetch_app) return fetch(fetching);
   if (*list_app) return list();
-  return describe(path, vocabulary, given);
+  return print_info(path, vocabulary, given);
 }
 
 }  // namespace deq::cli

@@ -8,6 +8,8 @@
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/progress.h"
+#include "cli/scores.h"
+#include "deq/train/metrics.h"
 #include "deq/train/run.h"
 
 namespace deq::cli {
@@ -24,7 +26,7 @@ struct EvalOptions {
   }
 };
 
-const at::Tensor& split_of(const Corpus& corpus, const std::string& name) {
+const Split& split_of(const Corpus& corpus, const std::string& name) {
   if (name == "valid") return corpus.valid;
   if (name == "test") return corpus.test;
   DEQ_CHECK(name == "train", "unknown split '{}'; known: train, valid, test", name);
@@ -32,24 +34,13 @@ const at::Tensor& split_of(const Corpus& corpus, const std::string& name) {
 }
 
 void print_result(const Evaluation& e, const Task& task, const std::string& split) {
-  fmt::print("{}: {} {:.6g}  (loss {:.6f} nats over {} {}s)\n", split, metric_name(task),
-             metric_value(task, e.loss), e.loss, e.tokens, unit_name(task));
-  fmt::print("residual: mean {:.2e}, worst {:.2e}; converged: {:.2f}% of positions\n",
-             e.mean_residual, e.worst_residual, 100 * e.converged_share);
-  fmt::print("evaluations of f per solve: {:.1f}; {:.0f} {}s/s\n", e.evaluations,
-             double(e.tokens) / e.seconds, unit_name(task));
-}
-
-nlohmann::ordered_json to_json(const Evaluation& e, const Task& task, const std::string& split) {
-  return {{"split", split},
-          {"loss", e.loss},
-          {metric_name(task), metric_value(task, e.loss)},
-          {"tokens", e.tokens},
-          {"residual", e.mean_residual},
-          {"worst_residual", e.worst_residual},
-          {"converged_share", e.converged_share},
-          {"evaluations", e.evaluations},
-          {"seconds", e.seconds}};
+  if (e.answer > 0) {
+    fmt::print("{}: {}  ({} {}s)\n", split, answer_text(e), e.tokens, unit_name(task));
+  } else {
+    fmt::print("{}: {} {:.6g}  (loss {:.6f} nats over {} {}s)\n", split, metric_name(task),
+               metric_value(task, e.loss), e.loss, e.tokens, unit_name(task));
+  }
+  fmt::print("{}; {:.0f} {}s/s\n", solve_text(e), double(e.tokens) / e.seconds, unit_name(task));
 }
 
 }  // namespace
@@ -77,29 +68,38 @@ int eval(int argc, char** argv) {
   if (threads > 0) at::set_num_threads(int(threads));
 
   TrainedModel run = load_run(folder, checkpoint);
+  DEQ_CHECK(!require_converged || !run.model->is_explicit(),
+            "--require-converged: run '{}' is an explicit network of depth {}; expected one with "
+            "equilibria",
+            folder, run.options.model.depth.depth);
   EvalOptions options{run.options.equilibrium, run.options.eval};
   assign_options(options, flags);
+  settle(options.equilibrium, run.options.model, flags);
   const Corpus corpus =
       load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary);
-  const at::Tensor& text = split_of(corpus, split);
+  const Split& chosen = split_of(corpus, split);
   Progress progress;
   const auto show = [&](double share) {
     if (!json) progress.show(share, fmt::format("evaluating {:.0f}%", 100 * share), false);
   };
-  const Evaluation result = evaluate(*run.model, text, options.equilibrium, options.eval, show);
+  const Evaluation result = evaluate(*run.model, chosen, options.equilibrium, options.eval, show);
   progress.finish();
-  auto row = to_json(result, run.options.task, split);
+  nlohmann::ordered_json row{{"split", split}};
+  row.update(json_of(result, run.options.task));
+  row["seconds"] = result.seconds;
   if (!json) print_result(result, run.options.task, split);
   if (leak) {
-    const double moved = measure_leak(*run.model, text, options.equilibrium, options.eval);
-    row["leak"] = moved;
-    if (!json) fmt::print("leak: earlier positions move by {:.2e} of their norm\n", moved);
+    const double moved = measure_leak(*run.model, chosen, options.equilibrium, options.eval);
+    row["leak"] = std::isfinite(moved) ? nlohmann::ordered_json(moved) : nullptr;
+    if (!json && std::isfinite(moved))
+      fmt::print("leak: earlier positions move by {:.2e} of their norm\n", moved);
+    if (!json && !std::isfinite(moved))
+      fmt::print("leak: not measurable, as states are zero or not finite\n");
   }
   if (json) fmt::print("{}\n", row.dump());
-  if (require_converged && result.converged_share < 1) {
-    fmt::print(stderr,
-               "error: {:.2f}% of positions converged; expected all (--require-converged)\n",
-               100 * result.converged_share);
+  if (require_converged && result.unconverged > 0) {
+    fmt::print(stderr, "error: {} rows did not converge; expected none (--require-converged)\n",
+               result.unconverged);
     return 1;
   }
   return 0;

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <chrono>
+#include <cmath>
 #include <random>
 
 #include "cli/commands.h"
@@ -25,12 +26,28 @@ struct GenerateOptions {
   static void fields(auto& self, auto&& field) {
     field("tokens", self.tokens, "tokens to generate", at_least(1));
     field("history", self.history,
-          "earlier positions that are seen; 0: length + history of the run", at_least(0));
+          "earlier positions that are seen; 0: length + history of the run", between(0, 1 << 30));
     field("seed", self.seed, "of the draws; 0: another one each time", at_least(0));
     field("", self.sampling);
     field("", self.equilibrium);
   }
 };
+
+void print_statistics(const GenerationReport& r, const LanguageModel& model, double seconds,
+                      int64_t seed) {
+  if (r.tokens == 0) return;
+  fmt::print(stderr, "{} tokens, {:.0f} per second", r.tokens, double(r.tokens) / seconds);
+  if (model.is_explicit()) {
+    fmt::print(stderr, "; explicit network of {} levels", model.options().depth.depth);
+  } else {
+    fmt::print(stderr,
+               ", {:.1f} evaluations each; converged: {} of {}, prompt {:.1f}%; worst residual "
+               "{:.1e}",
+               double(r.evaluations) / double(r.tokens), r.converged, r.tokens,
+               std::floor(1000 * r.prompt_converged_share) / 10, r.worst_residual);
+  }
+  fmt::print(stderr, "; seed {}\n", seed);
+}
 
 }  // namespace
 
@@ -53,12 +70,16 @@ int generate(int argc, char** argv) {
   if (threads > 0) at::set_num_threads(int(threads));
 
   TrainedModel run = load_run(folder, checkpoint);
+  DEQ_CHECK(continues_text(run.options.task),
+            "run '{}' is of task {}, which answers whole sequences; expected a text to continue",
+            folder, task_name(run.options.task));
   GenerateOptions options;
   options.equilibrium = run.options.equilibrium;
   const BatchOptions& trained = run.options.loop.batch;
   options.history = trained.length + trained.history;
   const int64_t standard_history = options.history;
   assign_options(options, flags);
+  settle(options.equilibrium, run.options.model, flags);
   if (options.history == 0) options.history = standard_history;
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
 
@@ -82,16 +103,7 @@ int generate(int argc, char** argv) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   fmt::print("\n");
   std::fflush(stdout);
-  const GenerationReport& report = generator.report();
-  if (!quiet && report.tokens > 0) {
-    fmt::print(stderr,
-               "{} tokens, {:.0f} per second, {:.1f} evaluations each; converged: {} of {}; worst "
-               "residual {:.1e}; "
-               "seed {}\n",
-               report.tokens, double(report.tokens) / seconds,
-               double(report.evaluations) / double(report.tokens), report.converged, report.tokens,
-               report.worst_residual, options.seed);
-  }
+  if (!quiet) print_statistics(generator.report(), *run.model, seconds, options.seed);
   return interrupted ? kInterrupted : 0;
 }
 

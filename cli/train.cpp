@@ -10,7 +10,9 @@
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/progress.h"
+#include "cli/scores.h"
 #include "deq/base/files.h"
+#include "deq/train/dry_run.h"
 #include "deq/train/run.h"
 
 namespace deq::cli {
@@ -27,7 +29,7 @@ std::string step_text(const TrainOptions& options, const StepReport& r, double t
                                  r.loss, metric_text(options.task, r.loss));
   if (r.pretraining) {
     text += fmt::format(" pretraining depth {}", options.loop.stability.pretrain_depth);
-  } else {
+  } else if (!options.model.is_explicit()) {
     text += fmt::format(" residual {:.1e} evaluations {:.0f}", r.residual, r.evaluations);
     if (r.adjoint_evaluations > 0) text += fmt::format("+{:.0f}", r.adjoint_evaluations);
   }
@@ -36,23 +38,24 @@ std::string step_text(const TrainOptions& options, const StepReport& r, double t
 }
 
 std::string evaluation_text(const Task& task, const Evaluation& e) {
-  return fmt::format(
-      "loss {:.4f}, {} {:.4g}; residual mean {:.1e}, worst {:.1e}; converged {:.1f}%; "
-      "{:.1f} evaluations per solve; {} {}s in {}",
-      e.loss, metric_name(task), metric_value(task, e.loss), e.mean_residual, e.worst_residual,
-      100 * e.converged_share, e.evaluations, e.tokens, unit_name(task), duration(e.seconds));
+  const std::string scores = e.answer > 0
+                                 ? answer_text(e)
+                                 : fmt::format("loss {:.4f}, {} {:.4g}", e.loss, metric_name(task),
+                                               metric_value(task, e.loss));
+  return fmt::format("{}; {}; {} {}s in {}", scores, solve_text(e), e.tokens, unit_name(task),
+                     duration(e.seconds));
 }
 
 RunObserver make_observer(const TrainOptions& options, const std::string& folder,
                           Progress& progress) {
   RunObserver observer;
   observer.started = [&options, &progress, folder](const Trainer& trainer, bool resumed) {
-    auto& model = const_cast<Trainer&>(trainer).model();
+    const LanguageModel& model = trainer.model();
     progress.print(fmt::format(
         "{} '{}': {} parameters ({} without embedding), vocabulary {}, {} training {}s{}",
         resumed ? "resuming" : "training", folder, count(double(model.parameter_count(true))),
         count(double(model.parameter_count(false))), model.vocabulary(),
-        count(double(trainer.corpus().train.size(0))), unit_name(options.task),
+        count(double(trainer.corpus().train.tokens.numel())), unit_name(options.task),
         resumed ? fmt::format(", from step {}", trainer.steps_done()) : ""));
   };
   observer.stepped = [&options, &progress](const StepReport& r, double tokens_per_second,
@@ -79,28 +82,55 @@ Assignments merged(const std::string& config, const Assignments& flags) {
   return all;
 }
 
+void print_dry_run(const DryRun& run, const TrainOptions& options) {
+  const auto solve = [](const char* name, const Report& report) {
+    fmt::print("{:<12}{} evaluations, mean residual {:.1e}, converged {:.1f}% of rows\n", name,
+               report.evaluations, report.mean_residual(), 100 * report.converged_share());
+  };
+  fmt::print("parameters  {}, {} without embedding; vocabulary {}\n", run.parameters,
+             run.parameters_without_embedding, run.vocabulary);
+  if (options.model.is_explicit()) {
+    fmt::print("levels      {}\n", options.model.depth.depth);
+  } else {
+    solve("forward", run.forward);
+    if (run.adjoint.evaluations > 0) solve("backward", run.adjoint);
+  }
+  fmt::print("activations {:.1f} MB at their peak\n", double(run.activation_bytes) / 1e6);
+  fmt::print("step        {} tokens in {:.1f} s, loss {:.3f}\n", run.tokens, run.seconds, run.loss);
+}
+
 }  // namespace
 
 int train(int argc, char** argv) {
-  CLI::App app("Trains an equilibrium language model into a run folder.", "deq train");
+  CLI::App app("Trains a language model, or on a task, into a run folder.", "deq train");
   std::string folder, config;
-  bool resume = false;
+  bool resume = false, dry = false;
   Assignments flags;
   app.add_option("RUN", folder,
-                 "the run folder: config.toml, metrics.jsonl, checkpoints, vocabulary")
-      ->required();
+                 "the run folder: config.toml, metrics.jsonl, checkpoints, vocabulary");
   app.add_option("--config", config, "TOML file with options by the names of the flags");
   app.add_flag("--resume", resume,
                "go on from the run's last checkpoint; options given now replace the run's");
+  app.add_flag("--dry-run", dry,
+               "one step on made-up tokens, without RUN: parameters, memory, evaluations");
   TrainOptions options;
   add_options(app, options, flags);
   if (const auto code = parse(app, argc, argv)) return *code;
+  DEQ_CHECK(dry == folder.empty(), "{}",
+            dry ? fmt::format("--dry-run writes no run folder; expected no RUN, not '{}'", folder)
+                : "RUN is missing; expected a folder, or --dry-run");
 
   if (resume) options = read_run_options(folder);
-  assign_options(options, merged(config, flags));
+  const Assignments given = merged(config, flags);
+  assign_options(options, given);
+  settle(options.equilibrium, options.model, given);
   if (!options.data.empty())
     options.data = std::filesystem::absolute(options.data).lexically_normal().string();
   if (options.loop.run.threads > 0) at::set_num_threads(int(options.loop.run.threads));
+  if (dry) {
+    print_dry_run(dry_run(options), options);
+    return 0;
+  }
 
   Progress progress;
   const RunResult result = run_training(options, folder, resume,

@@ -144,6 +144,7 @@ void check_length(const std::vector<int64_t>& ids, Unit unit, const std::string&
 
 SplitFiles find_splits(const fs::path& data, bool single_file) {
   std::error_code ignored;
+  DEQ_CHECK(!data.empty(), "data is not set; expected a text file or a folder with its splits");
   DEQ_CHECK(fs::exists(data, ignored), "no data at '{}'; looked for a folder with {}", shown(data),
             looked_for(single_file) + (single_file ? "; or a file" : ""));
   if (single_file && is_file(data)) return {data, data, data};
@@ -176,7 +177,7 @@ Corpus load_corpus(const SplitFiles& files, const SplitShares& shares, const Voc
   if (!given && rule.unit == Unit::Byte) corpus.vocabulary = Vocabulary::bytes();
   const bool count = !given && rule.unit != Unit::Byte;
   Parts parts(files, shares, rule.unit);
-  at::Tensor* splits[] = {&corpus.train, &corpus.valid, &corpus.test};
+  at::Tensor* splits[] = {&corpus.train.tokens, &corpus.valid.tokens, &corpus.test.tokens};
   for (size_t split = 0; split < 3; ++split) {
     std::vector<int64_t> ids;
     if (split == 0 && count) {

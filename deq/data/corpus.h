@@ -1,4 +1,4 @@
-// Three splits of token ids and the vocabulary that names them; what every text task loads.
+// Three splits of token ids and the vocabulary that names them; what every task loads.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,9 +10,19 @@
 
 namespace deq {
 
+/// A running text, whose targets are its own tokens one position later; or sequences that stand
+/// alone, with the target of each position.
+struct Split {
+  at::Tensor tokens;   ///< (N,) int64, N >= 2; of sequences (S, L)
+  at::Tensor targets;  ///< undefined; of sequences (S, L) int64, -1 where a position is not scored
+  int64_t answer = 0;  ///< last positions of each sequence that hold its answer; 0: none do
+
+  bool sequences() const { return targets.defined(); }
+};
+
 struct Corpus {
   Vocabulary vocabulary;
-  at::Tensor train, valid, test;  ///< (tokens,) int64, each of at least 2 tokens
+  Split train, valid, test;
 };
 
 /// What of a single file is held out: its end for the test, what stands before that for validation.
@@ -34,7 +44,7 @@ struct SplitFiles {
 };
 /// The files of `data` by the names that PTB, WikiText-2 and WikiText-103 are distributed under;
 /// with `single_file`, `data` may also be one file, or a folder with input.txt. Throws deq::Error,
-/// with what was looked for.
+/// with what was looked for, also where `data` is empty.
 SplitFiles find_splits(const std::filesystem::path& data, bool single_file);
 
 /// How a vocabulary is made from a training split: ids in order of falling frequency (as an
@@ -45,7 +55,8 @@ struct VocabularyRule {
   int64_t min_count = 1;
 };
 
-/// Reads each file once. The vocabulary is `given`, or else made from the training split alone.
+/// Three texts. Reads each file once. The vocabulary is `given`, or else made from the training
+/// split alone.
 Corpus load_corpus(const SplitFiles& files, const SplitShares& shares, const VocabularyRule& rule,
                    const Vocabulary* given = nullptr);
 

@@ -1,4 +1,4 @@
-// Token ids as batches of segments: contiguous lanes for training, exact tiling for evaluation.
+// A text as batches of segments: contiguous lanes for training, exact tiling for evaluation.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -8,13 +8,14 @@
 
 namespace deq {
 
-/// Row b of `targets` is row b of `tokens` one position later. Rows continue those of the segment
-/// before, whose history they may use, unless `reset`.
+/// Of a text, row b of `targets` is row b of `tokens` one position later. Rows continue those of
+/// the segment before, whose history they may use, unless `reset`.
 struct Segment {
   at::Tensor tokens;       ///< (B, T) int64
-  at::Tensor targets;      ///< (B, T) int64
+  at::Tensor targets;      ///< (B, T) int64; -1: not scored
   int64_t first_lane = 0;  ///< lane of row 0; row b is lane first_lane + b
   bool reset = false;      ///< forget history: an epoch, or another batch of lanes, begins
+  int64_t answer = 0;      ///< last positions that hold the answer; 0: none do
 };
 
 /// For training: the tokens cut into `lanes` parts of equal length, read side by side in segments
@@ -32,6 +33,7 @@ class SegmentStream {
   int64_t position() const { return position_; }
   void seek(int64_t position);
   int64_t segments_per_epoch() const { return lane_length_ / length_; }
+  int64_t tokens_per_segment() const { return lanes_ * length_; }
   int64_t epoch() const { return position_ / segments_per_epoch(); }  ///< of the next segment
 
  private:

@@ -22,7 +22,7 @@ TextReader::TextReader(const std::filesystem::path& path, Unit unit)
 size_t TextReader::whole(bool last) const {
   size_t cut = carry_.size();
   if (last || unit_ == Unit::Byte) return cut;
-  if (unit_ == Unit::Word) {
+  if (is_spaced(unit_)) {
     const size_t space = carry_.find_last_of(" \n\t\r\v\f");
     return space == carry_.npos ? 0 : space + 1;
   }

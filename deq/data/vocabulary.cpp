@@ -12,11 +12,13 @@ namespace deq {
 const char* unit_name(Unit unit) { return Names<Unit>::values[size_t(unit)]; }
 
 const char* metric_name(Unit unit) {
-  constexpr const char* names[] = {"perplexity", "bits per byte", "bits per character"};
+  constexpr const char* names[] = {"perplexity", "bits per byte", "bits per character",
+                                   "cross-entropy"};
   return names[size_t(unit)];
 }
 
 double metric_value(Unit unit, double mean_nats) {
+  if (unit == Unit::Symbol) return mean_nats;
   return unit == Unit::Word ? std::exp(mean_nats) : mean_nats / std::log(2.0);
 }
 
@@ -31,11 +33,11 @@ void for_each_token(Unit unit, std::string_view text,
                     const std::string& source, int64_t offset) {
   for (size_t at = 0, end = 0; at < text.size(); at = end) {
     end = at + 1;
-    if (unit == Unit::Word && is_space(text[at])) {
-      if (text[at] == '\n') use(kEndOfLine, offset + int64_t(at));
+    if (is_spaced(unit) && is_space(text[at])) {
+      if (unit == Unit::Word && text[at] == '\n') use(kEndOfLine, offset + int64_t(at));
       continue;
     }
-    if (unit == Unit::Word) {
+    if (is_spaced(unit)) {
       while (end < text.size() && !is_space(text[end])) ++end;
     } else if (unit == Unit::Character) {
       end = at + utf8_length(text, at);
@@ -126,9 +128,12 @@ std::vector<int64_t> Vocabulary::encode(std::string_view text, const std::string
 
 std::string Vocabulary::decode_next(int64_t id, int64_t before) const {
   const std::string& text = token(id);
-  if (unit_ != Unit::Word) return text;
-  if (text == kEndOfLine) return "\n";
-  return before < 0 || token(before) == kEndOfLine ? text : " " + text;
+  if (!is_spaced(unit_)) return text;
+  const auto ends_line = [&](const std::string& word) {
+    return unit_ == Unit::Word && word == kEndOfLine;
+  };
+  if (ends_line(text)) return "\n";
+  return before < 0 || ends_line(token(before)) ? text : " " + text;
 }
 
 std::string Vocabulary::decode(const std::vector<int64_t>& ids) const {
@@ -206,9 +211,10 @@ std::string Vocabulary::serialize() const {
 
 Vocabulary Vocabulary::parse(std::string_view text, const std::string& source) {
   const std::string_view first = text.substr(0, text.find('\n'));
-  DEQ_CHECK(first.substr(0, kHeader.size()) == kHeader,
-            "{} is no vocabulary: its first line is '{}'; expected '{}word', byte or character",
-            source, printable(first, 60), kHeader);
+  DEQ_CHECK(
+      first.substr(0, kHeader.size()) == kHeader,
+      "{} is no vocabulary: its first line is '{}'; expected '{}word', byte, character or symbol",
+      source, printable(first, 60), kHeader);
   const auto known = detail::enum_names<Unit>();
   const std::string name(first.substr(kHeader.size()));
   const Unit unit = Unit(detail::index_of(source + ": unit", name, known));

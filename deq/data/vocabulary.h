@@ -15,23 +15,29 @@
 namespace deq {
 
 /// What one token is.
-enum class Unit { Word, Byte, Character };
+enum class Unit { Word, Byte, Character, Symbol };
 template <>
 struct Names<Unit> {
-  static constexpr const char* values[] = {"word", "byte", "character"};
+  static constexpr const char* values[] = {"word", "byte", "character", "symbol"};
 };
 
-const char* unit_name(Unit unit);    ///< "word", "byte", "character"
-const char* metric_name(Unit unit);  ///< "perplexity", "bits per byte", "bits per character"
-/// The metric of a mean negative log-likelihood in nats: exp for words, / ln 2 for the others.
+const char* unit_name(Unit unit);  ///< "word", "byte", "character", "symbol"
+/// "perplexity", "bits per byte", "bits per character", "cross-entropy"
+const char* metric_name(Unit unit);
+/// The metric of a mean negative log-likelihood in nats: exp for words, itself for symbols, / ln 2
+/// for the others.
 double metric_value(Unit unit, double mean_nats);
+
+/// Whether tokens stand between white space: words and symbols.
+inline bool is_spaced(Unit unit) { return unit == Unit::Word || unit == Unit::Symbol; }
 
 inline constexpr const char* kEndOfLine = "<eos>";    ///< ends every line, for words
 inline constexpr const char* kUnknownWord = "<unk>";  ///< stands for words the list lacks
 
 /// Calls `use(token, offset)` for each token of `text`, which must not cut a word or a character.
-/// Words are separated by ASCII white space, and a newline is the word <eos>. Text that is not
-/// UTF-8 (characters) is an error that names `source` and the byte, counted from `offset`.
+/// Words and symbols are separated by ASCII white space; a newline is the word <eos>, but no
+/// symbol. Text that is not UTF-8 (characters) is an error that names `source` and the byte,
+/// counted from `offset`.
 void for_each_token(Unit unit, std::string_view text,
                     const std::function<void(std::string_view token, int64_t offset)>& use,
                     const std::string& source = "text", int64_t offset = 0);
@@ -55,7 +61,8 @@ class Vocabulary {
               const std::string& source = "text", int64_t offset = 0) const;
   std::vector<int64_t> encode(std::string_view text, const std::string& source = "text") const;
 
-  /// Words are joined by spaces, and <eos> ends a line; bytes and characters as they were.
+  /// Words and symbols are joined by spaces, and the word <eos> ends a line; bytes and characters
+  /// as they were.
   std::string decode(const std::vector<int64_t>& ids) const;
   /// What `id` adds to a text that ends with token `before` (-1: starts it), for streaming.
   std::string decode_next(int64_t id, int64_t before) const;

@@ -5,7 +5,8 @@
 #include <chrono>
 #include <cmath>
 
-#include "deq/data/stream.h"
+#include "deq/data/readers.h"
+#include "deq/train/score.h"
 
 namespace deq {
 namespace {
@@ -23,71 +24,101 @@ class EvaluationMode {
   bool training_;
 };
 
-ForwardOptions forward_options(const EquilibriumOptions& equilibrium, int64_t history) {
-  ForwardOptions options;
-  options.equilibrium = equilibrium;
-  options.history = history;
-  return options;
+ForwardOptions forward_options(const EquilibriumOptions& equilibrium,
+                               const EvaluationOptions& options, bool carries_history) {
+  ForwardOptions how;
+  how.equilibrium = equilibrium;
+  how.history = carries_history ? options.history : 0;
+  how.subsequence = options.subsequence;
+  return how;
+}
+
+void keep_worst(double& worst, double value) {  // NaN is the worst
+  if (std::isnan(value) || value > worst) worst = value;
+}
+
+/// The first segments of a split, (S, T), solved without history.
+at::Tensor first_segments(const Split& split, const EvaluationOptions& options) {
+  const at::Tensor& tokens = split.tokens;
+  if (split.sequences()) {
+    DEQ_CHECK(tokens.size(1) >= 2, "check-leak: sequences of {} position; expected >= 2",
+              tokens.size(1));
+    return tokens.narrow(0, 0, std::min(options.lanes, tokens.size(0)));
+  }
+  const int64_t T = options.length;
+  DEQ_CHECK(T >= 2, "check-leak: eval-length = {}; expected >= 2", T);
+  DEQ_CHECK(tokens.size(0) > T,
+            "check-leak: text of {} tokens; expected more than eval-length = {}", tokens.size(0),
+            T);
+  const int64_t segments = std::min(options.lanes, tokens.size(0) / T);
+  return tokens.narrow(0, 0, segments * T).reshape({segments, T});
 }
 
 }  // namespace
 
-Evaluation evaluate(LanguageModel& model, const at::Tensor& text,
-                    const EquilibriumOptions& equilibrium, const EvaluationOptions& options,
-                    const std::function<void(double)>& progress) {
+Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+                    const EvaluationOptions& options, const std::function<void(double)>& progress) {
   validate(options, "Evaluation");
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
   const auto start = std::chrono::steady_clock::now();
   const at::Device device = model.parameters().front().device();
-  EvaluationStream stream(text, options.lanes, options.batch, options.length);
-  const ForwardOptions how = forward_options(equilibrium, options.history);
+  EvaluationReader reader(
+      split, {.lanes = options.lanes, .batch = options.batch, .length = options.length});
+  const ForwardOptions how = forward_options(equilibrium, options, !split.sequences());
   Evaluation result;
+  result.depth = model.options().depth.depth;
   Histories histories;
+  AnswerScore answers;
   double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0;
-  while (const auto segment = stream.next()) {
+  while (const auto segment = reader.next()) {
     if (segment->reset) histories.clear();
     const ModelOutput output = model.forward(segment->tokens.to(device), histories, how);
-    loss += model.loss(output.z, segment->targets.to(device)).to(at::kDouble).sum().item<double>();
+    const Losses losses = losses_of(model, output.z, segment->targets);
+    loss += losses.nats.to(at::kDouble).sum().item<double>();
+    if (segment->answer > 0) answers.add(score_answer(model, output.z, losses, *segment));
     histories = output.histories;
-    result.tokens += segment->targets.numel();
+    result.tokens += losses.count;
     const double positions = double(segment->targets.numel());
     residual += output.report.mean_residual() * positions;
     converged += output.report.converged_share() * positions;
     rows += positions;
-    const double worst = output.report.worst_residual();
-    if (!(worst <= result.worst_residual)) result.worst_residual = worst;
+    keep_worst(result.worst_residual, output.report.worst_residual());
+    if (output.report.reason.defined())
+      result.unconverged += output.report.reason.numel() - output.report.count(Reason::Converged);
     result.evaluations += double(output.report.evaluations);
     ++solves;
-    if (progress) progress(double(result.tokens) / double(stream.targets()));
+    if (progress) progress(double(result.tokens) / double(reader.targets()));
   }
   result.loss = loss / double(result.tokens);
   result.mean_residual = residual / rows;
   result.converged_share = converged / rows;
   result.evaluations /= solves;
+  if (split.answer > 0) {
+    result.answer = split.answer;
+    result.answer_loss = answers.nats / double(answers.targets);
+    result.exact_share = double(answers.exact) / double(split.tokens.size(0));
+  }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 
-double measure_leak(LanguageModel& model, const at::Tensor& text,
-                    const EquilibriumOptions& equilibrium, const EvaluationOptions& options) {
+double measure_leak(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+                    const EvaluationOptions& options) {
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
-  const int64_t T = options.length;
-  DEQ_CHECK(T >= 2, "check-leak: eval-length = {}; expected >= 2", T);
-  DEQ_CHECK(text.size(0) > T, "check-leak: text of {} tokens; expected more than eval-length = {}",
-            text.size(0), T);
-  const int64_t segments = std::min(options.lanes, text.size(0) / T);
+  const at::Tensor segments = first_segments(split, options);
+  const int64_t T = segments.size(1);
   const at::Device device = model.parameters().front().device();
-  const ForwardOptions how = forward_options(equilibrium, 0);
+  const ForwardOptions how = forward_options(equilibrium, options, false);
   double leak = 0;
-  for (int64_t s = 0; s < segments; ++s) {
-    const at::Tensor tokens = text.narrow(0, s * T, T).unsqueeze(0).to(device);
+  for (int64_t s = 0; s < segments.size(0); ++s) {
+    const at::Tensor tokens = segments.narrow(0, s, 1).to(device);  // (1, T)
     at::Tensor changed = tokens.clone();
     changed.select(1, T - 1).add_(1).remainder_(model.vocabulary());
     const at::Tensor a = model.forward(tokens, {}, how).z.narrow(1, 0, T - 1);
     const at::Tensor b = model.forward(changed, {}, how).z.narrow(1, 0, T - 1);
-    leak = std::max(leak, ((a - b).norm(2, {2}) / a.norm(2, {2})).max().item<double>());
+    keep_worst(leak, ((a - b).norm(2, {2}) / a.norm(2, {2})).max().item<double>());
   }
   return leak;
 }

@@ -1,4 +1,4 @@
-// The loss of a text under a model, never without the residual it was found at.
+// The loss of a split under a model, never without the residual it was found at.
 #pragma once
 
 #include "deq/data/tasks.h"
@@ -7,26 +7,33 @@
 namespace deq {
 
 struct Evaluation {
-  int64_t tokens = 0;        ///< targets: all but the first of the text
+  int64_t tokens = 0;        ///< targets that are scored: all but the first token of a text
   double loss = 0;           ///< mean, in nats
   double mean_residual = 0;  ///< over the rows of all solves
   double worst_residual = 0;
   double converged_share = 0;  ///< of positions; of samples' positions in scope `sample`
+  int64_t unconverged = 0;     ///< rows of the solves that did not converge
   double evaluations = 0;      ///< of f, mean over solves
+  int64_t depth = 0;  ///< levels of an explicit network, which has no residual; 0: equilibria
   double seconds = 0;
+  int64_t answer = 0;      ///< positions of each sequence that hold its answer; 0: no answers
+  double answer_loss = 0;  ///< mean over their targets, in nats
+  double exact_share = 0;  ///< of sequences: each target of the answer was the likeliest token
 };
 
-/// Every token of `text` (N,) but the first is a target once; the result depends on lanes, length
-/// and history, not on the batch. The model is put in evaluation mode for the call. `progress`
-/// hears the share done.
-Evaluation evaluate(LanguageModel& model, const at::Tensor& text,
-                    const EquilibriumOptions& equilibrium, const EvaluationOptions& options,
+/// Every target of `split` once: of a text every token but the first, and the result depends on
+/// lanes, length and history; of sequences all that are scored, each sequence solved as a whole.
+/// Neither depends on the batch. The model is put in evaluation mode for the call. `progress` hears
+/// the share done.
+Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+                    const EvaluationOptions& options,
                     const std::function<void(double)>& progress = {});
 
 /// How far earlier positions of a segment's equilibrium move when only its last token changes: the
-/// largest change of a position, relative to its norm. 0 where nothing of the future leaks. `text`
-/// needs length + 1 tokens at least; several segments (`options.lanes`) are looked at.
-double measure_leak(LanguageModel& model, const at::Tensor& text,
-                    const EquilibriumOptions& equilibrium, const EvaluationOptions& options);
+/// largest change of a position, relative to its norm. 0 where nothing of the future leaks. Several
+/// segments (`options.lanes`) are looked at: sequences as they are, or parts of a text, which needs
+/// length + 1 tokens at least. NaN where a state is not finite or zero.
+double measure_leak(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+                    const EvaluationOptions& options);
 
 }  // namespace deq

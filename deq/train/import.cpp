@@ -113,7 +113,7 @@ TrainOptions import_published(const fs::path& weights, const fs::path& folder,
   vocabulary.save(folder / "vocab.txt");
   save_tensors(folder / "best.safetensors", named_tensors(model),
                {{"vocabulary", vocabulary.fingerprint()}, {"step", "0"}});
-  write_file(folder / "config.toml", to_toml(selected_options(run)));
+  write_file(folder / "config.toml", to_toml(options_in_force(run)));
   return run;
 }
 

@@ -9,7 +9,7 @@
 
 namespace deq {
 
-/// How the training text is cut up.
+/// How the training text is cut up. Sequences are never cut: a segment is `batch` whole ones.
 struct BatchOptions {
   int64_t batch = 16;
   int64_t length = 64;
@@ -18,8 +18,9 @@ struct BatchOptions {
   int64_t accumulate = 1;
 
   static void fields(auto& self, auto&& field) {
-    field("batch", self.batch, "lanes of text trained on side by side", between(1, 65536));
-    field("length", self.length, "positions of a segment", between(1, 1 << 20));
+    field("batch", self.batch, "lanes of text, or sequences, trained on side by side",
+          between(1, 65536));
+    field("length", self.length, "positions of a segment of text", between(1, 1 << 20));
     field("history", self.history, "positions of earlier segments that are seen",
           between(0, 1 << 30));
     field("subsequence", self.subsequence,
@@ -51,7 +52,8 @@ struct LimitOptions {
   }
 };
 
-/// Evaluation of a text: every token but the first is a target exactly once.
+/// Evaluation of a text: every token but the first is a target exactly once. Of sequences only
+/// `batch` matters, and not to the result.
 struct EvaluationOptions {
   int64_t lanes = 16;
   int64_t batch = 16;
@@ -62,7 +64,7 @@ struct EvaluationOptions {
   static void fields(auto& self, auto&& field) {
     field("lanes", self.lanes, "parts the text is cut into, each starting without history",
           between(1, 1 << 20));
-    field("batch", self.batch, "lanes read side by side; does not change the result",
+    field("batch", self.batch, "lanes, or sequences, read side by side; does not change the result",
           between(1, 65536));
     field("length", self.length, "positions solved at once", between(1, 1 << 20));
     field("history", self.history, "positions of earlier segments that are seen",
@@ -145,7 +147,7 @@ struct TrainOptions {
   EvaluationOptions eval;
 
   static void fields(auto& self, auto&& field) {
-    field("data", self.data, "text file, or folder with its splits");
+    field("data", self.data, "text file, or folder with its splits; none for copy-memory");
     field("task", self.task, "what a token is");
     field("", self.model);
     field("", self.equilibrium);

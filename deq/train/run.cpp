@@ -3,19 +3,18 @@
 #include <chrono>
 #include <cmath>
 #include <deque>
-#include <nlohmann/json.hpp>
 
 #include "deq/base/files.h"
 #include "deq/base/safetensors.h"
+#include "deq/train/metrics.h"
 
 namespace deq {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-constexpr uint64_t kMaxText = uint64_t(1) << 30;  // config.toml, metrics.jsonl
+constexpr uint64_t kMaxText = uint64_t(1) << 30;  // config.toml
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -27,76 +26,6 @@ struct Progress {
   double best_loss = std::numeric_limits<double>::infinity();
   int64_t since_best = 0;  // evaluations
 };
-
-/// metrics.jsonl: one JSON object per line, never more than the checkpoint accounts for after a
-/// resume.
-class Metrics {
- public:
-  explicit Metrics(fs::path path) : path_(std::move(path)) {}
-
-  /// Drops lines after `step`, and a line that was cut short.
-  void rewind(int64_t step) {
-    if (!fs::exists(path_)) return;
-    const std::string text = read_file(path_, kMaxText);
-    std::string kept;
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t end = text.find('\n', begin);
-      if (end == std::string::npos) break;
-      const std::string line = text.substr(begin, end - begin + 1);
-      const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (row.is_object() && row.value("step", int64_t(-1)) > step) break;
-      if (row.is_object()) kept += line;
-      begin = end + 1;
-    }
-    if (kept != text) write_file(path_, kept);
-  }
-
-  void append(const Json& row) {
-    const std::string line = row.dump() + "\n";
-    std::FILE* file = std::fopen(path_.c_str(), "a");
-    const bool written = file && std::fwrite(line.data(), 1, line.size(), file) == line.size();
-    const bool closed = file && std::fclose(file) == 0;
-    DEQ_CHECK(written && closed, "{}: cannot append: {}", path_.string(), std::strerror(errno));
-  }
-
- private:
-  fs::path path_;
-};
-
-Json finite_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(); }
-
-Json step_row(const StepReport& report, double tokens_per_second, double seconds) {
-  Json row{{"step", report.step},
-           {"kind", report.pretraining ? "pretrain" : "train"},
-           {"loss", finite_or_null(report.loss)},
-           {"rate", report.rate},
-           {"gradient_norm", finite_or_null(report.gradient_norm)},
-           {"residual", finite_or_null(report.residual)},
-           {"converged_share", report.converged_share},
-           {"evaluations", report.evaluations}};
-  if (!report.pretraining) {
-    row["adjoint_residual"] = finite_or_null(report.adjoint_residual);
-    row["adjoint_converged_share"] = report.adjoint_converged_share;
-    row["adjoint_evaluations"] = report.adjoint_evaluations;
-  }
-  if (report.jacobian > 0) row["jacobian"] = report.jacobian;
-  if (!report.finite) row["skipped"] = true;
-  row["tokens_per_second"] = std::round(tokens_per_second);
-  row["seconds"] = std::round(seconds * 10) / 10;
-  return row;
-}
-
-Json evaluation_row(int64_t step, const char* kind, const Evaluation& e, const Task& task) {
-  return {{"step", step},
-          {"kind", kind},
-          {"loss", finite_or_null(e.loss)},
-          {metric_name(task), finite_or_null(metric_value(task, e.loss))},
-          {"residual", finite_or_null(e.mean_residual)},
-          {"worst_residual", finite_or_null(e.worst_residual)},
-          {"converged_share", e.converged_share},
-          {"evaluations", e.evaluations},
-          {"tokens", e.tokens}};
-}
 
 class Run {
  public:
@@ -115,7 +44,7 @@ class Run {
     } else {
       trainer_.corpus().vocabulary.save(folder / "vocab.txt");
     }
-    write_file(folder / "config.toml", to_toml(selected_options(options_)));
+    write_file(folder / "config.toml", to_toml(options_in_force(options_)));
     metrics_.rewind(trainer_.steps_done());
     if (observer_.started) observer_.started(trainer_, resumed);
   }
@@ -163,8 +92,6 @@ class Run {
 
   Corpus load_corpus_for(bool resume) const {
     const fs::path vocabulary = folder_ / "vocab.txt";
-    DEQ_CHECK(!options_.data.empty(),
-              "data is not set; expected a text file or a folder with its splits");
     if (!resume || !fs::exists(vocabulary)) return load(options_.task, options_.data);
     return load(options_.task, options_.data, Vocabulary::load(vocabulary));
   }
@@ -185,7 +112,7 @@ class Run {
     if (limits.minutes > 0) left = std::min(left, 60 * limits.minutes - seconds());
     if (observer_.stepped) observer_.stepped(report, tokens_per_second, std::max(0.0, left));
     if (report.step % limits.log_every == 0 || report.step == 1 || !report.finite) {
-      metrics_.append(step_row(report, tokens_per_second, seconds()));
+      metrics_.step(report, tokens_per_second, seconds());
     }
     const bool evaluate_now = report.step % limits.eval_every == 0;
     if (evaluate_now) evaluate_and_keep();
@@ -198,7 +125,7 @@ class Run {
     trainer_.schedule().evaluated(evaluation.loss);
     const bool best = evaluation.loss < progress_.best_loss;
     progress_.since_best = best ? 0 : progress_.since_best + 1;
-    metrics_.append(evaluation_row(trainer_.steps_done(), "valid", evaluation, options_.task));
+    metrics_.evaluation(trainer_.steps_done(), "valid", evaluation, options_.task);
     if (best) {
       progress_.best_loss = evaluation.loss;
       save_tensors(folder_ / "best.safetensors", named_tensors(trainer_.model()), metadata());
@@ -212,7 +139,7 @@ class Run {
       load_weights(trainer_.model(), best.tensors, "best.safetensors");
     }
     const Evaluation evaluation = trainer_.evaluate_test(observer_.evaluating);
-    metrics_.append(evaluation_row(trainer_.steps_done(), "test", evaluation, options_.task));
+    metrics_.evaluation(trainer_.steps_done(), "test", evaluation, options_.task);
     return evaluation;
   }
 
@@ -222,7 +149,7 @@ class Run {
             {"best_loss", fmt::format("{}", progress_.best_loss)},
             {"since_best", std::to_string(progress_.since_best)},
             {"vocabulary", trainer_.corpus().vocabulary.fingerprint()},
-            {"train_tokens", std::to_string(trainer_.corpus().train.size(0))}};
+            {"train_tokens", std::to_string(trainer_.corpus().train.tokens.numel())}};
   }
 
   void save_last() { save_tensors(folder_ / "last.safetensors", trainer_.state(), metadata()); }
@@ -239,9 +166,10 @@ class Run {
         text("vocabulary") == trainer_.corpus().vocabulary.fingerprint(),
         "vocab.txt does not fit last.safetensors: its {} tokens are not those it was trained with",
         trainer_.corpus().vocabulary.size());
-    DEQ_CHECK(text("train_tokens") == std::to_string(trainer_.corpus().train.size(0)),
-              "data '{}' has {} training tokens; the checkpoint was trained on {}", options_.data,
-              trainer_.corpus().train.size(0), text("train_tokens"));
+    const std::string tokens = std::to_string(trainer_.corpus().train.tokens.numel());
+    DEQ_CHECK(text("train_tokens") == tokens,
+              "the training split has {} tokens; last.safetensors was trained on {}", tokens,
+              text("train_tokens"));
     trainer_.restore(file.tensors);
     progress_ = {std::stod(text("seconds")), std::stod(text("best_loss")),
                  std::stoll(text("since_best"))};

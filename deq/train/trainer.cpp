@@ -5,6 +5,8 @@
 #include <cmath>
 #include <random>
 
+#include "deq/train/score.h"
+
 namespace deq {
 
 using at::Tensor;
@@ -71,20 +73,22 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
     : options_(options),
       corpus_(std::move(corpus)),
       model_(seeded_model(options, corpus_.vocabulary.size())),
-      stream_(corpus_.train, options.loop.batch.batch, options.loop.batch.length),
+      reader_(corpus_.train, {.batch = options.loop.batch.batch,
+                              .length = options.loop.batch.length,
+                              .seed = options.loop.run.seed}),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps) {
   if (!model_->is_explicit()) check_scope(options.equilibrium, model_->cell().causal());
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
 }
 
 int64_t Trainer::tokens_per_step() const {
-  const BatchOptions& batch = options_.loop.batch;
-  return batch.batch * batch.length * batch.accumulate;
+  return reader_.tokens_per_segment() * options_.loop.batch.accumulate;
 }
 
 EquilibriumOptions Trainer::equilibrium_of_this_step() {
   const StabilityOptions& stability = options_.loop.stability;
   EquilibriumOptions equilibrium = options_.equilibrium;
+  if (options_.model.is_explicit()) return equilibrium;
   if (step_ < stability.pretrain_steps) {
     equilibrium.gradient = Unrolled{.steps = stability.pretrain_depth};
   } else if (stability.fewer_steps > 0) {
@@ -96,7 +100,9 @@ EquilibriumOptions Trainer::equilibrium_of_this_step() {
 
 double Trainer::jacobian_weight() const {
   const StabilityOptions& stability = options_.loop.stability;
-  if (stability.jacobian_weight == 0 || step_ < stability.pretrain_steps) return 0;
+  if (options_.model.is_explicit() || stability.jacobian_weight == 0 ||
+      step_ < stability.pretrain_steps)
+    return 0;
   const int64_t every = stability.jacobian_growth_every;
   const int64_t growths = every > 0 ? (step_ - stability.pretrain_steps) / every : 0;
   return stability.jacobian_weight + 0.1 * double(growths);
@@ -104,11 +110,12 @@ double Trainer::jacobian_weight() const {
 
 void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& report) {
   const double share = 1.0 / double(options_.loop.batch.accumulate);
-  const Segment segment = stream_.next();
+  const Segment segment = reader_.next();
   if (segment.reset) histories_.clear();
   ForwardOptions how;
   how.equilibrium = equilibrium;
-  how.history = options_.loop.batch.history;
+  how.history = corpus_.train.sequences() ? 0 : options_.loop.batch.history;
+  how.subsequence = options_.loop.batch.subsequence;
   const double weight = jacobian_weight();
   how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
                                         options_.loop.stability.jacobian_frequency;
@@ -118,7 +125,8 @@ void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& rep
     report.adjoint_evaluations += share * double(adjoint.evaluations);
   };
   const ModelOutput output = model_->forward(segment.tokens, histories_, how);
-  Tensor loss = model_->loss(output.z, segment.targets).mean();
+  const Losses losses = losses_of(*model_, output.z, segment.targets);
+  Tensor loss = losses.nats.sum() / double(losses.count);
   report.loss += share * loss.item<double>();
   if (output.jacobian_loss.defined()) {
     report.jacobian = output.jacobian_loss.item<double>();
@@ -134,7 +142,8 @@ void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& rep
 StepReport Trainer::step() {
   model_->train();
   StepReport report;
-  report.pretraining = step_ < options_.loop.stability.pretrain_steps;
+  report.depth = options_.model.depth.depth;
+  report.pretraining = report.depth == 0 && step_ < options_.loop.stability.pretrain_steps;
   const EquilibriumOptions equilibrium = equilibrium_of_this_step();
   descent_->zero_gradients();
   for (int64_t k = 0; k < options_.loop.batch.accumulate; ++k) one_segment(equilibrium, report);
@@ -170,7 +179,7 @@ NamedTensors Trainer::state() const {
   }
   state["random"] = default_generator().get_state();
   state["step"] = at::scalar_tensor(step_, at::kLong);
-  state["position"] = at::scalar_tensor(stream_.position(), at::kLong);
+  state["position"] = at::scalar_tensor(reader_.position(), at::kLong);
   for (const auto& [name, value] : schedule_.state())
     state["schedule." + name] = at::scalar_tensor(value, at::kDouble);
   return state;
@@ -194,7 +203,7 @@ void Trainer::restore(const NamedTensors& state) {
     schedule[name] = tensor.item<double>();
   schedule_.restore(schedule);
   step_ = require(state, "step").item<int64_t>();
-  stream_.seek(require(state, "position").item<int64_t>());
+  reader_.seek(require(state, "position").item<int64_t>());
   at::Generator generator = default_generator();
   generator.set_state(require(state, "random"));
 }

@@ -1,8 +1,9 @@
-// Training: a stream in lanes with history carried across segments, one step at a time. Everything
-// that the next step depends on is in `state()`: a trainer that restores it repeats every bit.
+// Training: segments of a text with history carried across them, or batches of whole sequences, one
+// step at a time. Everything that the next step depends on is in `state()`: a trainer that restores
+// it repeats every bit.
 #pragma once
 
-#include "deq/data/stream.h"
+#include "deq/data/readers.h"
 #include "deq/train/evaluate.h"
 #include "deq/train/options.h"
 
@@ -12,7 +13,7 @@ namespace deq {
 struct StepReport {
   int64_t step = 0;
   double loss = 0;           ///< nats per token
-  double jacobian = 0;       ///< |J|_F^2 / n, where it was estimated
+  double jacobian = 0;       ///< |J|_F^2 / n, of the segments where it was estimated
   double gradient_norm = 0;  ///< before clipping
   double rate = 0;
   double residual = 0;  ///< mean over rows, forward
@@ -21,6 +22,7 @@ struct StepReport {
   double adjoint_residual = 0;
   double adjoint_converged_share = 0;
   double adjoint_evaluations = 0;
+  int64_t depth = 0;  ///< levels of an explicit network, which has no residual; 0: equilibria
   bool pretraining = false;
   bool finite = true;  ///< false: the step was not taken
 };
@@ -36,6 +38,7 @@ class Trainer {
   int64_t steps_done() const { return step_; }
   int64_t tokens_per_step() const;
   LanguageModel& model() { return *model_; }
+  const LanguageModel& model() const { return *model_; }
   const Corpus& corpus() const { return corpus_; }
   Schedule& schedule() { return schedule_; }
 
@@ -52,7 +55,7 @@ class Trainer {
   TrainOptions options_;
   Corpus corpus_;
   std::shared_ptr<LanguageModel> model_;
-  SegmentStream stream_;
+  TrainingReader reader_;
   Schedule schedule_;
   std::unique_ptr<Descent> descent_;
   Histories histories_;

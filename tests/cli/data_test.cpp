@@ -289,9 +289,21 @@ TEST(DataInfo, CountsAndMeasures) {
   EXPECT_SAYS(run_deq(folder + " --task words --task-min-count 2").text, "vocabulary  3 words");
   const Output wrong = run_deq(folder + " --task word 2>&1");
   EXPECT_EQ(wrong.exit_code, 1);
-  EXPECT_SAYS(wrong.text, "unknown task 'word'; known: words, bytes, characters");
+  EXPECT_SAYS(wrong.text, "unknown task 'word'; known: words, bytes, characters, copy-memory");
   EXPECT_SAYS(run_deq("data info '" + (scratch / "train.txt").string() + "' 2>&1").text,
               "tasks bytes and characters read single files");
+  EXPECT_SAYS(run_deq("data info 2>&1").text, "error: data is not set; expected a text file");
+}
+
+TEST(DataInfo, OfSequences) {
+  const Output copy = run_deq("data info --task copy-memory --task-delay 100");
+  EXPECT_EQ(copy.exit_code, 0);
+  EXPECT_SAYS(copy.text, "vocabulary  10 symbols");
+  // 10 ln 8 / 120 = 0.1733
+  EXPECT_SAYS(copy.text, "test        2000 sequences of 120 symbols, entropy by position 0.173");
+  const Output wrong = run_deq("data info data/ptb --task copy-memory 2>&1");
+  EXPECT_EQ(wrong.exit_code, 1);
+  EXPECT_SAYS(wrong.text, "error: data = 'data/ptb'; expected none");
 }
 
 }  // namespace

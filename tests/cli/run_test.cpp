@@ -23,17 +23,26 @@ using testing::run_deq;
 using testing::Scratch;
 
 constexpr const char* kSmall =
-    " --task bytes --cell-width 16 --cell-heads 2 --cell-inner 24 --cell-dropout-hidden 0.1 "
+    " --cell-width 16 --cell-heads 2 --cell-inner 24 --cell-dropout-hidden 0.1 "
     "--input-dropout 0.1"
     " --batch 4 --length 12 --history 12 --max-steps 8 --gradient-max-steps 8 --fewer-steps 2 "
     "--steps 40 --eval-every 9"
     " --save-every 4 --log-every 1 --eval-lanes 4 --eval-length 12 --pretrain-steps 3 "
     "--jacobian-weight 0.1 --threads 1";
 
+constexpr const char* kCopy =
+    " --task copy-memory --task-delay 5 --task-train-sequences 50 --task-valid-sequences 9 "
+    "--task-test-sequences 7";
+
 std::string write_text(const Scratch& scratch) {
   const fs::path path = scratch / "text.txt";
   testing::spill(path, testing::small_text());
   return path.string();
+}
+
+/// The options of a small run on the text.
+std::string on_text(const std::string& text) {
+  return " --data " + text + " --task bytes" + kSmall;
 }
 
 /// step and kind -> loss, of every line of a run's metrics.
@@ -49,11 +58,11 @@ std::map<std::string, double> losses(const fs::path& run) {
   return found;
 }
 
-/// The words of `deq train FOLDER --data TEXT` with the small options.
-std::vector<std::string> train_words(const std::string& folder, const std::string& text) {
-  std::vector<std::string> words{"deq", "train", folder, "--data", text};
-  std::istringstream options(kSmall);
-  for (std::string word; options >> word;) words.push_back(word);
+/// The words of `deq train FOLDER OPTIONS`.
+std::vector<std::string> train_words(const std::string& folder, const std::string& options) {
+  std::vector<std::string> words{"deq", "train", folder};
+  std::istringstream in(options);
+  for (std::string word; in >> word;) words.push_back(word);
   return words;
 }
 
@@ -68,40 +77,49 @@ pid_t start(const std::vector<std::string>& arguments) {
   _exit(127);
 }
 
-TEST(Run, KilledAtRandomPointsItResumesToTheSameBits) {
-  const Scratch scratch;
-  const std::string text = write_text(scratch);
+/// A run that is killed at most `most` times, and at least `least` times, against one that is not.
+void expect_the_same_bits_after_kills(const Scratch& scratch, const std::string& options, int most,
+                                      int least) {
   const std::string whole = (scratch / "whole").string(), killed = (scratch / "killed").string();
-  ASSERT_EQ(run_deq("train " + whole + " --data " + text + kSmall + " 2>&1").exit_code, 0);
+  ASSERT_EQ(run_deq("train " + whole + options + " 2>&1").exit_code, 0);
 
   std::mt19937 random(12);
-  std::vector<std::string> words = train_words(killed, text);
+  std::vector<std::string> words = train_words(killed, options);
   int kills = 0;
   for (int attempt = 0; attempt < 200; ++attempt) {
     if (attempt > 0) words = {"deq", "train", killed, "--resume"};
     if (attempt > 0 && !fs::exists(fs::path(killed) / "config.toml")) {
       fs::remove_all(killed);  // killed before there was a run
-      words = train_words(killed, text);
+      words = train_words(killed, options);
     }
     const pid_t child = start(words);
-    // From before the first step to about ten steps later, so that two dozen kills fit into the
-    // run.
+    // From before the first step to about ten steps later, so that many kills fit into the run.
     std::this_thread::sleep_for(std::chrono::milliseconds(250 + random() % 300));
     int status = 0;
-    if (kills < 24 && waitpid(child, &status, WNOHANG) == 0) {
+    if (kills < most && waitpid(child, &status, WNOHANG) == 0) {
       kill(child, SIGKILL);
       waitpid(child, &status, 0);
       ++kills;
       continue;
     }
-    if (kills >= 24) waitpid(child, &status, 0);
+    if (kills >= most) waitpid(child, &status, 0);
     EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
     break;
   }
-  EXPECT_GE(kills, 5);
+  EXPECT_GE(kills, least);
   EXPECT_EQ(losses(whole), losses(killed));
   EXPECT_EQ(run_deq("eval " + killed + " --json").text.substr(0, 40),
             run_deq("eval " + whole + " --json").text.substr(0, 40));
+}
+
+TEST(Run, KilledAtRandomPointsItResumesToTheSameBits) {
+  const Scratch scratch;
+  expect_the_same_bits_after_kills(scratch, on_text(write_text(scratch)), 24, 5);
+}
+
+TEST(Run, OfSequencesKilledAtRandomPointsItResumesToTheSameBits) {
+  const Scratch scratch;
+  expect_the_same_bits_after_kills(scratch, std::string(kCopy) + kSmall, 6, 2);
 }
 
 class TrainedRun : public ::testing::Test {
@@ -109,8 +127,7 @@ class TrainedRun : public ::testing::Test {
   static void SetUpTestSuite() {
     scratch_ = new Scratch;
     text_ = write_text(*scratch_);
-    const testing::Output made =
-        run_deq("train " + folder() + " --data " + text_ + kSmall + " 2>&1");
+    const testing::Output made = run_deq("train " + folder() + on_text(text_) + " 2>&1");
     ASSERT_EQ(made.exit_code, 0) << made.text;
     EXPECT_EQ(made.text.find('\r'), std::string::npos) << "a progress bar for no terminal";
   }
@@ -210,7 +227,7 @@ TEST_F(TrainedRun, DamagedFilesAreNamed) {
 
 TEST_F(TrainedRun, AFolderInUseIsAnError) {
   const std::string busy = (*scratch_ / "busy").string();
-  std::vector<std::string> words = train_words(busy, text_);
+  std::vector<std::string> words = train_words(busy, on_text(text_));
   *(std::find(words.begin(), words.end(), "--steps") + 1) = "100000";
   const pid_t child = start(words);
   while (!fs::exists(fs::path(busy) / "metrics.jsonl"))
@@ -224,6 +241,55 @@ TEST_F(TrainedRun, AFolderInUseIsAnError) {
   waitpid(child, &status, 0);
   EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 130);
   EXPECT_TRUE(fs::exists(fs::path(busy) / "last.safetensors"));
+}
+
+void expect_one_error_line(const std::string& arguments, const std::string& text) {
+  const testing::Output output = run_deq(arguments + " 2>&1 >/dev/null");
+  EXPECT_EQ(output.exit_code, 1) << arguments;
+  EXPECT_EQ(output.text.rfind("error: ", 0), 0u) << arguments << "\n" << output.text;
+  EXPECT_EQ(std::count(output.text.begin(), output.text.end(), '\n'), 1) << output.text;
+  EXPECT_SAYS(output.text, text);
+}
+
+TEST(CopyMemoryRun, ReportsWhatWasRecalled) {
+  const Scratch scratch;
+  const std::string folder = (scratch / "run").string();
+  const testing::Output made = run_deq("train " + folder + kCopy + kSmall + " 2>&1");
+  ASSERT_EQ(made.exit_code, 0) << made.text;
+  EXPECT_SAYS(made.text, "vocabulary 10, 1.2k training symbols");
+  EXPECT_SAYS(made.text, "step 9 valid: cross-entropy ");
+  EXPECT_SAYS(made.text, " over the 10 recalled; ");
+  EXPECT_SAYS(made.text, "% of sequences recalled exactly; residual mean ");
+  EXPECT_SAYS(testing::slurp(fs::path(folder) / "metrics.jsonl"), "\"exact_share\":0.0");
+
+  const auto row =
+      nlohmann::json::parse(run_deq("eval " + folder + " --json --check-leak --eval-batch 3").text);
+  EXPECT_EQ(row.at("tokens"), 7 * 25);
+  EXPECT_EQ(row.at("leak"), 0);
+  EXPECT_EQ(row.at("cross-entropy"), row.at("loss"));
+  EXPECT_GT(row.at("answer_loss"), 0);
+  EXPECT_EQ(row.at("exact_share"), 0);
+  EXPECT_SAYS(run_deq("eval " + folder + " --split valid").text,
+              "recalled; 0.0% of sequences recalled exactly  (225 symbols)");
+  expect_one_error_line("eval " + folder + " --data text.txt", "data = 'text.txt'; expected none");
+  expect_one_error_line("generate " + folder + " --prompt '1 2'", "answers whole sequences");
+  expect_one_error_line("train " + folder + " --resume --task-train-sequences 51",
+                        "has 1275 tokens; last.safetensors was trained on 1250");
+}
+
+TEST(CopyMemoryRun, BadInputIsOneLine) {
+  const Scratch scratch;
+  int runs = 0;
+  const auto expect = [&](const std::string& options, const std::string& text) {
+    const std::string folder = (scratch / std::to_string(runs++)).string();
+    expect_one_error_line("train " + folder + " --task copy-memory" + kSmall + options, text);
+  };
+  expect(" --task-train-sequences 3", "batch = 4 of 3 training sequences; expected <= 3");
+  expect(" --task-delay 0", "task-delay = 0; expected in [1, 100000]");
+  expect(" --task-delay 100000", "sequences of 100020 symbols are 2.3e+09 positions");
+  expect(" --data text.txt", "text.txt'; expected none: task copy-memory makes its own sequences");
+  expect(" --task-ending nines", "unknown task-ending 'nines'; known: delimiter, recall");
+  expect(" --task-min-count 2", "task-min-count is not an option of task 'copy-memory'");
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ TEST(Words, AgreeWithThePlainWay) {
       }
       ASSERT_TRUE(corpus.vocabulary.find(order[id]).has_value());
     }
-    const at::Tensor* splits[] = {&corpus.train, &corpus.valid, &corpus.test};
+    const at::Tensor* splits[] = {&corpus.train.tokens, &corpus.valid.tokens, &corpus.test.tokens};
     for (int split = 0; split < 3; ++split) {
       std::vector<int64_t> expected;
       for (const auto& word : plain_words(texts[split])) {
@@ -94,7 +94,7 @@ TEST(Words, AgreeWithThePlainWay) {
       }
       ASSERT_EQ(ids_of(*splits[split]), expected);
     }
-    const at::Tensor counts = at::bincount(corpus.train);
+    const at::Tensor counts = at::bincount(corpus.train.tokens);
     ASSERT_TRUE((counts.slice(0, 1) <= counts.slice(0, 0, -1)).all().item<bool>());
   }
 }
@@ -108,9 +108,9 @@ TEST(Words, PiecesOfALargeFileCutNoWord) {
   std::replace(one_line.begin(), one_line.end(), '\n', ' ');
   spill_splits(scratch, text, one_line, std::string(size_t{5} << 20, 'a') + " b");
   const Corpus corpus = Words().load(scratch.folder());
-  EXPECT_EQ(ids_of(corpus.train), corpus.vocabulary.encode(text));
-  EXPECT_EQ(ids_of(corpus.valid), corpus.vocabulary.encode(one_line + "\n"));
-  EXPECT_EQ(corpus.test.numel(), 3);
+  EXPECT_EQ(ids_of(corpus.train.tokens), corpus.vocabulary.encode(text));
+  EXPECT_EQ(ids_of(corpus.valid.tokens), corpus.vocabulary.encode(one_line + "\n"));
+  EXPECT_EQ(corpus.test.tokens.numel(), 3);
 }
 
 TEST(Words, EveryLineEndsOnce) {
@@ -120,10 +120,10 @@ TEST(Words, EveryLineEndsOnce) {
                "a b\n\n \nb",
                "a\n", "b\n\n");
   const Corpus corpus = Words().load(scratch.folder());
-  EXPECT_EQ(corpus.vocabulary.decode(ids_of(corpus.train)), "a b\n\n\nb\n");
+  EXPECT_EQ(corpus.vocabulary.decode(ids_of(corpus.train.tokens)), "a b\n\n\nb\n");
   EXPECT_EQ(corpus.vocabulary.serialize(), "# deq vocabulary: word\n<eos>\nb\na\n");
-  EXPECT_EQ(corpus.valid.numel(), 2);
-  EXPECT_EQ(corpus.test.numel(), 3);
+  EXPECT_EQ(corpus.valid.tokens.numel(), 2);
+  EXPECT_EQ(corpus.test.tokens.numel(), 3);
 }
 
 TEST(Words, FindsTheUsualNames) {
@@ -133,7 +133,7 @@ TEST(Words, FindsTheUsualNames) {
     Scratch scratch;
     std::istringstream in(names);
     for (std::string name; in >> name;) spill(scratch / name, name == "none" ? "" : "a b\n");
-    EXPECT_EQ(Words().load(scratch.folder()).test.numel(), 3);
+    EXPECT_EQ(Words().load(scratch.folder()).test.tokens.numel(), 3);
     std::filesystem::remove(scratch / scratch.names().back());
     EXPECT_SAYS(error_of([&] { Words().load(scratch.folder()); }), "but no ");
   }
@@ -167,8 +167,8 @@ TEST(Words, ReuseAVocabulary) {
   const Vocabulary vocabulary(Unit::Word, {"<unk>", "b", "a", "<eos>", "z"});
   const Corpus corpus = Words().load(scratch.folder(), vocabulary);
   EXPECT_EQ(corpus.vocabulary.fingerprint(), vocabulary.fingerprint());
-  EXPECT_EQ(ids_of(corpus.train), (std::vector<int64_t>{2, 1, 3}));
-  EXPECT_EQ(ids_of(corpus.valid), (std::vector<int64_t>{0, 3}));
+  EXPECT_EQ(ids_of(corpus.train.tokens), (std::vector<int64_t>{2, 1, 3}));
+  EXPECT_EQ(ids_of(corpus.valid.tokens), (std::vector<int64_t>{0, 3}));
   EXPECT_EQ(ids_of(load_tokens(scratch / "test.txt", vocabulary)), (std::vector<int64_t>{1, 2, 3}));
   EXPECT_SAYS(error_of([&] { Words().load(scratch.folder(), Vocabulary::bytes()); }),
               "the vocabulary given is of bytes; this task's is of words");
@@ -184,15 +184,15 @@ TEST(Bytes, OneFileIsCutByItsShares) {
     spill(scratch / "input.txt", text);
     const SplitShares shares{trial ? 0.05 + double(random() % 40) / 100 : 0.05, trial ? 0.2 : 0.05};
     const Corpus corpus = Bytes{shares}.load(trial % 2 ? scratch.folder() : scratch / "input.txt");
-    std::vector<int64_t> all = ids_of(corpus.train);
-    for (const at::Tensor& part : {corpus.valid, corpus.test}) {
+    std::vector<int64_t> all = ids_of(corpus.train.tokens);
+    for (const at::Tensor& part : {corpus.valid.tokens, corpus.test.tokens}) {
       for (const int64_t id : ids_of(part)) all.push_back(id);
     }
     ASSERT_EQ(corpus.vocabulary.decode(all), text);  // nothing lost, nothing twice, in order
-    EXPECT_NEAR(corpus.valid.numel(), shares.valid * double(text.size()), 1.01);
-    EXPECT_NEAR(corpus.test.numel(), shares.test * double(text.size()), 1.01);
+    EXPECT_NEAR(corpus.valid.tokens.numel(), shares.valid * double(text.size()), 1.01);
+    EXPECT_NEAR(corpus.test.tokens.numel(), shares.test * double(text.size()), 1.01);
     if (trial == 0) {
-      EXPECT_EQ(corpus.train.numel(), 54);
+      EXPECT_EQ(corpus.train.tokens.numel(), 54);
     }
     EXPECT_EQ(corpus.vocabulary.size(), 256);
   }
@@ -220,13 +220,13 @@ TEST(Characters, AreSplitBetweenCharacters) {
     if (trial == 0) text = "ab ä戦😀-\n\t\r" + random_text(random, 400000, 40);
     spill(scratch / "a.txt", text);
     const Corpus corpus = Characters().load(scratch / "a.txt");
-    std::vector<int64_t> all = ids_of(corpus.train);
-    for (const at::Tensor& part : {corpus.valid, corpus.test}) {
+    std::vector<int64_t> all = ids_of(corpus.train.tokens);
+    for (const at::Tensor& part : {corpus.valid.tokens, corpus.test.tokens}) {
       for (const int64_t id : ids_of(part)) all.push_back(id);
     }
     ASSERT_EQ(all, corpus.vocabulary.encode(text));
     ASSERT_EQ(corpus.vocabulary.decode(all), text);
-    const std::string test = corpus.vocabulary.decode(ids_of(corpus.test));
+    const std::string test = corpus.vocabulary.decode(ids_of(corpus.test.tokens));
     EXPECT_NEAR(double(test.size()), 0.05 * double(text.size()), 4.01);
   }
 }
@@ -263,7 +263,7 @@ TEST(Tasks, AreOptions) {
   EXPECT_SAYS(error_of([&] {
                 assign_options(options, {{"task", "pixels"}});
               }),
-              "known: words, bytes, characters");
+              "known: words, bytes, characters, copy-memory");
 }
 
 TEST(Entropy, OfTheSplitUnderTheTrainingCounts) {

@@ -22,17 +22,18 @@ TEST_P(PublishedCounts, OfWords) {
   if (!data) GTEST_SKIP() << "DEQ_DATA_DIR is not set";
   const Published& expected = GetParam();
   const Corpus corpus = Words().load(std::filesystem::path(data) / expected.folder);
-  EXPECT_EQ(corpus.train.numel(), expected.train);
-  EXPECT_EQ(corpus.valid.numel(), expected.valid);
-  EXPECT_EQ(corpus.test.numel(), expected.test);
+  EXPECT_EQ(corpus.train.tokens.numel(), expected.train);
+  EXPECT_EQ(corpus.valid.tokens.numel(), expected.valid);
+  EXPECT_EQ(corpus.test.tokens.numel(), expected.test);
   ASSERT_EQ(corpus.vocabulary.size(), expected.words);
   // Ids fall in frequency, as an adaptive softmax needs.
-  const at::Tensor counts = at::bincount(corpus.train);
+  const at::Tensor counts = at::bincount(corpus.train.tokens);
   ASSERT_EQ(counts.numel(), expected.words);
   EXPECT_TRUE((counts.slice(0, 1) <= counts.slice(0, 0, -1)).all().item<bool>());
   EXPECT_GT(counts.min().item<int64_t>(), 0);
   // A model must beat this: about 9.3 bits on PTB, and less than log2(words) anywhere.
-  const double bits = unigram_bits(corpus.train, corpus.test, corpus.vocabulary.size());
+  const double bits =
+      unigram_bits(corpus.train.tokens, corpus.test.tokens, corpus.vocabulary.size());
   EXPECT_GT(bits, 8.0);
   EXPECT_LT(bits, std::log2(double(expected.words)));
 }
@@ -51,9 +52,9 @@ TEST(PublishedCharacters, OfTinyShakespeare) {
   const auto file = std::filesystem::path(data) / "tinyshakespeare" / "input.txt";
   const Corpus corpus = Characters().load(file);
   EXPECT_EQ(corpus.vocabulary.size(), 65);
-  EXPECT_EQ(corpus.train.numel(), 1003854);
-  EXPECT_EQ(corpus.valid.numel(), 55770);
-  EXPECT_EQ(corpus.test.numel(), 55770);
+  EXPECT_EQ(corpus.train.tokens.numel(), 1003854);
+  EXPECT_EQ(corpus.valid.tokens.numel(), 55770);
+  EXPECT_EQ(corpus.test.tokens.numel(), 55770);
 }
 
 }  // namespace

@@ -150,7 +150,7 @@ TEST(Vocabulary, RefusesBadFiles) {
   };
   EXPECT_SAYS(says(""), "v.txt is no vocabulary");
   EXPECT_SAYS(says("the\ncat\n"), "its first line is 'the'");
-  EXPECT_SAYS(says("# deq vocabulary: syllable\na\n"), "known: word, byte, character");
+  EXPECT_SAYS(says("# deq vocabulary: syllable\na\n"), "known: word, byte, character, symbol");
   EXPECT_SAYS(says(header + "a\nb"), "is cut off");
   EXPECT_SAYS(says(header + "a\n\nb\n"), "v.txt:3: the line is empty");
   EXPECT_SAYS(says(header + "a b\n"), "v.txt:2: byte 0x20");

@@ -1,4 +1,4 @@
-// A small corpus and options for tests of training.
+// Small tasks and options for tests of training.
 #pragma once
 
 #include <string>
@@ -37,6 +37,14 @@ inline TrainOptions small_options() {
   options.loop.stability.jacobian_weight = 0.5;
   options.loop.stability.jacobian_frequency = 0.5;
   options.eval = {.lanes = 4, .batch = 4, .length = 12, .history = 12};
+  return options;
+}
+
+/// The same with sequences that stand alone.
+inline TrainOptions small_copy_options() {
+  TrainOptions options = small_options();
+  options.task =
+      CopyMemory{.delay = 5, .train_sequences = 100, .valid_sequences = 17, .test_sequences = 10};
   return options;
 }
 

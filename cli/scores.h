@@ -1,0 +1,29 @@
+// How the commands print what an evaluation found.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <string>
+
+#include "deq/train/evaluate.h"
+
+namespace deq::cli {
+
+/// Of sequences with answers. Rounded down: 100.0% stands for all of them.
+inline std::string answer_text(const Evaluation& e) {
+  return fmt::format(
+      "cross-entropy {:.4g} over all positions, {:.4g} over the {} recalled; {:.1f}% of sequences "
+      "recalled exactly",
+      e.loss, e.answer_loss, e.answer, std::floor(1000 * e.exact_share + 1e-9) / 10);
+}
+
+/// How the states were found.
+inline std::string solve_text(const Evaluation& e) {
+  if (e.depth > 0) return fmt::format("explicit network of {} levels", e.depth);
+  return fmt::format(
+      "residual mean {:.1e}, worst {:.1e}; converged {:.2f}%; {:.1f} evaluations per solve",
+      e.mean_residual, e.worst_residual, std::floor(1e4 * e.converged_share) / 100, e.evaluations);
+}
+
+}  // namespace deq::cli

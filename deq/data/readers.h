@@ -1,0 +1,70 @@
+// What reads a split, whichever kind it is: segments of a text, or batches of sequences.
+#pragma once
+
+#include <variant>
+
+#include "deq/data/sequences.h"
+
+namespace deq {
+
+/// How training cuts a split; sequences are never cut, and only texts keep their order.
+struct TrainingCut {
+  int64_t batch = 1;   ///< lanes of a text, or sequences
+  int64_t length = 1;  ///< positions of a text's segment
+  int64_t seed = 1;    ///< of the order of sequences
+};
+
+class TrainingReader {
+ public:
+  TrainingReader(const Split& split, const TrainingCut& cut) : stream_(make(split, cut)) {}
+
+  Segment next() {
+    return std::visit([](auto& stream) { return stream.next(); }, stream_);
+  }
+  int64_t position() const {
+    return std::visit([](const auto& stream) { return stream.position(); }, stream_);
+  }
+  void seek(int64_t position) {
+    std::visit([&](auto& stream) { stream.seek(position); }, stream_);
+  }
+  int64_t tokens_per_segment() const {
+    return std::visit([](const auto& stream) { return stream.tokens_per_segment(); }, stream_);
+  }
+
+ private:
+  using Stream = std::variant<SegmentStream, SequenceStream>;
+  static Stream make(const Split& split, const TrainingCut& cut) {
+    if (split.sequences()) return SequenceStream(split, cut.batch, cut.seed);
+    return SegmentStream(split.tokens, cut.batch, cut.length);
+  }
+
+  Stream stream_;
+};
+
+/// How evaluation cuts a split; of sequences only `batch` matters.
+struct EvaluationCut {
+  int64_t lanes = 1, batch = 1, length = 1;
+};
+
+class EvaluationReader {
+ public:
+  EvaluationReader(const Split& split, const EvaluationCut& cut) : stream_(make(split, cut)) {}
+
+  std::optional<Segment> next() {
+    return std::visit([](auto& stream) { return stream.next(); }, stream_);
+  }
+  int64_t targets() const {
+    return std::visit([](const auto& stream) { return stream.targets(); }, stream_);
+  }
+
+ private:
+  using Stream = std::variant<EvaluationStream, SequenceEvaluationStream>;
+  static Stream make(const Split& split, const EvaluationCut& cut) {
+    if (split.sequences()) return SequenceEvaluationStream(split, cut.batch);
+    return EvaluationStream(split.tokens, cut.lanes, cut.batch, cut.length);
+  }
+
+  Stream stream_;
+};
+
+}  // namespace deq

@@ -1,0 +1,33 @@
+// metrics.jsonl: one JSON object per line, never more than the checkpoint accounts for after a
+// resume. docs/checkpoint.md lists the fields.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+
+#include "deq/train/trainer.h"
+
+namespace deq {
+
+/// What every report of an evaluation holds, here and in `deq eval --json`; null for what is not
+/// finite.
+nlohmann::ordered_json json_of(const Evaluation& evaluation, const Task& task);
+
+class Metrics {
+ public:
+  explicit Metrics(std::filesystem::path path) : path_(std::move(path)) {}
+
+  /// Drops lines after `step`, and a line that was cut short.
+  void rewind(int64_t step);
+
+  /// Throw deq::Error where the line cannot be appended.
+  void step(const StepReport& report, double tokens_per_second, double seconds);
+  void evaluation(int64_t step, const char* kind, const Evaluation& evaluation, const Task& task);
+
+ private:
+  void append(const nlohmann::ordered_json& row);
+
+  std::filesystem::path path_;
+};
+
+}  // namespace deq
