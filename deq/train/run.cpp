@@ -1,7 +1,6 @@
 #include "deq/train/run.h"
 
 #include <chrono>
-#include <cmath>
 #include <deque>
 
 #include "deq/base/files.h"
