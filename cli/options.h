@@ -8,16 +8,17 @@
 
 namespace deq::cli {
 
+/// Whether help shows default values: not those that a command takes from elsewhere, such as a run.
+enum class Defaults { Shown, Hidden };
+
 /// The given values land in `given`, to be handed to assign_options, which checks them.
 template <class T>
-void add_options(CLI::App& app, const T& defaults, Assignments& given) {
-  for (const OptionInfo& info : list_options(defaults)) {
-    std::string help = info.help;
-    if (!info.choices.empty()) help += " {" + join(info.choices, ", ") + "}";
-    if (!info.range.empty()) help += " (" + info.range + ")";
-    if (!info.value.empty()) help += " [" + info.value + "]";
+void add_options(CLI::App& app, const T& options, Assignments& given,
+                 Defaults defaults = Defaults::Shown) {
+  for (const OptionInfo& info : list_options(options)) {
     const auto take = [&given, key = info.key](const std::string& value) { given[key] = value; };
-    app.add_option_function<std::string>("--" + dashed(info.key), take, help);
+    app.add_option_function<std::string>("--" + dashed(info.key), take,
+                                         help_of(info, defaults == Defaults::Shown));
   }
 }
 

@@ -9,7 +9,7 @@ CHECK = pathlib.Path(__file__).parents[1] / "scripts" / "check_includes.py"
 GOOD = {
     "deq/base/a.h": "#include <vector>\n",
     "deq/solvers/a.cpp": '#include "deq/base/a.h"\n#include "deq/ops/b.h"\n#include "deq/solvers/c.h"\n',
-    "deq/train/a.cpp": '#include "deq/decode/d.h"\n#include "deq/data/d.h"\n',
+    "deq/train/a.cpp": '#include "deq/models/d.h"\n#include "deq/data/d.h"\n',
     "cli/a.cpp": '#include "deq/train/a.h"\n',
 }
 BAD = {
@@ -22,6 +22,7 @@ BAD = {
     "deq/ops/x.cpp": "#include <torch/torch.h>\n",
     "deq/decode/x.cpp": '#include "../base/error.h"\n',
     "deq/train/x.cpp": '#include "schedule.h"\n',
+    "deq/train/y.cpp": '#include "deq/decode/sampling.h"\n',
     "deq/rooms/x.cpp": "\n",
     "deq/x.h": "\n",
     "deq/base/long.cpp": "\n" * 501,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <utility>
 
 #include "deq/base/printable.h"
 
@@ -40,6 +41,30 @@ std::string join(const std::vector<std::string>& parts, std::string_view separat
   return fmt::format("{}", fmt::join(parts, separator));
 }
 
+std::string help_of(const OptionInfo& info, bool with_default) {
+  const auto text = [&](const OptionInfo& one) {
+    std::string help = one.help;
+    if (!one.choices.empty()) help += " {" + join(one.choices, ", ") + "}";
+    if (!one.range.empty()) help += " (" + one.range + ")";
+    if (with_default && !one.value.empty()) help += " [" + one.value + "]";
+    return help;
+  };
+  std::vector<std::pair<std::string, std::string>> lines = {{info.owner, text(info)}};
+  for (const OptionInfo& other : info.also) {
+    const auto same = std::find_if(lines.begin(), lines.end(),
+                                   [&](const auto& line) { return line.second == text(other); });
+    if (same == lines.end()) {
+      lines.emplace_back(other.owner, text(other));
+    } else {
+      same->first += ", " + other.owner;
+    }
+  }
+  if (lines.size() == 1) return lines[0].second;
+  std::vector<std::string> named;
+  for (const auto& [owner, help] : lines) named.push_back(owner + ": " + help);
+  return join(named, "\n");
+}
+
 namespace {
 
 size_t edit_distance(const std::string& a, const std::string& b) {
@@ -74,6 +99,16 @@ std::string nearest(const std::string& name, const std::vector<std::string>& can
 }
 
 namespace detail {
+
+void ListLeaf::add(OptionInfo info) {
+  info.owner = owner;
+  const auto [place, fresh] = places.emplace(info.key, infos.size());
+  if (fresh) {
+    infos.push_back(std::move(info));
+  } else {
+    infos[place->second].also.push_back(std::move(info));
+  }
+}
 
 std::string to_text(bool value) { return value ? "true" : "false"; }
 std::string to_text(int64_t value) { return std::to_string(value); }

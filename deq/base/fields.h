@@ -23,6 +23,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -61,8 +62,10 @@ struct OptionInfo {
   std::string value;  ///< the present (default) value
   std::string type;   ///< "bool", "int", "float", "text", "list", "choice"
   std::string help;
-  std::string range;                 ///< Range::describe()
-  std::vector<std::string> choices;  ///< of an enum or a variant
+  std::string range;                  ///< Range::describe()
+  std::vector<std::string> choices;   ///< of an enum or a variant
+  std::string owner = "";             ///< the alternative that has it; "" outside of variants
+  std::vector<OptionInfo> also = {};  ///< what other alternatives have under the same key
 };
 using Assignments = std::map<std::string, std::string>;  ///< key -> value as text
 
@@ -73,6 +76,9 @@ std::string underscored(std::string_view name);
 /// The candidate nearest to `name` by edit distance, or "" when none is near.
 std::string nearest(const std::string& name, const std::vector<std::string>& candidates);
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
+/// Help, choices, range and, unless left out, the default. Where alternatives have different things
+/// under one key, a line for each of them that begins with their names.
+std::string help_of(const OptionInfo& info, bool with_default);
 
 namespace detail {
 
@@ -159,11 +165,16 @@ void walk(Leaf& leaf, const std::string& prefix, T& options) {
 /// Collects every option, those of alternatives that are not selected included.
 struct ListLeaf {
   std::vector<OptionInfo> infos;
-  std::set<std::string> seen;
+  std::map<std::string, size_t> places = {};  // key -> place in infos
+  std::string owner = "";                     // the alternative that is being walked
   bool only_selected = false;
 
-  void add(OptionInfo info) {
-    if (seen.insert(info.key).second) infos.push_back(std::move(info));
+  void add(OptionInfo info);
+  template <class T>
+  void walk_alternative(const std::string& key, const T& alternative) {
+    const std::string outer = std::exchange(owner, alternative.name);
+    walk(*this, key + "_", alternative);
+    owner = outer;
   }
   template <class T>
   void scalar(const std::string& key, const T& value, const char* help, const Range& range) {
@@ -178,12 +189,13 @@ struct ListLeaf {
   void choice(const std::string& key, const V& value, const char* help) {
     const auto names = variant_names<std::remove_const_t<V>>();
     add({key, names[value.index()], "choice", help, "", names});
-    std::visit([&](const auto& selected) { walk(*this, key + "_", selected); }, value);
+    std::visit([&](const auto& selected) { walk_alternative(key, selected); }, value);
     if (only_selected) return;
     for (size_t i = 0; i < names.size(); ++i) {
-      std::remove_const_t<V> other = value;
+      if (i == value.index()) continue;
+      std::remove_const_t<V> other;
       emplace_index(other, i);
-      std::visit([&](const auto& alternative) { walk(*this, key + "_", alternative); }, other);
+      std::visit([&](const auto& alternative) { walk_alternative(key, alternative); }, other);
     }
   }
 };

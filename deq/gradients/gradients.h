@@ -11,10 +11,4 @@ namespace deq {
 
 using Gradient = std::variant<Implicit, Phantom, OneStep, Unrolled, Checkpointed>;
 
-/// Whether the mode is an explicit network of a fixed depth, which never calls the forward solver.
-inline bool is_explicit(const Gradient& gradient) {
-  return std::holds_alternative<Unrolled>(gradient) ||
-         std::holds_alternative<Checkpointed>(gradient);
-}
-
 }  // namespace deq

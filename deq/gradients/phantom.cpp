@@ -2,24 +2,43 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "deq/gradients/unrolled.h"
 
 namespace deq {
+namespace {
 
-Equilibrated Phantom::apply(const Map& f, const at::Tensor& z0, const Forward& forward) const {
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+/// The value of z*, the gradient of the taped chain. Not z* + (chain - chain.detach()): where the
+/// chain overflows that is NaN, beside a report that says converged.
+struct ValueOfAnother : torch::autograd::Function<ValueOfAnother> {
+  static Tensor forward(AutogradContext*, const Tensor& /*chain*/, const Tensor& value) {
+    return value.detach();
+  }
+  static variable_list backward(AutogradContext*, variable_list gradients) {
+    return {gradients[0], Tensor()};
+  }
+};
+
+}  // namespace
+
+Equilibrated Phantom::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   validate(*this, "Phantom");
   Solution solution = forward.solve(f, z0);
   if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
-  at::Tensor z = solution.z.detach();
+  Tensor z = solution.z.detach();
   for (int64_t k = 0; k < steps; ++k) z = damped_step(f, z, damping);
   solution.report.evaluations += steps;
   // The value stays z*, with which the report and a pass without a tape agree.
-  if (z.requires_grad()) solution.z = solution.z + (z - z.detach());
+  if (z.requires_grad()) solution.z = ValueOfAnother::apply(z, solution.z);
   return {solution.z, std::move(solution.report)};
 }
 
-Equilibrated OneStep::apply(const Map& f, const at::Tensor& z0, const Forward& forward) const {
+Equilibrated OneStep::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   return Phantom{.steps = 1, .damping = 1.0}.apply(f, z0, forward);
 }
 

@@ -22,8 +22,9 @@ struct SoftmaxBlock {
     return window > 0 && past + i - window + 1 > 0 ? past + i - window + 1 : 0;
   }
   int64_t last(int64_t i) const {
-    const int64_t ahead = causal ? past + i + 1 : (window > 0 ? past + i + window : keys);
-    return ahead < keys ? ahead : keys;
+    const int64_t own = past + i;  // the query's own key
+    if (causal) return own + 1;
+    return window > 0 && window < keys - own ? own + window : keys;  // no sum that could overflow
   }
 };
 void softmax_forward(const SoftmaxBlock<float>& block);

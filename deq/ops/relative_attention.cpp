@@ -4,9 +4,12 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
+#include "deq/base/error.h"
 #include "deq/ops/relative_attention_cpu.h"
 
 namespace deq::ops {
@@ -14,6 +17,40 @@ namespace deq::ops {
 using at::Tensor;
 
 namespace {
+
+void check_shape(const char* name, const Tensor& t, at::IntArrayRef expected) {
+  DEQ_CHECK(t.defined(), "relative_attention: {} is undefined; expected [{}]", name,
+            fmt::join(expected, ", "));
+  DEQ_CHECK(t.sizes() == expected, "relative_attention: {} is [{}]; expected [{}]", name,
+            fmt::join(t.sizes(), ", "), fmt::join(expected, ", "));
+}
+
+/// The kernels read what these say is there.
+void check_shapes(const Tensor& q, const Tensor& k, const Tensor& v,
+                  const AttentionContext& context, const AttentionView& view) {
+  DEQ_CHECK(q.defined() && q.dim() == 3,
+            "relative_attention: q has {} dimensions; expected (batch, positions, features)",
+            q.defined() ? q.dim() : 0);
+  const int64_t B = q.size(0), T = q.size(1), D = q.size(2), H = view.heads;
+  check_shape("k", k, q.sizes());
+  check_shape("v", v, q.sizes());
+  DEQ_CHECK(H >= 1 && D % H == 0,
+            "relative_attention: {} features in {} heads; expected a multiple", D, H);
+  DEQ_CHECK(view.window >= 0, "relative_attention: window = {}; expected >= 0", view.window);
+  DEQ_CHECK(context.past_k.defined() == context.past_v.defined(),
+            "relative_attention: past_{} alone; expected both or neither",
+            context.past_k.defined() ? 'k' : 'v');
+  int64_t M = 0;
+  if (context.past_k.defined()) {
+    M = context.past_k.dim() == 3 ? context.past_k.size(1) : 0;
+    check_shape("past_k", context.past_k, {B, M, D});
+    check_shape("past_v", context.past_v, {B, M, D});
+  }
+  check_shape("r", context.r, {std::max<int64_t>(0, relative_rows(T, M, view.causal)), D});
+  check_shape("content_bias", context.content_bias, {D});
+  check_shape("position_bias", context.position_bias, {D});
+  if (context.mask.defined()) check_shape("mask", context.mask, {B, H, T, M + T});
+}
 
 /// (B, N, D) -> (B, H, N, D / H)
 Tensor split_heads(const Tensor& x, int64_t heads) {
@@ -38,6 +75,7 @@ int64_t relative_rows(int64_t positions, int64_t past, bool causal) {
 
 Tensor relative_attention_reference(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionContext& context, const AttentionView& view) {
+  check_shapes(q, k, v, context, view);
   const int64_t H = view.heads, T = q.size(1), D = q.size(2), d = D / H;
   const bool past = context.past_k.defined() && context.past_k.size(1) > 0;
   const int64_t M = past ? context.past_k.size(1) : 0, K = M + T;
@@ -138,13 +176,11 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
   }
 };
 
-/// Rows of D numbers side by side, as the kernels read them.
-Tensor with_rows(const Tensor& t) { return !t.defined() || t.stride(-1) == 1 ? t : t.contiguous(); }
-
 }  // namespace
 
 Tensor relative_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                           const AttentionContext& context, const AttentionView& view) {
+  check_shapes(q, k, v, context, view);
   const bool past = context.past_k.defined() && context.past_k.size(1) > 0;
   const Tensor none;
   const AttentionInputs in{with_rows(q),

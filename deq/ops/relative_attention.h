@@ -35,7 +35,9 @@ struct AttentionContext {
 /// 1)).
 int64_t relative_rows(int64_t positions, int64_t past, bool causal);
 
-/// q, k, v (B, T, D) -> (B, T, D). Differentiable, twice as well.
+/// q, k, v (B, T, D) -> (B, T, D), of any strides. Differentiable, twice as well. Throws deq::Error
+/// for shapes that do not fit. A hidden key has no part in a result as long as its value is finite:
+/// its probability is exactly 0, and 0 times infinity is NaN.
 at::Tensor relative_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const AttentionContext& context, const AttentionView& view);
 

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <vector>
 
 #include "deq/ops/attention_simd.h"
 #include "deq/ops/blas.h"
@@ -234,6 +235,11 @@ void backward(const AttentionInputs& in, const AttentionView& view, const Tensor
 
 }  // namespace
 
+Tensor with_rows(const Tensor& t) {
+  const bool fits = t.stride(-1) == 1 && t.stride(-2) >= t.size(-1);
+  return fits ? t : t.clone(at::MemoryFormat::Contiguous);
+}
+
 bool attention_on_cpu(const AttentionInputs& in) {
   const bool known = in.q.scalar_type() == at::kFloat || in.q.scalar_type() == at::kDouble;
   return known && in.q.device().is_cpu() && in.q.numel() > 0 && has_blas();
@@ -273,7 +279,7 @@ std::vector<Tensor> attention_backward_cpu(const AttentionInputs& in, const Atte
     out.a = at::empty({s.B, s.D}, options);
     out.b = at::empty({s.B, s.D}, options);
   }
-  const Tensor rows = dy.contiguous();
+  const Tensor rows = with_rows(dy);
   if (dy.scalar_type() == at::kFloat) {
     backward<float>(in, view, probabilities, rows, out, wants.rest);
   } else {

@@ -2,13 +2,20 @@
 // BLAS.
 #pragma once
 
+#include <vector>
+
 #include "deq/ops/relative_attention.h"
 
 namespace deq::ops {
 
-/// Inputs in the order of the autograd node.
+/// Rows of D numbers side by side, one behind the other, as the kernels and BLAS read them: t
+/// itself or a copy. (`contiguous()` would not do: it takes any stride where a dimension has size
+/// 1.)
+at::Tensor with_rows(const at::Tensor& t);
+
+/// Inputs in the order of the autograd node; states and r as `with_rows` gives them.
 struct AttentionInputs {
-  at::Tensor q, k, v;         ///< (B, T, D), rows contiguous
+  at::Tensor q, k, v;         ///< (B, T, D)
   at::Tensor past_k, past_v;  ///< (B, M, D) or undefined
   at::Tensor r;               ///< (R, D)
   at::Tensor a, b;            ///< (D)

@@ -6,6 +6,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include <cmath>
+
 HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -13,6 +15,25 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Sums in the state's type over blocks of this many numbers, then in double: long rows lose
 // nothing.
 constexpr int64_t kBlock = 4096;
+
+// Outside of these, products of floats may have underflowed or overflowed on the way.
+constexpr double kSmallest = 1e-24, kLargest = 1e36;
+
+/// The same in double from the start, at half the speed.
+double dot_in_double(const float* a, const float* b, int64_t n) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> half;
+  const int64_t lanes = hn::Lanes(d);
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    sum = hn::MulAdd(hn::PromoteTo(d, hn::LoadU(half, a + i)),
+                     hn::PromoteTo(d, hn::LoadU(half, b + i)), sum);
+  }
+  double total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) total += double(a[i]) * double(b[i]);
+  return total;
+}
 
 template <class T>
 double dot(const T* a, const T* b, int64_t n) {
@@ -34,6 +55,10 @@ double dot(const T* a, const T* b, int64_t n) {
     T sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
     for (; i < end; ++i) sum += a[i] * b[i];
     total += double(sum);
+  }
+  if constexpr (sizeof(T) == sizeof(float)) {
+    const double size = std::abs(total);
+    if (!(size > kSmallest && size < kLargest)) return dot_in_double(a, b, n);
   }
   return total;
 }

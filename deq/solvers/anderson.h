@@ -26,7 +26,7 @@ struct Anderson {
     field("memory", self.memory, "past iterates that are mixed", between(1, 64));
     field("ridge", self.ridge, "relative ridge of the least-squares problem", at_least(0));
     field("mixing", self.mixing, "weight of the residual in the next iterate", left_open(0, 2));
-    field("scope", self.scope, "whose residuals choose the coefficients: sample, position, causal");
+    field("scope", self.scope, "whose residuals choose the coefficients");
     field("decay", self.decay, "weight of one position further back, in scope causal",
           between(0, 1));
   }

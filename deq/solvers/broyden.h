@@ -21,7 +21,7 @@ struct Broyden {
   static void fields(auto& self, auto&& field) {
     field("memory", self.memory, "secant pairs kept; 2 states each", between(1, 1024));
     field("line_search", self.line_search, "Armijo backtracking on |f(z) - z|^2, row by row");
-    field("scope", self.scope, "rows with an inverse of their own: sample, position");
+    field("scope", self.scope, "rows with an inverse of their own; causal has none");
   }
 
   /// Throws deq::Error for scope causal, which only methods that mix iterates have.

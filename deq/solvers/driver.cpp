@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <functional>
 #include <limits>
+#include <vector>
 
 #include "deq/ops/rows.h"
 
@@ -12,7 +14,8 @@ namespace {
 
 using at::Tensor;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kTiny = 1e-30;  // keeps 0 / 0 of a row that is exactly zero at zero: converged
+// Keeps 0 / 0 of a row that is exactly zero at zero: converged. Below every norm that a float has.
+constexpr double kTiny = 1e-100;
 
 /// a where `rows` holds, b elsewhere; rows (R), a and b (R, n). No arithmetic: NaN does not spread.
 Tensor where_rows(const Tensor& rows, const Tensor& a, const Tensor& b) {
@@ -101,6 +104,7 @@ class Driver {
   Tensor measure(const Tensor& z, const Tensor& fz, int64_t step) {
     const Tensor g = fz - z;
     const Measured now = measured(g, fz, stop_);
+    last_ = now.residual;
     const Tensor finite = now.g_norm.isfinite().logical_and_(now.f_norm.isfinite());
     if (step == 1) {
       // With |f(z0)|, and over what a row depends on: a row that rests at first may well move
@@ -148,15 +152,21 @@ class Driver {
   }
 
   /// By position, the best iterates of one sample may stem from different steps, and a position's
-  /// residual depends on those before it: what is returned is then measured once more.
+  /// residual depends on those before it, which may have moved since the position was given up. So
+  /// the residuals are those of the last evaluation where that was of what is returned; otherwise
+  /// that is measured once more.
   void verify(const Tensor& z, int64_t step) {
     const Tensor open = reason_.ne(int64_t(Reason::Converged));
-    if (!layout_.by_position() || !any(open) || best_.equal(z)) return;
+    if (!layout_.by_position() || !any(open)) return;
+    const auto known = [](const Tensor& t) { return t.masked_fill(t.isnan(), kInfinity); };
+    if (best_.equal(z)) {
+      residual_ = at::where(open, known(last_), residual_);
+      return;
+    }
     const Tensor fz = call(best_);
     const Measured now = measured(fz - best_, fz, stop_);
-    const Tensor infinity = at::full_like(own_, kInfinity);
-    residual_ = at::where(open, at::where(now.residual.isnan(), infinity, now.residual), residual_);
-    own_ = at::where(active_, at::where(now.ratio.isnan(), infinity, now.ratio), own_);
+    residual_ = at::where(open, known(now.residual), residual_);
+    own_ = at::where(active_, known(now.ratio), own_);
     retire((over_dependencies(own_) <= 1).logical_and_(active_), Reason::Converged, step);
   }
 
@@ -184,6 +194,7 @@ class Driver {
   Tensor best_;      // (R, n) the best iterate of every row
   Tensor merit_;     // (R) its merit: the ratio to the tolerance, over the rows it depends on
   Tensor residual_;  // (R) its own relative residual
+  Tensor last_;      // (R) the same at the latest evaluation, best or not
   Tensor own_;       // (R) the latest ratio of a row by itself; infinite where it failed
   Tensor scale_;     // (R) what |f(z) - z| is compared with to see that it diverges
   Tensor active_;    // (R) bool: not done

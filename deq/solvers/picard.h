@@ -12,7 +12,7 @@ struct Picard {
 
   static void fields(auto& self, auto&& field) {
     field("damping", self.damping, "z <- (1 - damping) z + damping f(z)", left_open(0, 1));
-    field("scope", self.scope, "rows that stop on their own: sample, position, causal");
+    field("scope", self.scope, "rows that stop on their own");
   }
 
   Propose start(const Layout& layout) const;

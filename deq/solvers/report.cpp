@@ -9,11 +9,12 @@ int64_t Report::count(Reason wanted) const {
 }
 
 bool Report::converged() const {
-  return !reason.defined() || count(Reason::Converged) == reason.numel();
+  return reason.defined() && count(Reason::Converged) == reason.numel();
 }
 
 double Report::converged_share() const {
-  if (!reason.defined() || reason.numel() == 0) return 1;
+  if (!reason.defined()) return 0;
+  if (reason.numel() == 0) return 1;
   return double(count(Reason::Converged)) / double(reason.numel());
 }
 
@@ -26,7 +27,8 @@ double Report::mean_residual() const {
 }
 
 std::string describe(const Report& report) {
-  const int64_t rows = report.reason.defined() ? report.reason.numel() : 0;
+  if (!report.reason.defined()) return "no solve is reported";
+  const int64_t rows = report.reason.numel();
   const double worst = report.worst_residual();
   if (report.converged() && report.abs_tol > 0 && worst > report.rel_tol) {
     return fmt::format(

@@ -36,7 +36,7 @@ struct StopRule {
 };
 
 /// The rows of a solve: R = batch for scope `sample`, R = batch * positions for `position` and
-/// `causal`.
+/// `causal`. A default Report is none: no solve, hence nothing that converged.
 struct Report {
   at::Tensor reason;    ///< (R) uint8, Reason
   at::Tensor residual;  ///< (R) double, relative, of the state that is returned
@@ -48,7 +48,7 @@ struct Report {
   double abs_tol = 0;
 
   bool converged() const;          ///< every row
-  double converged_share() const;  ///< in [0, 1]; 1 without rows
+  double converged_share() const;  ///< in [0, 1]; 1 of a solve without rows
   double worst_residual() const;   ///< the largest; NaN if any is NaN; 0 without rows
   double mean_residual() const;
   int64_t count(Reason reason) const;

@@ -13,8 +13,8 @@ namespace deq::small {
 /// the row gets the unit vector `newest`: a Picard step.
 at::Tensor least_mixture(const at::Tensor& H, double ridge, int64_t newest);
 
-/// x with M x = b for each row, or zero where M is singular to working precision. M (R, m, m), b
-/// (R, m), double.
+/// x with M x = b for each row, or zero where a pivot vanishes or the result is not finite. M (R,
+/// m, m), b (R, m), double.
 at::Tensor solve_or_zero(const at::Tensor& M, const at::Tensor& b);
 
 /// S_t = sum over the positions s that t depends on (s <= t, or s >= t for Order::Backward) of

@@ -75,6 +75,38 @@ TEST(Fields, NamingTheSelectedAlternativeKeepsItsValues) {
   EXPECT_EQ(std::get<Anderson>(options.solver).memory, 5);
 }
 
+/// Alternatives that share keys: `count` means another thing in each, `rate` the same in all.
+template <int N>
+struct Crowd {
+  static constexpr const char* name = N == 9 ? "few" : N == 99 ? "many" : "most";
+  int64_t count = N / 3;
+  double rate = 0.5;
+  static void fields(auto& self, auto&& field) {
+    field("count", self.count, N == 9 ? "people" : "heads", between(1, N == 9 ? 9 : 99));
+    field("rate", self.rate, "speed", at_least(0));
+  }
+};
+struct Crowds {
+  std::variant<Crowd<9>, Crowd<99>, Crowd<100>> crowd;
+  static void fields(auto& self, auto&& field) { field("crowd", self.crowd, "who comes"); }
+};
+
+TEST(Fields, HelpTellsApartWhatAlternativesHaveUnderOneKey) {
+  Crowds options;
+  const auto infos = list_options(options);
+  ASSERT_EQ(keys_of(infos), "crowd crowd_count crowd_rate");
+  EXPECT_EQ(help_of(infos[0], true), "who comes {few, many, most} [few]");
+  EXPECT_EQ(help_of(infos[1], true),
+            "few: people (in [1, 9]) [3]\nmany, most: heads (in [1, 99]) [33]");
+  EXPECT_EQ(help_of(infos[1], false), "few: people (in [1, 9])\nmany, most: heads (in [1, 99])");
+  EXPECT_EQ(help_of(infos[2], true), "speed (>= 0) [0.5]");
+  assign_options(options, {{"crowd", "many"}, {"crowd_count", "40"}});
+  EXPECT_EQ(help_of(list_options(options)[1], true),
+            "many: heads (in [1, 99]) [40]\nfew: people (in [1, 9]) [3]\nmost: heads (in [1, 99]) "
+            "[33]");
+  EXPECT_EQ(help_of(selected_options(options)[1], true), "heads (in [1, 99]) [40]");
+}
+
 TEST(Fields, AnUnknownKeyNamesTheNearest) {
   EXPECT_EQ(refusal({{"rel_tal", "1"}}), "unknown option 'rel-tal'; the nearest is 'rel-tol'");
   EXPECT_EQ(refusal({{"solver_memry", "1"}}),

@@ -81,5 +81,16 @@ TEST(Phantom, TheValueIsTheEquilibriumItself) {
   EXPECT_TRUE(at::allclose(e.report.residual, residual_of(layer.map(), e.z, Scope::Sample), 1e-9));
 }
 
+TEST(Phantom, TheValueSurvivesAChainThatOverflows) {
+  const Tensor w = at::full({1}, 1e130, at::kDouble).requires_grad_(true);
+  const Tensor z0 = at::full({2, 3}, 1e-200, at::kDouble);
+  const Equilibrated e =
+      equilibrate([w](const Tensor& z) { return w * z; }, z0,
+                  {.stop = {.max_steps = 3, .rel_tol = 0, .abs_tol = 1e-3}, .gradient = Phantom{}});
+  ASSERT_TRUE(e.report.converged());
+  EXPECT_TRUE(e.z.requires_grad());
+  EXPECT_TRUE(at::equal(e.z, z0));
+}
+
 }  // namespace
 }  // namespace deq

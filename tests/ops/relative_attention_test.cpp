@@ -7,7 +7,10 @@
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <limits>
 #include <random>
+
+#include "tests/base/scratch.h"
 
 namespace {
 
@@ -120,6 +123,113 @@ TEST(RelativeAttention, DoesNotDependOnTheNumberOfThreads) {
   const auto one = run(1), two = run(2);
   at::set_num_threads(threads);
   for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], two[i])) << i;
+}
+
+/// Both, since what one of them accepts the other must.
+std::string refusal(const Sample& s) {
+  const std::string message = deq::testing::error_of(
+      [&] { deq::ops::relative_attention(s.q, s.k, s.v, s.context, s.view); });
+  EXPECT_EQ(message, deq::testing::error_of([&] {
+              deq::ops::relative_attention_reference(s.q, s.k, s.v, s.context, s.view);
+            }));
+  return message;
+}
+
+TEST(RelativeAttention, ShapesThatDoNotFitAreErrors) {
+  std::mt19937 random(13);
+  const Sample any(random, at::kFloat);
+  Sample good = any;  // B = 2, T = 3, M = 4, D = 6, 2 heads
+  good.view = {.heads = 2};
+  good.q = good.k = good.v = at::randn({2, 3, 6});
+  good.context = {at::randn({2, 4, 6}), at::randn({2, 4, 6}), at::randn({7, 6}),
+                  at::randn({6}),       at::randn({6}),       at::ones({2, 2, 3, 7})};
+  EXPECT_EQ(deq::ops::relative_attention(good.q, good.k, good.v, good.context, good.view).sizes(),
+            good.q.sizes());
+  const auto with = [&](auto&& change) {
+    Sample bad = good;
+    change(bad);
+    return refusal(bad);
+  };
+  EXPECT_SAYS(with([](Sample& s) { s.q = s.q[0]; }), "q has 2 dimensions");
+  EXPECT_SAYS(with([](Sample& s) { s.k = s.k.narrow(1, 0, 2); }), "k is [2, 2, 6]");
+  EXPECT_SAYS(with([](Sample& s) { s.v = s.v.narrow(0, 0, 1); }), "v is [1, 3, 6]");
+  EXPECT_SAYS(with([](Sample& s) { s.view.heads = 4; }), "6 features in 4 heads");
+  EXPECT_SAYS(with([](Sample& s) { s.view.heads = 0; }), "6 features in 0 heads");
+  EXPECT_SAYS(with([](Sample& s) { s.view.window = -1; }), "window = -1");
+  EXPECT_SAYS(with([](Sample& s) { s.context.past_v = Tensor(); }), "past_k alone");
+  EXPECT_SAYS(with([](Sample& s) { s.context.past_v = s.context.past_v.narrow(1, 0, 3); }),
+              "past_v is [2, 3, 6]; expected [2, 4, 6]");
+  EXPECT_SAYS(with([](Sample& s) { s.context.past_k = s.context.past_k.narrow(0, 0, 1); }),
+              "past_k is [1, 4, 6]");
+  EXPECT_SAYS(with([](Sample& s) { s.context.r = s.context.r.narrow(0, 0, 6); }),
+              "r is [6, 6]; expected [7, 6]");
+  EXPECT_SAYS(with([](Sample& s) { s.context.r = Tensor(); }), "r is undefined");
+  EXPECT_SAYS(with([](Sample& s) { s.view.causal = false; }), "r is [7, 6]; expected [9, 6]");
+  EXPECT_SAYS(with([](Sample& s) { s.context.content_bias = at::ones({3}); }), "content_bias");
+  EXPECT_SAYS(with([](Sample& s) { s.context.position_bias = at::ones({6, 1}); }), "position_bias");
+  EXPECT_SAYS(with([](Sample& s) {
+                s.context.mask = at::ones({2, 2, 1, 7});
+              }),
+              "mask is [2, 2, 1, 7]; expected [2, 2, 3, 7]");
+}
+
+TEST(RelativeAttention, TakesAnyStrides) {
+  at::manual_seed(17);
+  for (const int64_t T : {1, 4}) {
+    const int64_t B = 3, D = 8, M = 2;
+    const auto options = at::TensorOptions().dtype(at::kDouble);
+    const Tensor turned = at::randn({T, D, B}, options).permute({2, 0, 1});  // strides 1, D B, B
+    const Tensor swapped = at::randn({B, D, T}, options).transpose(1, 2);  // at T = 1 "contiguous"
+    const Tensor repeated = at::randn({B, 1, D}, options).expand({B, T, D});
+    const Tensor past = at::randn({B, 1, D}, options).expand({B, M, D});
+    const Tensor r = at::randn({1, D}, options).expand({M + T, D});
+    const Tensor bias = at::randn({1}, options).expand({D});
+    const AttentionContext context{past, past, r, bias, bias, {}};
+    const AttentionView view{.heads = 2};
+    for (const Tensor& from : {turned, swapped, repeated}) {
+      const Tensor q = from.detach().requires_grad_(true);
+      ASSERT_EQ(q.strides(), from.strides());
+      const Tensor ours = deq::ops::relative_attention(q, q, q, context, view);
+      const Tensor plain = deq::ops::relative_attention_reference(q, q, q, context, view);
+      EXPECT_LT(relative(ours, plain), 1e-12);
+      for (const Tensor& dy : {turned, swapped, repeated}) {
+        EXPECT_LT(relative(torch::autograd::grad({ours}, {q}, {dy}, true)[0],
+                           torch::autograd::grad({plain}, {q}, {dy}, true)[0]),
+                  1e-12);
+      }
+    }
+  }
+}
+
+TEST(RelativeAttention, AWindowOfAnySizeIsAWindow) {
+  at::manual_seed(19);
+  const int64_t T = 5, M = 3, D = 4;
+  for (const bool causal : {true, false}) {
+    const Tensor q = at::randn({2, T, D}), past = at::randn({2, M, D});
+    const Tensor r = at::randn({deq::ops::relative_rows(T, M, causal), D}), bias = at::randn({D});
+    const AttentionContext context{past, past, r, bias, bias, {}};
+    const auto seen = [&](int64_t window) {
+      return deq::ops::relative_attention(q, q, q, context, {2, causal, window});
+    };
+    for (const int64_t window : {int64_t{T + M}, std::numeric_limits<int64_t>::max() - 1,
+                                 std::numeric_limits<int64_t>::max()}) {
+      EXPECT_TRUE(at::equal(seen(window), seen(0))) << causal << " " << window;
+    }
+  }
+}
+
+TEST(RelativeAttention, APastWithoutPositionsIsNone) {
+  at::manual_seed(23);
+  const Tensor q = at::randn({2, 3, 4}).requires_grad_(true), bias = at::randn({4});
+  const Tensor none = at::empty({2, 0, 4}), r = at::randn({3, 4});
+  const AttentionView view{.heads = 2};
+  const AttentionContext without{{}, {}, r, bias, bias, {}}, empty{none, none, r, bias, bias, {}};
+  const Tensor expected = deq::ops::relative_attention(q, q, q, without, view);
+  const Tensor found = deq::ops::relative_attention(q, q, q, empty, view);
+  EXPECT_TRUE(at::equal(found, expected));
+  EXPECT_TRUE(at::equal(torch::autograd::grad({found.sum()}, {q})[0],
+                        torch::autograd::grad({expected.sum()}, {q})[0]));
+  EXPECT_LT(relative(deq::ops::relative_attention_reference(q, q, q, empty, view), expected), 1e-5);
 }
 
 }  // namespace

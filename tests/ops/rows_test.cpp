@@ -103,6 +103,16 @@ TEST_P(Rows, LongRowsOfFloatsLoseNothing) {
               GetParam() == at::kFloat ? 1e-6 : 1e-14);
 }
 
+TEST_P(Rows, TinyAndHugeNumbersHaveTheirProducts) {
+  for (const double scale : {1e-30, 1e-23, 1e-18, 1e-13, 1e15, 1e18, 1e25}) {
+    for (const int64_t n : {1, 7, 64, 1001, 5000}) {
+      const Tensor g = scale * randn({2, n}, GetParam(), 89);
+      const Tensor fast = row_dots({g}, g), plain = row_dots_reference({g}, g);
+      EXPECT_LE(testing::relative_error(fast, plain), precision() * double(n)) << scale << " " << n;
+    }
+  }
+}
+
 TEST_P(Rows, NothingToDoIsDone) {
   const Tensor g = randn({3, 4}, GetParam(), 92);
   EXPECT_EQ(row_dots({}, g).sizes(), (at::IntArrayRef{3, 0}));

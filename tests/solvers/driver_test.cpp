@@ -134,6 +134,39 @@ TEST(Driver, BestStatesOfPositionsFromSeveralStepsAreMeasuredTogether) {
   EXPECT_TRUE(at::allclose(s.report.residual, residual_of(f, s.z, Scope::Position), 1e-12, 0));
 }
 
+TEST(Driver, APositionGivenUpIsMeasuredWhereTheOthersEnd) {
+  // Position 1 is given up while position 0, at which it looks, still moves; its best state is the
+  // first, with a residual of 0 there and of 1 where position 0 ends.
+  const Map f = [](const Tensor& z) {
+    const Tensor first = z.select(1, 0), second = 0.1 * z.select(1, 1) + first;
+    const Tensor hole = first.gt(0.6).logical_and(first.lt(0.8));
+    return at::stack({0.5 * first + 0.5, second.masked_fill(hole, INFINITY)}, 1);
+  };
+  const Tensor z0 = at::zeros({1, 2, 1}, at::kDouble);
+  for (const Scope scope : {Scope::Position, Scope::Causal}) {
+    Counted counted(f);
+    const Solution s = iterate(
+        counted.map, z0,
+        [](const Iterate& at) -> Proposal {
+          return {at.fz, {}};
+        },
+        {.max_steps = 30}, Layout(z0, scope, Order::Forward));
+    EXPECT_EQ(s.report.count(Reason::Converged), 1);
+    EXPECT_EQ(s.report.count(Reason::NonFinite), 1);
+    EXPECT_TRUE(at::allclose(s.report.residual, residual_of(f, s.z, scope), 1e-12, 0));
+    EXPECT_EQ(s.report.evaluations, counted.calls);
+  }
+}
+
+TEST(Driver, TinyFloatsHaveAResidualToo) {
+  const Map f = [](const Tensor& z) { return 0.5 * z + 0.5e-24; };
+  const Tensor z0 = at::zeros({2, 8}, at::kFloat);
+  const Solution s = solve(f, z0, Picard{}, {.max_steps = 60, .rel_tol = 1e-5});
+  EXPECT_TRUE(s.report.converged());
+  EXPECT_GT(s.report.evaluations, 10);
+  EXPECT_TRUE(at::allclose(s.z, at::full_like(z0, 1e-24), 1e-4, 0));
+}
+
 Report report_with(std::vector<Reason> reasons, std::vector<double> residuals) {
   Report r;
   r.reason = at::empty({int64_t(reasons.size())}, at::kByte);
@@ -177,10 +210,17 @@ TEST(Report, CountsSharesAndMeans) {
   EXPECT_EQ(r.mean_residual(), 2.5);
   EXPECT_EQ(r.count(Converged), 2);
   EXPECT_EQ(r.count(NonFinite), 0);
-  const Report empty;
+  const Report empty = report_with({}, {});
   EXPECT_TRUE(empty.converged());
   EXPECT_EQ(empty.converged_share(), 1);
   EXPECT_EQ(empty.worst_residual(), 0);
+}
+
+TEST(Report, WithoutASolveNothingConverged) {
+  const Report none;
+  EXPECT_FALSE(none.converged());
+  EXPECT_EQ(none.converged_share(), 0);
+  EXPECT_EQ(describe(none), "no solve is reported");
 }
 
 TEST(Layout, FoldsStatesOfAnyRank) {
