@@ -4,40 +4,29 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <memory>
+#include <string>
+#include <utility>
 
+#include "cli/interrupt.h"
+#include "deq/base/error.h"
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
 
 namespace deq::cli {
 namespace {
 
-// Set by Ctrl-C, so that the temporary is removed on the way out.
-volatile std::sig_atomic_t interrupted = 0;
-
-class CatchInterrupt {
- public:
-  CatchInterrupt() {
-    interrupted = 0;
-    before_ = std::signal(SIGINT, [](int) { interrupted = 1; });
-  }
-  ~CatchInterrupt() { std::signal(SIGINT, before_); }
-
- private:
-  void (*before_)(int);
-};
-
 constexpr int64_t kWorthShowing = 1000000;  // bytes
 
-/// A line that is rewritten on a terminal; elsewhere one line for each tenth.
-class Progress {
+/// A line that is rewritten on a terminal; elsewhere one line for each tenth. A download does not
+/// fail because nobody can read it: not fmt::print, which throws.
+class ByteProgress {
  public:
-  explicit Progress(std::string name) : name_(std::move(name)) {}
-  ~Progress() {
-    if (terminal_ && shown_ >= 0) fmt::print(stderr, "\r\033[K");
+  explicit ByteProgress(std::string name) : name_(std::move(name)) {}
+  ~ByteProgress() {
+    if (terminal_ && shown_ >= 0) std::fputs("\r\033[K", stderr);
   }
 
   void show(int64_t done, int64_t total) {
@@ -45,8 +34,10 @@ class Progress {
     const int64_t step = done * (terminal_ ? 100 : 10) / total;
     if (step == shown_ || (!terminal_ && step == 0)) return;
     shown_ = step;
-    fmt::print(stderr, "{}  {}: {:.1f} of {:.1f} MB{}", terminal_ ? "\r\033[K" : "", name_,
-               double(done) / 1e6, double(total) / 1e6, terminal_ ? "" : "\n");
+    const std::string line =
+        fmt::format("{}  {}: {:.1f} of {:.1f} MB{}", terminal_ ? "\r\033[K" : "", name_,
+                    double(done) / 1e6, double(total) / 1e6, terminal_ ? "" : "\n");
+    std::fputs(line.c_str(), stderr);
     std::fflush(stderr);
   }
 
@@ -59,7 +50,7 @@ class Progress {
 struct Transfer {
   FileWriter writer;
   Sha256 sum;
-  Progress progress;
+  ByteProgress progress;
   uint64_t bytes = 0;
   std::exception_ptr failure;  // libcurl is C: an exception must not pass through it
 };
@@ -78,8 +69,14 @@ size_t receive(char* from, size_t size, size_t count, void* user) {
 }
 
 int report(void* user, curl_off_t total, curl_off_t done, curl_off_t, curl_off_t) {
-  static_cast<Transfer*>(user)->progress.show(done, total);
-  return interrupted;  // other than 0 ends the transfer
+  auto& transfer = *static_cast<Transfer*>(user);
+  try {
+    transfer.progress.show(done, total);
+    return interrupt_flag() ? 1 : 0;  // other than 0 ends the transfer
+  } catch (...) {
+    transfer.failure = std::current_exception();
+    return 1;
+  }
 }
 
 void perform(const std::string& url, Transfer& transfer) {
@@ -110,7 +107,7 @@ void perform(const std::string& url, Transfer& transfer) {
   set(CURLOPT_XFERINFODATA, &transfer);
   const CURLcode code = curl_easy_perform(curl.get());
   if (transfer.failure) std::rethrow_exception(transfer.failure);
-  DEQ_CHECK(!interrupted, "interrupted; nothing was changed");
+  DEQ_CHECK(!interrupt_flag(), "interrupted; nothing was changed");
   DEQ_CHECK(code == CURLE_OK, "cannot download {}: {}", printable(url, 400),
             printable(*detail ? detail : curl_easy_strerror(code), 200));
 }
@@ -119,10 +116,10 @@ void perform(const std::string& url, Transfer& transfer) {
 
 uint64_t download(const std::string& url, const std::filesystem::path& target,
                   const std::string& sha256) {
-  const CatchInterrupt catching;
+  interrupt_flag();  // from here on a signal lets the temporary be removed on the way out
   Transfer transfer{.writer = FileWriter(target),
                     .sum = {},
-                    .progress = Progress(target.filename().string()),
+                    .progress = ByteProgress(target.filename().string()),
                     .bytes = 0,
                     .failure = nullptr};
   perform(url, transfer);

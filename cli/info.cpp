@@ -12,6 +12,7 @@
 
 #include "cli/commands.h"
 #include "cli/parse.h"
+#include "deq/ops/rows_simd.h"
 
 namespace deq::cli {
 namespace {
@@ -95,7 +96,7 @@ int info(int argc, char** argv) {
           {"library", blas.library},
           {"config", blas.config},
           {"warning", blas.warning}}},
-        {"simd", cpu_capability()},
+        {"simd", {{"libtorch", cpu_capability()}, {"deq", ops::simd_target()}}},
         {"threads", at::get_num_threads()},
         {"cuda_devices", devices},
     };
@@ -105,7 +106,8 @@ int info(int argc, char** argv) {
   fmt::print("deq       {}\n", DEQ_VERSION);
   fmt::print("LibTorch  {}\n", TORCH_VERSION);
   fmt::print("BLAS      {}, {}\n", blas.kind, blas.library.empty() ? "no file" : blas.library);
-  fmt::print("SIMD      {}\n", cpu_capability());
+  fmt::print("SIMD      {} in LibTorch, {} in deq's kernels\n", cpu_capability(),
+             ops::simd_target());
   fmt::print("threads   {}\n", at::get_num_threads());
   fmt::print("CUDA      {}\n", cuda ? fmt::format("{} device(s)", devices) : "not available");
   if (!blas.warning.empty()) fmt::print("warning: {}\n", blas.warning);

@@ -7,7 +7,9 @@
 #include <malloc.h>
 #endif
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <string>
 #include <vector>
@@ -76,9 +78,18 @@ int run(int argc, char** argv) {
 }
 
 /// The first line: LibTorch's messages go on with hints and traces that a command's user cannot
-/// use.
+/// use. Not fmt::print, which throws where stderr cannot be written to either.
 void print_error(const std::string& message) {
-  fmt::print(stderr, "error: {}\n", message.substr(0, message.find('\n')));
+  std::fputs(("error: " + message.substr(0, message.find('\n')) + "\n").c_str(), stderr);
+}
+
+/// What a command has printed may still wait in stdout's buffer: a full disk shows here.
+int flushed(int exit_code) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return exit_code;
+  print_error(std::string("cannot write the output: ") +
+              (errno ? std::strerror(errno) : "an earlier write failed"));
+  return exit_code ? exit_code : 1;
 }
 
 }  // namespace
@@ -92,7 +103,7 @@ int main(int argc, char** argv) {
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
   try {
-    return deq::cli::run(argc, argv);
+    return deq::cli::flushed(deq::cli::run(argc, argv));
   } catch (const c10::Error& error) {
     deq::cli::print_error(error.what_without_backtrace());
   } catch (const std::exception& error) {

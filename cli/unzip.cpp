@@ -6,6 +6,8 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <memory>
 #include <string_view>
 
 #include "deq/base/files.h"

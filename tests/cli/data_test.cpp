@@ -144,7 +144,8 @@ TEST(DataFetch, FailsWhenTheDiskIsFull) {
   fetch.expect_unchanged();
 }
 
-TEST(DataFetch, RemovesTheTemporaryOnInterrupt) {
+void expect_removed_on(int signal) {
+  SCOPED_TRACE(signal);
   std::string half = HttpServer::ok(kText);
   half.replace(half.find("close"), 5, "keep-alive");
   half.resize(half.size() - 9);
@@ -159,11 +160,27 @@ TEST(DataFetch, RemovesTheTemporaryOnInterrupt) {
   }
   for (int tenths = 0; tenths < 1200 && server.requests() == 0; ++tenths) ::usleep(100000);
   EXPECT_EQ(server.requests(), 1);
-  ::kill(child, SIGINT);
+  ::kill(child, signal);
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
   fetch.expect_unchanged();
+}
+
+TEST(DataFetch, RemovesTheTemporaryOnInterrupt) {
+  expect_removed_on(SIGINT);
+  expect_removed_on(SIGTERM);
+}
+
+TEST(DataFetch, DoesNotFailWhereItsProgressCannotBeShown) {
+  const std::string large(size_t{3} << 20, 'a');
+  HttpServer server({{"/input.txt", HttpServer::ok(large)}});
+  Scratch scratch;
+  const Output output =
+      run_deq(fmt::format("data fetch tiny-shakespeare --to '{}' --url {} --sha256 {} 2>/dev/full",
+                          scratch.folder().string(), server.url(), sha256_hex(large)));
+  EXPECT_EQ(output.exit_code, 0);
+  EXPECT_EQ(slurp(scratch / "input.txt"), large);
 }
 
 std::string little(uint64_t value, int count) {
@@ -216,6 +233,26 @@ TEST(DataFetch, UnpacksAnArchive) {
                                                        "wiki.valid.tokens"}));
   EXPECT_EQ(slurp(scratch / "wiki.train.tokens"), " a b \n");
   EXPECT_EQ(slurp(scratch / "wiki.valid.tokens"), " b \n");
+}
+
+TEST(DataFetch, DoesNotAskForAnArchiveWhoseMembersAreThere) {
+  HttpServer server({{"/wikitext-103-v1.zip", HttpServer::ok("no archive")}});
+  Scratch scratch;
+  const auto fetch = [&](const std::string& more) {
+    return run_deq(fmt::format("data fetch wikitext-103 --to '{}' --url {} {} 2>&1",
+                               scratch.folder().string(), server.url(), more));
+  };
+  spill(scratch / "wiki.train.tokens", " a \n");
+  spill(scratch / "wiki.valid.tokens", " b \n");
+  EXPECT_EQ(fetch("").exit_code, 1);  // one is missing
+  EXPECT_EQ(server.requests(), 1);
+  spill(scratch / "wiki.test.tokens", " c \n");
+  const Output output = fetch("");
+  EXPECT_EQ(output.exit_code, 0) << output.text;
+  EXPECT_SAYS(output.text, "wiki.test.tokens  4 bytes, already there");
+  EXPECT_EQ(server.requests(), 1);
+  EXPECT_EQ(fetch("--sha256 " + sha256_hex("another")).exit_code, 1);  // another archive
+  EXPECT_EQ(server.requests(), 2);
 }
 
 TEST(DataFetch, RefusesADamagedArchive) {

@@ -33,6 +33,25 @@ TEST(Command, NamesWhatItKnows) {
   EXPECT_NE(unknown.text.find("did you mean 'info'?"), std::string::npos) << unknown.text;
 }
 
+TEST(Command, HelpTellsAlternativesApart) {
+  const std::string help = run_deq("train --help").text;
+  const size_t flag = help.find("--solver-memory ");
+  ASSERT_NE(flag, std::string::npos) << help;
+  const std::string entry = help.substr(flag, help.find("  --", flag) - flag);
+  EXPECT_NE(entry.find("anderson: past iterates"), std::string::npos) << entry;
+  EXPECT_NE(entry.find("broyden: secant pairs kept"), std::string::npos) << entry;
+  EXPECT_NE(entry.find("(in [1, 1024]) [20]"), std::string::npos) << entry;
+}
+
+TEST(Command, AFullDiskUnderStdoutIsAFailure) {
+  for (const std::string arguments : {"info", "info --json", "--version", "train --help"}) {
+    const auto full = run_deq(arguments + " 2>&1 >/dev/full");
+    EXPECT_EQ(full.exit_code, 1) << arguments;
+    EXPECT_EQ(full.text.find("error: cannot write"), 0u) << arguments << "\n" << full.text;
+    EXPECT_EQ(full.text.find('\n'), full.text.size() - 1) << full.text;
+  }
+}
+
 TEST(Info, RejectsUnknownFlags) {
   const auto unknown = run_deq("info --jsno 2>&1");
   EXPECT_EQ(unknown.exit_code, 2);
@@ -46,7 +65,8 @@ TEST(Info, DescribesTheMachine) {
   ASSERT_EQ(run.exit_code, 0);
   const auto info = nlohmann::json::parse(run.text);
   EXPECT_GE(info.at("threads").get<int>(), 1);
-  EXPECT_NE(info.at("simd"), "unknown");
+  EXPECT_NE(info.at("simd").at("libtorch"), "unknown");
+  EXPECT_NE(info.at("simd").at("deq"), "");
   EXPECT_NE(info.at("blas").at("kind"), "unknown");
 }
 
