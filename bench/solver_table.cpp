@@ -64,7 +64,7 @@ class Bench {
     model_.eval();
     const Tensor tokens = file.tensors.at("tokens");
     const int64_t lane = tokens.numel() / batch;
-    deq::History history;
+    deq::Histories histories;
     deq::ForwardOptions how;
     how.history = length;
     how.equilibrium.solver = deq::Anderson{.memory = 8, .ridge = 1e-3, .scope = deq::Scope::Causal};
@@ -74,8 +74,8 @@ class Bench {
                               .view({batch, lane})
                               .narrow(1, s * length, length)
                               .contiguous();
-      parts_.push_back({part, history});
-      history = model_.forward(part, history, how).history;
+      parts_.push_back({part, histories});
+      histories = model_.forward(part, histories, how).histories;
     }
     parts_.erase(parts_.begin());  // the first has no history
   }
@@ -85,8 +85,8 @@ class Bench {
     for (const double tolerance : {1e-3, 1e-4, 1e-5}) {
       double evaluations = 0;
       bool reached = true;
-      for (const auto& [tokens, history] : parts_) {
-        const int64_t count = evaluations_to(setting.solver, tokens, history, tolerance);
+      for (const auto& [tokens, histories] : parts_) {
+        const int64_t count = evaluations_to(setting.solver, tokens, histories, tolerance);
         reached &= count > 0;
         evaluations += double(count);
       }
@@ -101,13 +101,13 @@ class Bench {
  private:
   struct Part {
     Tensor tokens;
-    deq::History history;
+    deq::Histories histories;
   };
 
-  deq::Solution solve(const deq::Solver& solver, const Tensor& tokens, const deq::History& history,
-                      const deq::StopRule& stop) {
+  deq::Solution solve(const deq::Solver& solver, const Tensor& tokens,
+                      const deq::Histories& histories, const deq::StopRule& stop) {
     c10::NoGradGuard no_tape;
-    const deq::Map f = model_.bind(tokens, history);
+    const deq::Map f = model_.bind(tokens, histories).front();
     const Tensor z0 = at::zeros({tokens.size(0), tokens.size(1), model_.cell().state_width()});
     return deq::solve(f, z0, solver, stop);
   }
@@ -115,9 +115,9 @@ class Bench {
   /// Evaluations until the residual of every whole sample is below `tolerance`, whatever the scope;
   /// 0: never.
   int64_t evaluations_to(const deq::Solver& solver, const Tensor& tokens,
-                         const deq::History& history, double tolerance) {
+                         const deq::Histories& histories, double tolerance) {
     c10::NoGradGuard no_tape;
-    const deq::Map f = model_.bind(tokens, history);
+    const deq::Map f = model_.bind(tokens, histories).front();
     int64_t calls = 0, reached = 0;
     const deq::Map counted = [&](const Tensor& z) {
       const Tensor fz = f(z);
@@ -132,12 +132,12 @@ class Bench {
   }
 
   double leak(const Setting& setting, double tolerance) {
-    const auto& [tokens, history] = parts_[0];
+    const auto& [tokens, histories] = parts_[0];
     Tensor changed = tokens.clone();
     changed.select(1, tokens.size(1) - 1).add_(17).remainder_(model_.vocabulary());
     const deq::StopRule stop{.max_steps = 100, .rel_tol = tolerance};
-    const Tensor a = solve(setting.solver, tokens, history, stop).z;
-    const Tensor b = solve(setting.solver, changed, history, stop).z;
+    const Tensor a = solve(setting.solver, tokens, histories, stop).z;
+    const Tensor b = solve(setting.solver, changed, histories, stop).z;
     const int64_t earlier = tokens.size(1) - 1;
     return ((a - b).narrow(1, 0, earlier).norm(2, {2}) / a.narrow(1, 0, earlier).norm(2, {2}))
         .max()

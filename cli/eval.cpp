@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
@@ -26,11 +27,18 @@ struct EvalOptions {
   }
 };
 
-const Split& split_of(const Corpus& corpus, const std::string& name) {
-  if (name == "valid") return corpus.valid;
-  if (name == "test") return corpus.test;
-  DEQ_CHECK(name == "train", "unknown split '{}'; known: train, valid, test", name);
-  return corpus.train;
+/// The split that is evaluated; "all" is the whole of one file, in the run's vocabulary.
+Split split_of(const TrainedModel& run, const std::string& data, const std::string& name) {
+  const std::string& source = data.empty() ? run.options.data : data;
+  if (name == "all") {
+    DEQ_CHECK(std::filesystem::is_regular_file(source),
+              "--split all: '{}' is no file; expected --data with one", source);
+    return {.tokens = load_tokens(source, run.vocabulary)};
+  }
+  DEQ_CHECK(name == "train" || name == "valid" || name == "test",
+            "unknown split '{}'; known: train, valid, test, all", name);
+  const Corpus corpus = load(run.options.task, source, run.vocabulary);
+  return name == "train" ? corpus.train : name == "valid" ? corpus.valid : corpus.test;
 }
 
 void print_result(const Evaluation& e, const Task& task, const std::string& split) {
@@ -55,7 +63,8 @@ int eval(int argc, char** argv) {
   Assignments flags;
   app.add_option("RUN", folder, "run folder")->required();
   app.add_option("--data", data, "text, in place of the run's");
-  app.add_option("--split", split, "train, valid or test [test]");
+  app.add_option("--split", split,
+                 "train, valid or test; all: the whole of the file --data [test]");
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   app.add_flag("--check-leak", leak,
@@ -63,7 +72,8 @@ int eval(int argc, char** argv) {
   app.add_flag("--require-converged", require_converged,
                "exit code 1 unless every position converged");
   app.add_flag("--json", json, "print one JSON object");
-  add_options(app, EvalOptions{}, flags);
+  add_options(app, EvalOptions{}, flags, Defaults::Hidden);
+  app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
   if (threads > 0) at::set_num_threads(int(threads));
 
@@ -75,9 +85,7 @@ int eval(int argc, char** argv) {
   EvalOptions options{run.options.equilibrium, run.options.eval};
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
-  const Corpus corpus =
-      load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary);
-  const Split& chosen = split_of(corpus, split);
+  const Split chosen = split_of(run, data, split);
   Progress progress;
   const auto show = [&](double share) {
     if (!json) progress.show(share, fmt::format("evaluating {:.0f}%", 100 * share), false);

@@ -65,7 +65,8 @@ int generate(int argc, char** argv) {
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   app.add_flag("--quiet", quiet, "only the text, no statistics");
-  add_options(app, GenerateOptions{}, flags);
+  add_options(app, GenerateOptions{}, flags, Defaults::Hidden);
+  app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
   if (threads > 0) at::set_num_threads(int(threads));
 

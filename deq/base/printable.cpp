@@ -17,13 +17,4 @@ std::string printable(std::string_view text, size_t limit) {
   return kept < text.size() ? shown + "..." : shown;
 }
 
-bool is_utf8(std::string_view text) {
-  try {
-    nlohmann::json(text).dump();
-  } catch (const nlohmann::json::type_error&) {
-    return false;
-  }
-  return true;
-}
-
 }  // namespace deq

@@ -10,6 +10,4 @@ namespace deq {
 /// everything beyond `limit` bytes left out ("...").
 std::string printable(std::string_view text, size_t limit = 80);
 
-bool is_utf8(std::string_view text);
-
 }  // namespace deq

@@ -8,6 +8,7 @@
 
 #include "deq/base/fields.h"
 #include "deq/base/printable.h"
+#include "deq/base/utf8.h"
 
 namespace deq {
 namespace {
@@ -105,10 +106,9 @@ std::string number_text(std::string_view token) {
 class Reader {
  public:
   Reader(const std::string& text, const std::string& source) : rest_(text), source_(source) {
-    if (!is_utf8(rest_)) {
-      size_t end = rest_.find('\n');
-      for (; end != rest_.npos && is_utf8(rest_.substr(0, end)); end = rest_.find('\n'))
-        advance(end + 1);
+    if (const size_t bad = find_invalid_utf8(rest_); bad != rest_.npos) {
+      const size_t line = rest_.substr(0, bad).rfind('\n');
+      if (line != rest_.npos) advance(line + 1);
       refuse("not UTF-8 text");
     }
     take("\xef\xbb\xbf");  // some editors begin a file with it

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "deq/base/printable.h"
-#include "deq/data/utf8.h"
+#include "deq/base/utf8.h"
 
 namespace deq {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
-#include "deq/data/utf8.h"
+#include "deq/base/utf8.h"
 
 namespace deq {
 

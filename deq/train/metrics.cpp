@@ -48,8 +48,9 @@ void Metrics::rewind(int64_t step) {
     if (end == std::string::npos) break;
     const std::string line = text.substr(begin, end - begin + 1);
     const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (row.is_object() && row.value("step", int64_t(-1)) > step) break;
-    if (row.is_object()) kept += line;
+    const bool counted = row.is_object() && row.contains("step") && row["step"].is_number_integer();
+    if (counted && row["step"].get<int64_t>() > step) break;
+    if (counted) kept += line;
     begin = end + 1;
   }
   if (kept != text) write_file(path_, kept);

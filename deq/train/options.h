@@ -89,7 +89,7 @@ struct StabilityOptions {
           at_least(0));
     field("pretrain_depth", self.pretrain_depth, "its depth", at_least(1));
     field("fewer_steps", self.fewer_steps, "lower max-steps by a random 0 to this many, each step",
-          at_least(0));
+          between(0, 1 << 20));
     field("jacobian_weight", self.jacobian_weight, "weight of |J|_F^2 / n in the loss",
           at_least(0));
     field("jacobian_frequency", self.jacobian_frequency, "share of steps that have it",

@@ -1,5 +1,8 @@
 #include "deq/train/run.h"
 
+#include <ATen/ATen.h>
+
+#include <charconv>
 #include <chrono>
 #include <deque>
 
@@ -26,6 +29,16 @@ struct Progress {
   int64_t since_best = 0;  // evaluations
 };
 
+std::string sum_of(const Split& split) {
+  Sha256 sum;
+  for (const at::Tensor& part : {split.tokens, split.targets}) {
+    if (!part.defined()) continue;
+    const at::Tensor bytes = part.contiguous();
+    sum.update(bytes.data_ptr(), bytes.nbytes());
+  }
+  return sum.hex();
+}
+
 class Run {
  public:
   Run(const TrainOptions& options, const fs::path& folder, bool resume, const RunObserver& observer,
@@ -36,7 +49,8 @@ class Run {
         interrupt_(interrupt),
         lock_((prepare(folder, resume), FolderLock(folder))),
         metrics_(folder / "metrics.jsonl"),
-        trainer_(options, load_corpus_for(resume)) {
+        trainer_(options, load_corpus_for(resume)),
+        data_sum_(sum_of(trainer_.corpus().train)) {
     const bool resumed = resume && fs::exists(folder / "last.safetensors");
     if (resumed) {
       restore();
@@ -143,35 +157,55 @@ class Run {
   }
 
   std::map<std::string, std::string> metadata() const {
-    return {{"step", std::to_string(trainer_.steps_done())},
-            {"seconds", fmt::format("{}", seconds())},
-            {"best_loss", fmt::format("{}", progress_.best_loss)},
-            {"since_best", std::to_string(progress_.since_best)},
-            {"vocabulary", trainer_.corpus().vocabulary.fingerprint()},
-            {"train_tokens", std::to_string(trainer_.corpus().train.tokens.numel())}};
+    std::map<std::string, std::string> metadata = cut_of_data();
+    metadata["train_data"] = data_sum_;
+    metadata["step"] = std::to_string(trainer_.steps_done());
+    metadata["seconds"] = fmt::format("{}", seconds());
+    metadata["best_loss"] = fmt::format("{}", progress_.best_loss);
+    metadata["since_best"] = std::to_string(progress_.since_best);
+    metadata["vocabulary"] = trainer_.corpus().vocabulary.fingerprint();
+    return metadata;
+  }
+
+  std::map<std::string, std::string> cut_of_data() const {
+    const BatchOptions& batch = options_.loop.batch;
+    return {{"batch", std::to_string(batch.batch)}, {"length", std::to_string(batch.length)}};
   }
 
   void save_last() { save_tensors(folder_ / "last.safetensors", trainer_.state(), metadata()); }
 
   void restore() {
     const TensorFile file = load_tensors(folder_ / "last.safetensors");
-    const auto text = [&](const char* key) {
+    const auto text = [&](const std::string& key) {
       const auto found = file.metadata.find(key);
       DEQ_CHECK(found != file.metadata.end(),
                 "last.safetensors: '{}' is missing; expected a checkpoint of deq train", key);
       return found->second;
     };
+    const auto number = [&](const std::string& key) {
+      double value = 0;
+      const std::string written = text(key);
+      const char* end = written.data() + written.size();
+      const auto parsed = std::from_chars(written.data(), end, value);
+      DEQ_CHECK(parsed.ec == std::errc() && parsed.ptr == end,
+                "last.safetensors: {} = '{}'; expected a number", key, written);
+      return value;
+    };
     DEQ_CHECK(
         text("vocabulary") == trainer_.corpus().vocabulary.fingerprint(),
         "vocab.txt does not fit last.safetensors: its {} tokens are not those it was trained with",
         trainer_.corpus().vocabulary.size());
-    const std::string tokens = std::to_string(trainer_.corpus().train.tokens.numel());
-    DEQ_CHECK(text("train_tokens") == tokens,
-              "the training split has {} tokens; last.safetensors was trained on {}", tokens,
-              text("train_tokens"));
+    DEQ_CHECK(
+        text("train_data") == data_sum_,
+        "the training split, of {} tokens, is not the one that last.safetensors was trained on",
+        trainer_.corpus().train.tokens.numel());
+    // A place in the data means something only where they are cut as they were.
+    for (const auto& [key, value] : cut_of_data()) {
+      DEQ_CHECK(text(key) == value, "{} = {}; last.safetensors was trained with {}", key, value,
+                text(key));
+    }
     trainer_.restore(file.tensors);
-    progress_ = {std::stod(text("seconds")), std::stod(text("best_loss")),
-                 std::stoll(text("since_best"))};
+    progress_ = {number("seconds"), number("best_loss"), int64_t(number("since_best"))};
     if (trainer_.steps_done() % options_.loop.limits.eval_every == 0)
       evaluated_at_ = trainer_.steps_done();
   }
@@ -183,6 +217,7 @@ class Run {
   FolderLock lock_;
   Metrics metrics_;
   Trainer trainer_;
+  std::string data_sum_;  // SHA-256 of the training split
   Progress progress_;
   int64_t evaluated_at_ = -1;
   Clock::time_point start_ = Clock::now();

@@ -23,7 +23,7 @@ struct RunObserver {
 /// How a run ended.
 struct RunResult {
   int64_t steps = 0;
-  double seconds = 0;  ///< of training, earlier sessions included
+  double seconds = 0;  ///< of training, that before a resume included
   std::string why;  ///< "steps done", "minutes over", "no better for N evaluations", "interrupted"
   double best_loss = 0;            ///< on the validation split, nats
   std::optional<Evaluation> test;  ///< of the best weights; absent when interrupted
@@ -46,7 +46,7 @@ struct TrainedModel {
   TrainOptions options;
   Vocabulary vocabulary;
   std::shared_ptr<LanguageModel> model;
-  std::string weights;  ///< the file they came from
+  std::string weights;  ///< which: "best" or "last"
 };
 /// `checkpoint` is "best", "last" or "" (best if there is one). Throws deq::Error naming what is
 /// missing.

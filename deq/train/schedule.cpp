@@ -36,9 +36,14 @@ std::map<std::string, double> Schedule::state() const {
 }
 
 void Schedule::restore(const std::map<std::string, double>& state) {
-  best_ = state.at("best");
-  scale_ = state.at("scale");
-  bad_ = int64_t(state.at("bad"));
+  const auto value = [&](const char* name) {
+    const auto found = state.find(name);
+    DEQ_CHECK(found != state.end(), "checkpoint: 'schedule.{}' is missing", name);
+    return found->second;
+  };
+  best_ = value("best");
+  scale_ = value("scale");
+  bad_ = int64_t(value("bad"));
 }
 
 }  // namespace deq

@@ -202,6 +202,11 @@ void Trainer::restore(const NamedTensors& state) {
   for (const auto& [name, tensor] : section(state, "schedule."))
     schedule[name] = tensor.item<double>();
   schedule_.restore(schedule);
+  for (const char* name : {"step", "position"}) {
+    DEQ_CHECK(require(state, name).numel() == 1,
+              "checkpoint: '{}' has shape [{}]; expected one number", name,
+              fmt::join(require(state, name).sizes(), ", "));
+  }
   step_ = require(state, "step").item<int64_t>();
   reader_.seek(require(state, "position").item<int64_t>());
   at::Generator generator = default_generator();

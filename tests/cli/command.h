@@ -1,8 +1,10 @@
 // Runs the `deq` command as a user would, and catches what it prints.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <stdexcept>
@@ -27,6 +29,15 @@ inline Output run_deq(const std::string& arguments) {
   const int status = pclose(pipe);
   output.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return output;
+}
+
+/// A run of `deq` that fails: exit code 1, and one line on stderr that says `text`.
+inline void expect_one_error_line(const std::string& arguments, const std::string& text) {
+  const Output output = run_deq(arguments + " 2>&1 >/dev/null");
+  EXPECT_EQ(output.exit_code, 1) << arguments;
+  EXPECT_EQ(output.text.rfind("error: ", 0), 0u) << arguments << "\n" << output.text;
+  EXPECT_EQ(std::count(output.text.begin(), output.text.end(), '\n'), 1) << output.text;
+  EXPECT_PRED_FORMAT2(::testing::IsSubstring, text, output.text);
 }
 
 }  // namespace deq::testing

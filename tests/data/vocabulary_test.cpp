@@ -6,7 +6,7 @@
 #include <random>
 #include <set>
 
-#include "deq/data/utf8.h"
+#include "deq/base/utf8.h"
 #include "tests/base/scratch.h"
 
 namespace deq {

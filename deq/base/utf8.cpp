@@ -1,4 +1,4 @@
-#include "deq/data/utf8.h"
+#include "deq/base/utf8.h"
 
 #include <cstdint>
 #include <cstring>
