@@ -24,7 +24,11 @@ int import_weights(int argc, char** argv) {
   assign_options(options, flags);
   const TrainOptions run = import_published(weights, folder, options);
   fmt::print("imported '{}' into '{}': {}\n", weights, folder, cell_name(run.model.cell));
-  fmt::print("try: deq eval {}{}\n", folder, run.data.empty() ? " --data FOLDER" : "");
+  const bool named = !options.vocabulary.empty() || !options.data.empty();
+  fmt::print("try: deq eval {}{}\n", folder,
+             !named             ? " --data FILE --split all, a file of token numbers"
+             : run.data.empty() ? " --data FOLDER"
+                                : "");
   return 0;
 }
 

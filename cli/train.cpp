@@ -2,6 +2,7 @@
 // killed.
 #include <ATen/Parallel.h>
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -85,7 +86,8 @@ Assignments merged(const std::string& config, const Assignments& flags) {
 void print_dry_run(const DryRun& run, const TrainOptions& options) {
   const auto solve = [](const char* name, const Report& report) {
     fmt::print("{:<12}{} evaluations, mean residual {:.1e}, converged {:.1f}% of rows\n", name,
-               report.evaluations, report.mean_residual(), 100 * report.converged_share());
+               report.evaluations, report.mean_residual(),
+               std::floor(1000 * report.converged_share()) / 10);
   };
   fmt::print("parameters  {}, {} without embedding; vocabulary {}\n", run.parameters,
              run.parameters_without_embedding, run.vocabulary);

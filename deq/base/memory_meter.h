@@ -7,8 +7,8 @@
 namespace deq {
 
 /// The bytes of tensors that are alive on the CPU at the peak of `work`, over those before it;
-/// counted in the calling thread, where LibTorch runs forward and backward. What `work` allocates in
-/// threads of its own, or outside tensors, is not seen.
+/// counted in the calling thread, where LibTorch runs forward and backward. What `work` allocates
+/// in threads of its own, or outside tensors, is not seen.
 int64_t peak_tensor_bytes(const std::function<void()>& work);
 
 }  // namespace deq

@@ -8,7 +8,8 @@ namespace {
 
 /// A TOML basic string: quotes, backslashes and control characters escaped.
 std::string toml_string(const std::string& text) {
-  DEQ_CHECK(find_invalid_utf8(text) == std::string_view::npos, "'{}' is not UTF-8; a configuration file must be", printable(text));
+  DEQ_CHECK(find_invalid_utf8(text) == std::string_view::npos,
+            "'{}' is not UTF-8; a configuration file must be", printable(text));
   std::string out = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {

@@ -78,8 +78,9 @@ struct CellPlace {
 /// a tape and in memory of their own.
 at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length);
 
-/// Throws deq::Error unless x is (batch, positions, width) and the histories are of that batch.
-void check_bound_shapes(const char* cell, const at::Tensor& x, int64_t width,
+/// Throws deq::Error unless x is (batch, positions, width) and the histories are of that batch,
+/// their states `state_width` wide, their inputs `width`.
+void check_bound_shapes(const char* cell, const at::Tensor& x, int64_t width, int64_t state_width,
                         const std::vector<History>& levels);
 
 }  // namespace deq

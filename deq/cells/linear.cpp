@@ -22,7 +22,8 @@ at::Tensor Linear::weight(double dropped) const {
   const at::Tensor& raw = weight_.defined() ? weight_ : v_;
   const at::Tensor kept =
       masked(raw, dropout_mask(raw.sizes(), dropped, is_training(), raw.detach()));
-  return weight_.defined() ? kept : kept * (g_ / kept.norm(2, {1})).unsqueeze(1);
+  // A row that is dropped entirely is zero, not 0 / 0.
+  return weight_.defined() ? kept : kept * (g_ / kept.norm(2, {1}).clamp_min(1e-12)).unsqueeze(1);
 }
 
 void Linear::initialise(double std) {

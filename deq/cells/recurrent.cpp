@@ -41,10 +41,12 @@ struct RecurrentCell::Level {
   Tensor operator()(const Tensor& z) {
     Tensor y, h, c;
     if (kind == Kind::Lstm) {
-      std::tie(y, h, c) = at::lstm(z, start, weights, true, 1, 0, false, false, true);
+      std::tie(y, h, c) =
+          at::lstm(z, start, weights, true, 1, 0, at::GradMode::is_enabled(), false, true);
       end = {h.detach(), c.detach()};
     } else {
-      std::tie(y, h) = at::gru(z, start[0], weights, true, 1, 0, false, false, true);
+      std::tie(y, h) =
+          at::gru(z, start[0], weights, true, 1, 0, at::GradMode::is_enabled(), false, true);
       end = {h.detach()};
     }
     return masked(y, mask);
@@ -52,11 +54,13 @@ struct RecurrentCell::Level {
 };
 
 std::vector<Bound> RecurrentCell::bind_levels(const Tensor& x, const std::vector<History>& levels) {
-  check_bound_shapes("RecurrentCell", x, options_.width, levels);
   const int64_t B = x.size(0), D = options_.width, states = kind_ == Kind::Lstm ? 2 : 1;
+  check_bound_shapes("RecurrentCell", x, D, states * D, levels);
   const Tensor mask = dropout_mask({B, 1, D}, options_.dropout, is_training(), x);
   std::vector<Bound> bound;
   for (const History& history : levels) {
+    DEQ_CHECK(history.length() <= 1, "RecurrentCell: a history of {} states; expected one",
+              history.length());
     const Tensor z = history.z.defined()
                          ? history.z
                          : at::zeros({B, 1, states * D}, x.options().requires_grad(false));

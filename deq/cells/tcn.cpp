@@ -53,7 +53,7 @@ struct TcnCell::Level {
 };
 
 std::vector<Bound> TcnCell::bind_levels(const Tensor& x, const std::vector<History>& levels) {
-  check_bound_shapes("TcnCell", x, options_.width, levels);
+  check_bound_shapes("TcnCell", x, options_.width, options_.width, levels);
   const int64_t B = x.size(0), D = options_.width, K = options_.kernel;
   const int64_t seen = 2 * dilation_ * (K - 1);
   const auto mask = [&] { return dropout_mask({B, D, 1}, options_.dropout, is_training(), x); };

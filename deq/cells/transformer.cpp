@@ -161,14 +161,18 @@ Tensor TransformerCell::injection(const Tensor& x) const {
 
 std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
                                                 const std::vector<History>& levels) {
-  const int64_t D = options_.width, past = levels.front().length();
-  check_bound_shapes("TransformerCell", x, D, levels);
+  const int64_t D = options_.width;
+  check_bound_shapes("TransformerCell", x, D, D, levels);
+  const int64_t past = levels.front().length();
   const auto shared = share(x, past);
   std::vector<Bound> bound;
   for (const History& history : levels) {
     DEQ_CHECK(history.length() == past,
               "TransformerCell: histories of {} and {} positions; expected one length", past,
               history.length());
+    DEQ_CHECK(!inject_ || past == 0 || history.k.defined() ||
+                  (history.x.defined() && history.x.size(1) == past),
+              "TransformerCell: a history of {} states; expected an input of each", past);
     auto level = std::make_shared<Level>(Level{shared, shared->attention, shared->injected});
     if (past > 0) {
       const auto kv = history.k.defined()
@@ -184,6 +188,9 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
                                                                             int64_t length) {
       if (length == 0) return History{};
       if (fixed) return level->extended(z, length);
+      DEQ_CHECK(!history.k.defined(),
+                "TransformerCell: a history of keys and values cannot go on with a tape; expected "
+                "one of states and inputs");
       return History{latest(history.z, z, length),
                      x.defined() ? latest(history.x, x, length) : Tensor()};
     };

@@ -85,7 +85,7 @@ struct TrellisNetCell::Level {
 
 std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
                                                const std::vector<History>& levels) {
-  check_bound_shapes("TrellisNetCell", x, input_width(), levels);
+  check_bound_shapes("TrellisNetCell", x, input_width(), state_width(), levels);
   const int64_t B = x.size(0), K = options_.kernel, H = state_width() / 2;
   const int64_t P = std::max<int64_t>(1, options_.dilation * (K - 1));
   const double dropped = options_.dropout.weight;

@@ -33,7 +33,7 @@ struct EmbeddingOptions {
           between(1, 1 << 20));
     field("tie_weights", self.tie_weights, "softmax and embedding share their tables");
     field("tied_projections", self.tied_projections, "clusters whose projection is shared too");
-    field("scaled", self.scaled, "multiply embeddings by the square root of their width");
+    field("scaled", self.scaled, "multiply embeddings by the square root of the model's width");
     field("dropout", self.dropout, "share of the vocabulary dropped at a time", half_open(0, 1));
   }
 };

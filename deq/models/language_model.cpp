@@ -41,7 +41,18 @@ void check_depth(const ModelOptions& options, const Cell& cell) {
             name);
   DEQ_CHECK(
       cell.injects() || !options.depth.injection || !options.depth.tied || options.depth.depth <= 1,
-      "tied = true: levels of {} see no input besides their state; expected tied = false", name);
+      "tied = true: levels of {} see no input besides their state; expected tied = false, or "
+      "injection = false to share weights all the same",
+      name);
+  DEQ_CHECK(options.depth.injection || !cell.injects(),
+            "injection = false: levels of {} always see x; expected true", name);
+  DEQ_CHECK(options.depth.depth > 0 || (options.depth.tied && !options.depth.checkpointed),
+            "tied = {}, checkpointed = {}: an equilibrium has one level; expected depth >= 1 with "
+            "them",
+            options.depth.tied, options.depth.checkpointed);
+  DEQ_CHECK(options.mixture.experts > 1 || options.mixture.dropout == 0,
+            "mixture-dropout = {}: nothing is mixed; expected mixture-experts >= 2 with it",
+            options.mixture.dropout);
 }
 
 }  // namespace

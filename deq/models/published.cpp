@@ -5,8 +5,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "deq/base/printable.h"
+
 namespace deq {
 namespace {
+
+using Json = nlohmann::json;
 
 constexpr const char* kPublishedKinds = "deq-transformer, deq-trellisnet";
 
@@ -34,25 +38,40 @@ bool is_copy(const std::string& name) {
   return false;
 }
 
-ModelOptions published_transformer(const nlohmann::json& config) {
+std::string shown(const Json& value) {
+  return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+int64_t whole(const Json& value, const char* key) {
+  const bool fits = value.is_number_integer() &&
+                    (!value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t(INT64_MAX));
+  DEQ_CHECK(fits, "config: {} = {}; expected a whole number", key, shown(value));
+  return value.get<int64_t>();
+}
+int64_t number(const Json& config, const char* key) { return whole(config.at(key), key); }
+
+ModelOptions published_transformer(const Json& config) {
   Transformer cell;
-  cell.width = config.at("d_model");
-  cell.heads = config.at("n_head");
-  cell.inner = config.at("d_inner");
+  cell.width = number(config, "d_model");
+  cell.heads = number(config, "n_head");
+  cell.inner = number(config, "d_inner");
   cell.norm = config.at("pre_norm").get<bool>() ? NormPlace::PrePublished : NormPlace::Post;
-  const int64_t window = config.at("local_size");
+  const int64_t window = number(config, "local_size");
   cell.window = window > 0 ? window : 1000;
-  cell.weight_norm = config.at("weight_norm");
-  const int64_t head_width = config.at("d_head");
-  DEQ_CHECK(cell.heads * head_width == cell.width,
-            "n_head * d_head = {}; expected d_model = {}, which the injection needs",
-            cell.heads * head_width, cell.width);
+  cell.weight_norm = config.at("weight_norm").get<bool>();
+  validate(cell, "config");
+  const int64_t head_width = number(config, "d_head");
+  DEQ_CHECK(head_width >= 1 && head_width <= cell.width && cell.heads * head_width == cell.width,
+            "config: n_head = {}, d_head = {}; expected a product of d_model = {}, which the "
+            "injection needs",
+            cell.heads, head_width, cell.width);
   ModelOptions options;
   options.cell = cell;
-  options.embedding.width = config.at("d_embed");
-  options.embedding.cutoffs = config.at("cutoffs").get<std::vector<int64_t>>();
-  options.embedding.div_val = config.at("div_val");
-  options.embedding.tie_weights = config.at("tie_weights");
+  options.embedding.width = number(config, "d_embed");
+  for (const Json& cutoff : config.at("cutoffs"))
+    options.embedding.cutoffs.push_back(whole(cutoff, "cutoffs"));
+  options.embedding.div_val = number(config, "div_val");
+  options.embedding.tie_weights = config.at("tie_weights").get<bool>();
   const auto tied = config.at("tie_projections").get<std::vector<bool>>();
   const bool projected = options.embedding.div_val > 1 || options.embedding.width != cell.width;
   for (size_t i = 0; i < tied.size() && projected && i <= options.embedding.cutoffs.size(); ++i) {
@@ -61,42 +80,53 @@ ModelOptions published_transformer(const nlohmann::json& config) {
   return options;
 }
 
-ModelOptions published_trellisnet(const nlohmann::json& config) {
+ModelOptions published_trellisnet(const Json& config) {
   TrellisNet cell;
-  cell.input = config.at("d_embed");
-  cell.hidden = config.at("n_hidden");
-  cell.output = config.at("n_out");
-  cell.kernel = config.at("kernel_size");
-  cell.dilation = config.at("dilation");
-  cell.weight_norm = config.at("weight_norm");
+  cell.input = number(config, "d_embed");
+  cell.hidden = number(config, "n_hidden");
+  cell.output = number(config, "n_out");
+  cell.kernel = number(config, "kernel_size");
+  cell.dilation = number(config, "dilation");
+  cell.weight_norm = config.at("weight_norm").get<bool>();
+  validate(cell, "config");
   ModelOptions options;
   options.cell = cell;
   options.embedding.scaled = false;
-  options.embedding.tie_weights = config.at("tie_weights");
+  options.embedding.tie_weights = config.at("tie_weights").get<bool>();
   return options;
+}
+
+/// `use` of the parsed settings; what JSON says of a wrong one becomes an error of ours.
+template <class Use>
+auto with_config(const std::string& config_json, Use&& use) {
+  try {
+    return use(Json::parse(config_json));
+  } catch (const Json::exception& error) {
+    throw Error(fmt::format("config: {}; expected an object with the published settings",
+                            printable(error.what(), 200)));
+  }
 }
 
 }  // namespace
 
 ModelOptions published_options(const std::string& config_json) {
-  try {
-    const auto config = nlohmann::json::parse(config_json);
+  return with_config(config_json, [](const Json& config) {
     const std::string kind = config.at("kind");
     if (kind == "deq-transformer") return published_transformer(config);
-    DEQ_CHECK(kind == "deq-trellisnet", "config: kind '{}'; expected {}", kind, kPublishedKinds);
+    DEQ_CHECK(kind == "deq-trellisnet", "config: kind '{}'; expected {}", printable(kind),
+              kPublishedKinds);
     return published_trellisnet(config);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(
-        fmt::format("config: {}; expected an object with the published settings", error.what()));
-  }
+  });
+}
+
+int64_t published_number(const std::string& config_json, const std::string& key) {
+  return with_config(config_json, [&](const Json& config) { return number(config, key.c_str()); });
 }
 
 int64_t published_vocabulary(const std::string& config_json) {
-  const auto config = nlohmann::json::parse(config_json, nullptr, /*allow_exceptions=*/false);
-  DEQ_CHECK(config.is_object() && config.contains("vocab") && config["vocab"].is_number_integer() &&
-                config["vocab"].get<int64_t>() >= 2,
-            "config: vocab is missing or no number of tokens; expected >= 2");
-  return config["vocab"];
+  const int64_t tokens = published_number(config_json, "vocab");
+  DEQ_CHECK(tokens >= 2, "config: vocab = {}; expected >= 2 tokens", tokens);
+  return tokens;
 }
 
 std::map<std::string, std::string> published_names(const LanguageModel& model) {
@@ -141,7 +171,7 @@ std::map<std::string, std::string> published_names(const LanguageModel& model) {
 void load_published(LanguageModel& model, const std::map<std::string, at::Tensor>& weights) {
   const auto names = published_names(model);
   const auto parameters = model.named_parameters();
-  std::set<std::string> missing;
+  std::set<std::string> missing, taken;
   const auto buffers = model.named_buffers();
   for (const auto& item : parameters) missing.insert(item.key());
   at::AutoGradMode no_tape(false);
@@ -149,16 +179,22 @@ void load_published(LanguageModel& model, const std::map<std::string, at::Tensor
     const std::string published = without_wrapper(stored);
     if (is_copy(published)) continue;
     const auto own = names.find(published);
-    DEQ_CHECK(own != names.end(), "weight '{}' does not belong to this model", published);
+    DEQ_CHECK(own != names.end(), "weight '{}' does not belong to this model",
+              printable(published));
     const at::Tensor* held = parameters.find(own->second);
     at::Tensor parameter = held ? *held : buffers[own->second];
     const bool fits = tensor.dim() == parameter.dim()
                           ? tensor.sizes() == parameter.sizes()
                           : tensor.dim() > parameter.dim() && tensor.size(0) == parameter.size(0) &&
                                 tensor.numel() == parameter.numel();
-    DEQ_CHECK(fits, "weight '{}' has shape [{}]; expected [{}]", published,
+    DEQ_CHECK(fits, "weight '{}' has shape [{}]; expected [{}]", printable(published),
               fmt::join(tensor.sizes(), ", "), fmt::join(parameter.sizes(), ", "));
-    parameter.copy_(tensor.view(parameter.sizes()));
+    const at::Tensor value = tensor.reshape(parameter.sizes()).to(parameter.scalar_type());
+    DEQ_CHECK(!taken.count(own->second) || at::equal(parameter, value),
+              "weight '{}' differs from another that the settings tie it to; expected equal ones",
+              printable(published));
+    taken.insert(own->second);
+    parameter.copy_(value);
     missing.erase(own->second);
   }
   for (const std::string& own : missing) {

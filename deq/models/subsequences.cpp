@@ -59,11 +59,18 @@ Solution solve_by_parts(const Bound& f, const Tensor& z0, int64_t length, const 
   const int64_t T = z0.size(1);
   Tensor z = z0.narrow(1, 0, 0);
   std::vector<Report> reports;
+  Tensor open = at::zeros({z0.size(0), 1}, z0.options().dtype(at::kBool));  // did not converge
   for (int64_t first = 0; first < T; first += length) {
     const int64_t count = std::min(length, T - first);
     Solution part =
         solve(f.part(z, first, count), z0.narrow(1, first, count).contiguous(), solver, stop);
     z = at::cat({z, part.z}, 1);
+    // What stands behind states that did not converge has not converged either.
+    Tensor reason = part.report.reason.view({z0.size(0), -1}).to(z0.device());
+    reason = reason.masked_fill(reason.eq(int64_t(Reason::Converged)).logical_and(open),
+                                int64_t(Reason::MaxSteps));
+    open = open.logical_or(reason.ne(int64_t(Reason::Converged)).any(1, true));
+    part.report.reason = reason.reshape({-1});
     reports.push_back(std::move(part.report));
   }
   if (reports.empty()) return solve(f, z0, solver, stop);

@@ -26,12 +26,6 @@ int64_t vocabulary_of(const Characters&) {
       "bytes or copy-memory");
 }
 
-int64_t parameter_bytes(const LanguageModel& model) {
-  int64_t bytes = 0;
-  for (const at::Tensor& p : model.parameters()) bytes += int64_t(p.nbytes());
-  return bytes;
-}
-
 }  // namespace
 
 DryRun dry_run(const TrainOptions& options) {
@@ -43,33 +37,38 @@ DryRun dry_run(const TrainOptions& options) {
   LanguageModel model(options.model, run.vocabulary);
   run.parameters = model.parameter_count(true);
   run.parameters_without_embedding = model.parameter_count(false);
-  run.tokens = batch.batch * batch.length;
-  const auto draw = [&] {
-    return at::randint(run.vocabulary, {batch.batch, batch.length}, at::kLong);
-  };
+  const auto* copy = std::get_if<CopyMemory>(&options.task);  // its sequences are not cut
+  const int64_t length = copy ? copy->length() : batch.length;
+  run.tokens = batch.batch * length;
+  const auto draw = [&] { return at::randint(run.vocabulary, {batch.batch, length}, at::kLong); };
+  const double jacobian_weight = model.is_explicit() ? 0 : options.loop.stability.jacobian_weight;
   ForwardOptions how;
   how.equilibrium = options.equilibrium;
-  how.history = batch.history;
+  how.history = copy ? 0 : batch.history;
+  how.jacobian_loss = jacobian_weight > 0;
   how.subsequence = batch.subsequence;
   how.on_adjoint = [&](const Report& adjoint) { run.adjoint = adjoint; };
   Histories histories;
-  if (batch.history > 0) {
+  if (how.history > 0) {
     c10::NoGradGuard no_tape;
     histories = model.forward(draw(), {}, how).histories;
   }
   const at::Tensor tokens = draw(), targets = draw();
   NamedTensors parameters;
-  for (const auto& item : model.named_parameters()) parameters[item.key()] = item.value();
+  for (const auto& item : model.named_parameters()) {
+    parameters[item.key()] = item.value();
+    at::Tensor(item.value()).mutable_grad() = at::zeros_like(item.value());  // not an activation
+  }
   Descent descent(options.loop.optimization.optimizer, parameters);
   const auto start = Clock::now();
-  const int64_t peak = peak_tensor_bytes([&] {
+  run.activation_bytes = peak_tensor_bytes([&] {
     const ModelOutput output = model.forward(tokens, histories, how);
-    const at::Tensor loss = model.loss(output.z, targets).mean();
+    at::Tensor loss = model.loss(output.z, targets).mean();
     run.loss = loss.item<double>();
     run.forward = output.report;
+    if (output.jacobian_loss.defined()) loss = loss + jacobian_weight * output.jacobian_loss;
     loss.backward();
   });
-  run.activation_bytes = std::max<int64_t>(0, peak - parameter_bytes(model));
   descent.step(options.loop.optimization.schedule.rate);
   run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return run;

@@ -80,11 +80,28 @@ Vocabulary vocabulary_of(const ImportOptions& options, int64_t size) {
   return vocabulary;
 }
 
+/// Settings that ask for far more than the file holds would exhaust memory before they are refused.
+void check_size(const ModelOptions& model, int64_t vocabulary, const TensorFile& file) {
+  double held = 0;
+  for (const auto& [name, tensor] : file.tensors) held += double(tensor.numel());
+  double least = double(vocabulary);  // a bias each
+  if (const auto* cell = std::get_if<Transformer>(&model.cell))
+    least += 2.0 * double(cell->width) * double(cell->inner + cell->width);
+  if (const auto* cell = std::get_if<TrellisNet>(&model.cell)) {
+    const double H = double(cell->hidden + cell->output);
+    least += 4 * H * (H + double(cell->input)) * double(cell->kernel);
+  }
+  DEQ_CHECK(
+      least <= held,
+      "config: settings of {:.0f} weights at least; expected those of the file's {:.0f} numbers",
+      least, held);
+}
+
 /// How the published code was run, where its settings say.
 void take_lengths(const std::string& config_json, TrainOptions& options) {
   const auto config = nlohmann::json::parse(config_json);
   const auto take = [&](const char* key, int64_t& value) {
-    if (config.contains(key) && config[key].is_number_integer()) value = config[key];
+    if (config.contains(key)) value = published_number(config_json, key);
   };
   take("length", options.loop.batch.length);
   options.loop.batch.history = options.loop.batch.length;
@@ -97,8 +114,16 @@ void take_lengths(const std::string& config_json, TrainOptions& options) {
 
 TrainOptions import_published(const fs::path& weights, const fs::path& folder,
                               const ImportOptions& options) {
-  DEQ_CHECK(!fs::exists(folder) || (fs::is_directory(folder) && fs::is_empty(folder)),
-            "run folder '{}' is not empty; expected one that is, or none", folder.string());
+  std::error_code error;
+  const bool free = !fs::exists(folder, error) ||
+                    (fs::is_directory(folder, error) && fs::is_empty(folder, error));
+  DEQ_CHECK(free && !error, "run folder '{}' is not empty; expected one that is, or none",
+            folder.string());
+  DEQ_CHECK(options.order == WordOrder::EndOfLineFirst || !options.data.empty(),
+            "order = {}: no words to order; expected --data with it",
+            Names<WordOrder>::values[size_t(options.order)]);
+  DEQ_CHECK(options.data.empty() || options.vocabulary.empty(),
+            "vocabulary = {}, data = {}; expected one of them", options.vocabulary, options.data);
   const TensorFile file = load_tensors(weights);
   const std::string config = config_of(file, weights, options);
   TrainOptions run;
@@ -106,10 +131,13 @@ TrainOptions import_published(const fs::path& weights, const fs::path& folder,
   run.data = options.data.empty() ? "" : fs::absolute(options.data).lexically_normal().string();
   take_lengths(config, run);
   validate(run, "published settings");
+  check_size(run.model, published_vocabulary(config), file);
   const Vocabulary vocabulary = vocabulary_of(options, published_vocabulary(config));
   LanguageModel model(run.model, vocabulary.size());
   load_published(model, published_weights(file));
-  fs::create_directories(folder);
+  fs::create_directories(folder, error);
+  DEQ_CHECK(fs::is_directory(folder), "run folder '{}': cannot create: {}", folder.string(),
+            error.message());
   vocabulary.save(folder / "vocab.txt");
   save_tensors(folder / "best.safetensors", named_tensors(model),
                {{"vocabulary", vocabulary.fingerprint()}, {"step", "0"}});

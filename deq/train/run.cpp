@@ -169,7 +169,10 @@ class Run {
 
   std::map<std::string, std::string> cut_of_data() const {
     const BatchOptions& batch = options_.loop.batch;
-    return {{"batch", std::to_string(batch.batch)}, {"length", std::to_string(batch.length)}};
+    const bool sequences = trainer_.corpus().train.sequences();  // not cut, but shuffled
+    return {{"batch", std::to_string(batch.batch)},
+            sequences ? std::pair{"seed", std::to_string(options_.loop.run.seed)}
+                      : std::pair{"length", std::to_string(batch.length)}};
   }
 
   void save_last() { save_tensors(folder_ / "last.safetensors", trainer_.state(), metadata()); }

@@ -31,8 +31,8 @@ struct InverseSquareRootDecay {
   static void fields(auto&, auto&&) {}
 };
 
-/// The rate is multiplied by `factor` after more than `patience` evaluations in a row without a best
-/// loss.
+/// The rate is multiplied by `factor` after more than `patience` evaluations in a row without a
+/// best loss.
 struct PlateauDecay {
   static constexpr const char* name = "plateau";
   double factor = 0.5;

@@ -78,6 +78,10 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
                               .seed = options.loop.run.seed}),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps) {
   if (!model_->is_explicit()) check_scope(options.equilibrium, model_->cell().causal());
+  for (const int64_t length : {options.loop.batch.subsequence, options.eval.subsequence}) {
+    DEQ_CHECK(length == 0 || model_->cell().causal(),
+              "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
+  }
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
 }
 

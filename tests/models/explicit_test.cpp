@@ -158,6 +158,19 @@ TEST(Subsequences, SeeTheDropoutMasksOfTheWhole) {
   EXPECT_LT(((parts.z - whole.z).norm() / whole.z.norm()).item<double>(), 1e-7);
 }
 
+TEST(Subsequences, WhatStandsBehindAnUnconvergedPartHasNotConverged) {
+  LanguageModel model = make_model(kCells[0]);
+  c10::NoGradGuard no_tape;
+  const Bound f = model.bind(tokens_of(3, 12), {}).front();
+  for (const int64_t steps : {1, 6, 12, 20}) {
+    const Solution found =
+        solve_by_parts(f, at::zeros({3, 12, 8}, at::kDouble), 3, Anderson{.scope = Scope::Causal},
+                       {.max_steps = steps, .rel_tol = 1e-4});
+    const Tensor converged = found.report.reason.view({3, 12}).eq(int64_t(Reason::Converged));
+    EXPECT_TRUE(at::equal(converged, std::get<0>(converged.to(at::kLong).cummin(1)).to(at::kBool)));
+  }
+}
+
 TEST(Subsequences, NeedACausalCell) {
   Transformer cell{.width = 8, .heads = 2, .inner = 12};
   cell.causal = false;

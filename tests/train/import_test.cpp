@@ -126,6 +126,35 @@ TEST(Import, NamesWhatDoesNotFit) {
   }
 }
 
+TEST(Import, RefusesHostileSettings) {
+  const auto with = [](const char* config, const std::string& from, const std::string& to,
+                       const std::string& says) {
+    Case c(config);
+    const size_t at = c.config.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    c.config.replace(at, from.size(), to);
+    c.save();
+    expect_refused(c, {}, says);
+  };
+  with(kTransformer, "\"vocab\": 20", "\"vocab\": 1000000000000", "numbers");
+  with(kTransformer, "\"vocab\": 20", "\"vocab\": 1e300", "vocab = 1e+300");
+  with(kTransformer, "\"vocab\": 20", "\"vocab\": true", "vocab = true");
+  with(kTransformer, "\"d_inner\": 12", "\"d_inner\": 16000000", "numbers");
+  with(kTransformer, "\"d_inner\": 12", "\"d_inner\": 18446744073709551615", "d_inner");
+  with(kTransformer, "\"n_head\": 2, \"d_head\": 4",
+       "\"n_head\": 1048576, \"d_head\": 4611686018427387904", "d_head");
+  with(kTransformer, "\"length\": 6", "\"length\": \"6\"", "length = ");
+  with(kTransformer, "\"weight_norm\": true", "\"weight_norm\": 7", "config: ");
+  with(kTrellisNet, "\"n_out\": 6", "\"n_out\": -6", "-6");
+}
+
+TEST(Import, RefusesTiedWeightsThatDiffer) {
+  Case c(kTrellisNet);
+  c.weights["decoder.weight"] = c.weights["decoder.weight"] + 1;
+  c.save();
+  expect_refused(c, {}, "differs from another");
+}
+
 TEST(Import, LeavesAFolderThatIsNotEmpty) {
   const Case c(kTrellisNet);
   c.save();

@@ -104,7 +104,8 @@ TEST(DryRun, TakesOneStepOfAnyNetwork) {
         Assignments{{"cell", "trellisnet"},
                     {"cell_hidden", "5"},
                     {"cell_output", "3"},
-                    {"subsequence", "2"}}}) {
+                    {"subsequence", "2"},
+                    {"jacobian_weight", "1"}}}) {
     Assignments given = sizes;
     given.insert(network.begin(), network.end());
     const DryRun run = dry_run(assigned(given));
@@ -117,6 +118,16 @@ TEST(DryRun, TakesOneStepOfAnyNetwork) {
     EXPECT_NEAR(run.loss, std::log(50.0), 1);
   }
   EXPECT_THROW(dry_run(assigned({{"cell_width", "8"}})), Error);  // no vocabulary
+  const DryRun levels = dry_run(assigned({{"cell_width", "8"},
+                                          {"cell_heads", "2"},
+                                          {"depth", "3"},
+                                          {"task", "copy-memory"},
+                                          {"task_delay", "5"},
+                                          {"batch", "4"}}));
+  EXPECT_EQ(levels.tokens, 4 * 25);  // whole sequences
+  EXPECT_EQ(levels.vocabulary, 10);
+  EXPECT_EQ(levels.forward.evaluations, 3);
+  EXPECT_EQ(levels.adjoint.evaluations, 0);
 }
 
 }  // namespace
