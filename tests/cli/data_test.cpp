@@ -185,7 +185,7 @@ TEST(DataFetch, DoesNotFailWhereItsProgressCannotBeShown) {
 
 std::string little(uint64_t value, int count) {
   std::string bytes;
-  for (int i = 0; i < count; ++i) bytes += static_cast<char>(value >> 8 * i);
+  for (int i = 0; i < count; ++i) bytes += i < 8 ? static_cast<char>(value >> 8 * i) : '\0';
   return bytes;
 }
 
