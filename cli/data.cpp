@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -35,28 +34,16 @@ bool is_there(const fs::path& path, const std::string& sha256) {
   return fs::is_regular_file(path, ignored) && sha256_hex_of_file(path) == sha256;
 }
 
-/// Data sets that come as an archive: its members replace it. They have no sums of their own, but
-/// each became a file only when it was whole, so those that are there will do, unless
-/// `other_sha256` asks for another archive.
-void fetch_archive(const Dataset& dataset, const std::string& url, const std::string& other_sha256,
+/// Data sets that come as an archive: its members replace it. They have no sums of their own, so
+/// the archive is fetched again whatever stands there under their names.
+void fetch_archive(const Dataset& dataset, const std::string& url, const std::string& sha256,
                    const fs::path& folder) {
-  const auto whole = [&](const std::string& name) {
-    std::error_code ignored;
-    return fs::is_regular_file(folder / name, ignored);
-  };
-  const bool there =
-      other_sha256.empty() && std::all_of(dataset.members.begin(), dataset.members.end(), whole);
-  if (!there) {
-    const DatasetFile& file = dataset.files[0];
-    const fs::path archive = folder / file.name;
-    const std::string& sha256 = other_sha256.empty() ? file.sha256 : other_sha256;
-    if (!is_there(archive, sha256)) download(url + "/" + file.name, archive, sha256);
-    unzip(archive, dataset.members, folder);
-    fs::remove(archive);
-  }
+  const fs::path archive = folder / dataset.files[0].name;
+  if (!is_there(archive, sha256)) download(url + "/" + dataset.files[0].name, archive, sha256);
+  unzip(archive, dataset.members, folder);
+  fs::remove(archive);
   for (const std::string& name : dataset.members) {
-    fmt::print("{}  {} bytes{}\n", (folder / name).string(), fs::file_size(folder / name),
-               there ? ", already there" : "");
+    fmt::print("{}  {} bytes\n", (folder / name).string(), fs::file_size(folder / name));
   }
 }
 
@@ -77,7 +64,8 @@ int fetch(const FetchOptions& options) {
   DEQ_CHECK(!failed, "cannot make the folder '{}': {}", printable(folder.string(), 400),
             failed.message());
   if (!dataset->members.empty()) {
-    fetch_archive(*dataset, url, options.sha256, folder);
+    const std::string& listed = dataset->files[0].sha256;
+    fetch_archive(*dataset, url, options.sha256.empty() ? listed : options.sha256, folder);
     return 0;
   }
   for (const DatasetFile& file : dataset->files) {

@@ -72,7 +72,8 @@ struct TrellisNetCell::Level {
 
   Tensor operator()(const Tensor& z) const {
     const int64_t H = z.size(2) / 2, P = dilation * (kernel - 1);
-    const Tensor h = at::cat({past.narrow(1, past.size(1) - P, P), z}, 1).narrow(2, 0, H);
+    const Tensor h =
+        at::cat({past.narrow(1, past.size(1) - P, P).narrow(2, 0, H), z.narrow(2, 0, H)}, 1);
     const auto gates = affine(taps(masked(h, hidden_mask), kernel, dilation), weight, injected)
                            .chunk(4, 2);  // each (B, T, H)
     const Tensor before = at::cat({past.narrow(1, past.size(1) - 1, 1).narrow(2, H, H),

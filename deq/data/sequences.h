@@ -44,7 +44,6 @@ class SequenceEvaluationStream {
 
   /// Nothing after the last segment.
   std::optional<Segment> next();
-  void rewind() { first_ = 0; }
   int64_t targets() const { return targets_; }  ///< that are scored
 
  private:

@@ -96,6 +96,4 @@ std::optional<Segment> EvaluationStream::next() {
   return segment;
 }
 
-void EvaluationStream::rewind() { lane_ = offset_ = 0; }
-
 }  // namespace deq

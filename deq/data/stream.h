@@ -53,7 +53,6 @@ class EvaluationStream {
 
   /// Nothing after the last segment.
   std::optional<Segment> next();
-  void rewind();
   int64_t targets() const { return tokens_.size(0) - 1; }
 
  private:

@@ -119,14 +119,18 @@ ModelOptions published_options(const std::string& config_json) {
   });
 }
 
-int64_t published_number(const std::string& config_json, const std::string& key) {
-  return with_config(config_json, [&](const Json& config) { return number(config, key.c_str()); });
+std::optional<int64_t> published_number(const std::string& config_json, const std::string& key) {
+  return with_config(config_json, [&](const Json& config) -> std::optional<int64_t> {
+    if (!config.contains(key)) return std::nullopt;
+    return number(config, key.c_str());
+  });
 }
 
 int64_t published_vocabulary(const std::string& config_json) {
-  const int64_t tokens = published_number(config_json, "vocab");
-  DEQ_CHECK(tokens >= 2, "config: vocab = {}; expected >= 2 tokens", tokens);
-  return tokens;
+  const auto tokens = published_number(config_json, "vocab");
+  DEQ_CHECK(tokens, "config: vocab is missing; expected the number of tokens");
+  DEQ_CHECK(*tokens >= 2, "config: vocab = {}; expected >= 2 tokens", *tokens);
+  return *tokens;
 }
 
 std::map<std::string, std::string> published_names(const LanguageModel& model) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "deq/models/language_model.h"
@@ -16,8 +17,9 @@ namespace deq {
 /// that names what is missing or does not fit.
 ModelOptions published_options(const std::string& config_json);
 
-/// A whole number of a published configuration. Throws deq::Error where it is missing or is none.
-int64_t published_number(const std::string& config_json, const std::string& key);
+/// A whole number of a published configuration, where it has that key. Throws deq::Error for a
+/// value that is none.
+std::optional<int64_t> published_number(const std::string& config_json, const std::string& key);
 
 /// The number of tokens (`vocab`) of a published configuration.
 int64_t published_vocabulary(const std::string& config_json);

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "deq/base/files.h"
@@ -98,16 +97,12 @@ void check_size(const ModelOptions& model, int64_t vocabulary, const TensorFile&
 }
 
 /// How the published code was run, where its settings say.
-void take_lengths(const std::string& config_json, TrainOptions& options) {
-  const auto config = nlohmann::json::parse(config_json);
-  const auto take = [&](const char* key, int64_t& value) {
-    if (config.contains(key)) value = published_number(config_json, key);
-  };
-  take("length", options.loop.batch.length);
-  options.loop.batch.history = options.loop.batch.length;
-  take("memory", options.loop.batch.history);
-  options.eval.length = options.loop.batch.length;
-  options.eval.history = options.loop.batch.history;
+void take_lengths(const std::string& config, TrainOptions& options) {
+  BatchOptions& batch = options.loop.batch;
+  batch.length = published_number(config, "length").value_or(batch.length);
+  batch.history = published_number(config, "memory").value_or(batch.length);
+  options.eval.length = batch.length;
+  options.eval.history = batch.history;
 }
 
 }  // namespace

@@ -3,25 +3,25 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include <map>
 
-#include "deq/base/printable.h"
 #include "deq/base/safetensors.h"
+#include "tests/base/child.h"
 #include "tests/base/scratch.h"
 
 namespace deq {
 namespace {
 
 using testing::error_of;
+using testing::in_child;
 using testing::Scratch;
 using testing::slurp;
 using testing::spill;
+using testing::status_of;
 
 using Names = std::vector<std::string>;
 
@@ -174,20 +174,6 @@ TEST(FullDisk, AFileThatMayNotGrowLeavesTheOldOne) {
   EXPECT_EQ(scratch.names(), (Names{"t", "x"}));
 }
 
-/// Runs `action` in a child process; its return value is the exit status.
-template <class Action>
-pid_t in_child(Action&& action) {
-  const pid_t child = ::fork();
-  if (child == 0) ::_exit(action());
-  return child;
-}
-
-int status_of(pid_t child) {
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 /// Mounts a file system of `size` on `folder`, seen by this process alone and gone with it.
 bool mount_small(const std::filesystem::path& folder, const char* size) {
   const int spaces = ::geteuid() == 0 ? CLONE_NEWNS : CLONE_NEWNS | CLONE_NEWUSER;
@@ -212,104 +198,6 @@ TEST(FullDisk, NoSpaceLeavesTheOldFile) {
   }));
   if (status == 77) GTEST_SKIP() << "may not mount a file system";
   EXPECT_EQ(status, 0);
-}
-
-TEST(FolderLockTest, ASecondProcessIsToldWhoHoldsIt) {
-  Scratch scratch;
-  FolderLock lock(scratch.folder());
-  const std::string expected =
-      fmt::format("run folder '{}' is in use by process {}", scratch.folder().string(), ::getpid());
-  EXPECT_EQ(status_of(in_child([&] {
-              try {
-                FolderLock second(scratch.folder());
-              } catch (const Error& error) {
-                return error.what() == expected ? 7 : 8;
-              }
-              return 0;
-            })),
-            7);
-  EXPECT_EQ(error_of([&] { FolderLock second(scratch.folder()); }), expected);
-}
-
-TEST(FolderLockTest, IsReleasedAtDestructionAndByAKill) {
-  Scratch scratch;
-  { FolderLock lock(scratch.folder()); }
-  int ready[2];
-  ASSERT_EQ(::pipe(ready), 0);
-  const pid_t child = in_child([&] {
-    FolderLock lock(scratch.folder());
-    if (::write(ready[1], "x", 1) != 1) return 1;
-    for (;;) ::pause();
-    return 0;
-  });
-  char byte;
-  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-  EXPECT_SAYS(error_of([&] { FolderLock lock(scratch.folder()); }),
-              fmt::format("process {}", child));
-  ::kill(child, SIGKILL);
-  EXPECT_EQ(status_of(child), -1);
-  EXPECT_NO_THROW(FolderLock lock(scratch.folder()));
-  ::close(ready[0]);
-  ::close(ready[1]);
-}
-
-TEST(FolderLockTest, Moves) {
-  Scratch scratch;
-  FolderLock first(scratch.folder());
-  FolderLock second(std::move(first));
-  EXPECT_SAYS(error_of([&] { FolderLock lock(scratch.folder()); }), "in use");
-  { FolderLock third = std::move(second); }
-  EXPECT_NO_THROW(FolderLock lock(scratch.folder()));
-}
-
-TEST(FolderLockTest, RemovesTheTemporariesOfAKilledWriter) {
-  Scratch scratch;
-  const pid_t child = in_child([&] {
-    FileWriter writer(scratch / "last.safetensors");
-    writer.write("half");
-    ::kill(::getpid(), SIGKILL);
-    return 0;
-  });
-  status_of(child);
-  ASSERT_EQ(scratch.names().size(), 1u);
-  const Names others = {"-1.tmp", "1-1.tmp", "a.tmp", "b.1.tmp", "c.1-.tmp", "d.1-x.tmp"};
-  for (const std::string& name : others) spill(scratch / name, "mine");
-  FolderLock lock(scratch.folder());
-  Names expected = others;
-  expected.push_back("lock");
-  EXPECT_EQ(scratch.names(), expected);
-}
-
-TEST(FolderLockTest, SaysWhyNot) {
-  Scratch scratch;
-  EXPECT_EQ(error_of([&] { FolderLock lock(scratch / "no"); }),
-            fmt::format("cannot lock run folder '{}': No such file or directory",
-                        (scratch / "no").string()));
-}
-
-TEST(Sha256Test, KnownDigests) {
-  EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  Scratch scratch;
-  const std::string million(1000000, 'a');
-  spill(scratch / "x", million + million);
-  EXPECT_EQ(sha256_hex(million),
-            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-  EXPECT_EQ(sha256_hex_of_file(scratch / "x"), sha256_hex(million + million));
-  Sha256 pieces;
-  pieces.update("a");
-  pieces.update("");
-  pieces.update("bc");
-  EXPECT_EQ(pieces.hex(), sha256_hex("abc"));
-}
-
-TEST(Printable, IsOneShortLineOfUtf8) {
-  EXPECT_EQ(printable("plain gr\u00fc\u00df"), "plain gr\u00fc\u00df");
-  EXPECT_EQ(printable("a\n\x1b[1m\"b\""), "a\\n\\u001b[1m\\\"b\\\"");
-  EXPECT_EQ(printable("a\xff z"), "a\ufffd z");
-  EXPECT_EQ(printable(std::string(100, 'x'), 10), "xxxxxxxxxx...");
-  EXPECT_EQ(printable("123\u00fc456", 4), "123...");  // not half of a letter
-  EXPECT_EQ(printable(""), "");
 }
 
 }  // namespace

@@ -183,99 +183,6 @@ TEST(DataFetch, DoesNotFailWhereItsProgressCannotBeShown) {
   EXPECT_EQ(slurp(scratch / "input.txt"), large);
 }
 
-std::string little(uint64_t value, int count) {
-  std::string bytes;
-  for (int i = 0; i < count; ++i) bytes += i < 8 ? static_cast<char>(value >> 8 * i) : '\0';
-  return bytes;
-}
-
-uint32_t crc32(const std::string& text) {
-  uint32_t crc = ~0u;
-  for (const unsigned char byte : text) {
-    crc ^= byte;
-    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-  }
-  return ~crc;
-}
-
-/// A ZIP archive whose members are one uncompressed deflate block each.
-std::string zip(const std::map<std::string, std::string>& members) {
-  std::string out, directory;
-  for (const auto& [name, text] : members) {
-    const uint64_t size = text.size();
-    const std::string packed = "\1" + little(size, 2) + little(~size, 2) + text;
-    const std::string facts = little(20, 2) + little(0, 2) + little(8, 2) + little(0, 4) +
-                              little(crc32(text), 4) + little(packed.size(), 4) + little(size, 4) +
-                              little(name.size(), 2) + little(0, 2);
-    directory += "PK\1\2" + little(20, 2) + facts + little(0, 10) + little(out.size(), 4) + name;
-    out += "PK\3\4" + facts + name + packed;
-  }
-  return out + directory + "PK\5\6" + little(0, 4) + little(members.size(), 2) +
-         little(members.size(), 2) + little(directory.size(), 4) + little(out.size(), 4) +
-         little(0, 2);
-}
-
-Output fetch_archive(const Scratch& scratch, const std::string& archive) {
-  HttpServer server({{"/wikitext-103-v1.zip", HttpServer::ok(archive)}});
-  return run_deq(fmt::format("data fetch wikitext-103 --to '{}' --url {} --sha256 {} 2>&1",
-                             scratch.folder().string(), server.url(), sha256_hex(archive)));
-}
-
-TEST(DataFetch, UnpacksAnArchive) {
-  const std::map<std::string, std::string> members = {{"wikitext-103/", ""},
-                                                      {"wikitext-103/wiki.train.tokens", " a b \n"},
-                                                      {"wikitext-103/wiki.valid.tokens", " b \n"},
-                                                      {"wikitext-103/wiki.test.tokens", ""}};
-  Scratch scratch;
-  const Output output = fetch_archive(scratch, zip(members));
-  EXPECT_EQ(output.exit_code, 0) << output.text;
-  EXPECT_EQ(scratch.names(), (std::vector<std::string>{"wiki.test.tokens", "wiki.train.tokens",
-                                                       "wiki.valid.tokens"}));
-  EXPECT_EQ(slurp(scratch / "wiki.train.tokens"), " a b \n");
-  EXPECT_EQ(slurp(scratch / "wiki.valid.tokens"), " b \n");
-}
-
-TEST(DataFetch, DoesNotAskForAnArchiveWhoseMembersAreThere) {
-  HttpServer server({{"/wikitext-103-v1.zip", HttpServer::ok("no archive")}});
-  Scratch scratch;
-  const auto fetch = [&](const std::string& more) {
-    return run_deq(fmt::format("data fetch wikitext-103 --to '{}' --url {} {} 2>&1",
-                               scratch.folder().string(), server.url(), more));
-  };
-  spill(scratch / "wiki.train.tokens", " a \n");
-  spill(scratch / "wiki.valid.tokens", " b \n");
-  EXPECT_EQ(fetch("").exit_code, 1);  // one is missing
-  EXPECT_EQ(server.requests(), 1);
-  spill(scratch / "wiki.test.tokens", " c \n");
-  const Output output = fetch("");
-  EXPECT_EQ(output.exit_code, 0) << output.text;
-  EXPECT_SAYS(output.text, "wiki.test.tokens  4 bytes, already there");
-  EXPECT_EQ(server.requests(), 1);
-  EXPECT_EQ(fetch("--sha256 " + sha256_hex("another")).exit_code, 1);  // another archive
-  EXPECT_EQ(server.requests(), 2);
-}
-
-TEST(DataFetch, RefusesADamagedArchive) {
-  const std::string good =
-      zip({{"wiki.train.tokens", "aaaa"}, {"wiki.valid.tokens", "b"}, {"wiki.test.tokens", "c"}});
-  Scratch scratch;
-  EXPECT_SAYS(fetch_archive(scratch, "no archive").text, "it has no directory; expected a ZIP");
-  EXPECT_SAYS(fetch_archive(scratch, zip({{"wiki.train.tokens", "a"}})).text,
-              "it has no 'wiki.valid.tokens'");
-  std::string flipped = good;
-  flipped[good.find("aaaa")] = 'b';
-  EXPECT_SAYS(fetch_archive(scratch, flipped).text, "'wiki.train.tokens' is damaged");
-  // A size, the offset of a member, the offset of the directory.
-  const size_t central = good.find("PK\1\2"), end = good.find("PK\5\6");
-  for (const size_t at : {central + 24, central + 42, end + 17}) {
-    std::string bad = good;
-    bad[at] = static_cast<char>(bad[at] ^ 0x81);
-    const Output output = fetch_archive(scratch, bad);
-    EXPECT_EQ(output.exit_code, 1) << at - central << output.text;
-    EXPECT_SAYS(output.text, "expected a ZIP archive");
-  }
-}
-
 TEST(DataFetch, KnownSumsAreThoseOfTheFiles) {
   const char* data = std::getenv("DEQ_DATA_DIR");
   if (!data) GTEST_SKIP() << "DEQ_DATA_DIR is not set";
@@ -308,39 +215,6 @@ TEST(DataFetch, ExplainsItsUse) {
   for (const char* name : {"ptb", "wikitext-2", "wikitext-103", "tiny-shakespeare"}) {
     EXPECT_SAYS(list.text, name);
   }
-}
-
-TEST(DataInfo, CountsAndMeasures) {
-  Scratch scratch;
-  spill(scratch / "train.txt", "a b\na a\n");
-  spill(scratch / "valid.txt", "a\n");
-  spill(scratch / "test.txt", "b b\n");
-  const std::string folder = "data info '" + scratch.folder().string() + "'";
-  const Output words = run_deq(folder + " --task words");
-  EXPECT_EQ(words.exit_code, 0);
-  EXPECT_SAYS(words.text, "vocabulary  3 words");
-  EXPECT_SAYS(words.text, "train       6 words");
-  // a: (3 + 1) / (6 + 3), <eos>: (2 + 1) / 9; the mean of -log2 of both
-  EXPECT_SAYS(words.text, "valid       2 words, unigram entropy 1.3774 bits per word");
-  EXPECT_SAYS(run_deq(folder + " --task characters").text, "test        4 characters");
-  EXPECT_SAYS(run_deq(folder + " --task words --task-min-count 2").text, "vocabulary  3 words");
-  const Output wrong = run_deq(folder + " --task word 2>&1");
-  EXPECT_EQ(wrong.exit_code, 1);
-  EXPECT_SAYS(wrong.text, "unknown task 'word'; known: words, bytes, characters, copy-memory");
-  EXPECT_SAYS(run_deq("data info '" + (scratch / "train.txt").string() + "' 2>&1").text,
-              "tasks bytes and characters read single files");
-  EXPECT_SAYS(run_deq("data info 2>&1").text, "error: data is not set; expected a text file");
-}
-
-TEST(DataInfo, OfSequences) {
-  const Output copy = run_deq("data info --task copy-memory --task-delay 100");
-  EXPECT_EQ(copy.exit_code, 0);
-  EXPECT_SAYS(copy.text, "vocabulary  10 symbols");
-  // 10 ln 8 / 120 = 0.1733
-  EXPECT_SAYS(copy.text, "test        2000 sequences of 120 symbols, entropy by position 0.173");
-  const Output wrong = run_deq("data info data/ptb --task copy-memory 2>&1");
-  EXPECT_EQ(wrong.exit_code, 1);
-  EXPECT_SAYS(wrong.text, "error: data = 'data/ptb'; expected none");
 }
 
 }  // namespace

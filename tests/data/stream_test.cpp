@@ -171,16 +171,6 @@ TEST(EvaluationStream, TargetsTileAndContextsDoNotDependOnTheBatch) {
   }
 }
 
-TEST(EvaluationStream, RewindStartsOver) {
-  EvaluationStream stream(at::arange(11, at::kLong), 3, 2, 2);
-  const at::Tensor first = stream.next()->tokens;
-  stream.next();
-  stream.rewind();
-  const auto again = stream.next();
-  EXPECT_TRUE(at::equal(first, again->tokens));
-  EXPECT_TRUE(again->reset);
-}
-
 TEST(EvaluationStream, RefusesLanesWithoutATarget) {
   const at::Tensor tokens = at::arange(10, at::kLong);
   EXPECT_NO_THROW(EvaluationStream(tokens, 9, 1, 1));

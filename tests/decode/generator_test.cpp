@@ -94,7 +94,7 @@ TEST(OneByOne, HoldsForATrellisNet) {
         model.forward(at::tensor(some_tokens(), at::kLong).unsqueeze(0), {}, how);
     ASSERT_TRUE(whole.report.converged()) << describe(whole.report);
     expect_same_one_by_one(model, equilibrium, some_tokens(), model.log_probabilities(whole.z)[0],
-                           1e-7);
+                           1e-8);
   }
 }
 

@@ -78,8 +78,6 @@ TEST(LanguageModel, HasThePublishedNumberOfParameters) {
   options.embedding.div_val = 4;
   options.embedding.tied_projections = {1, 2, 3};
   const LanguageModel model(options, 267735);
-  // Published: 97,851,488 with tied projections counted once for the embedding and once for the
-  // softmax's first.
   int64_t f = 0;
   for (const auto& item : model.named_parameters()) {
     const bool inside =
@@ -87,6 +85,8 @@ TEST(LanguageModel, HasThePublishedNumberOfParameters) {
     if (inside) f += item.value().numel();
   }
   EXPECT_EQ(f, 69753000);
+  // The published count of all has the three tied projections twice.
+  EXPECT_EQ(model.parameter_count(true) + 700 * (175 + 43 + 10), 97851488);
 }
 
 TEST(LanguageModel, InitialWeightsHaveTheirDeviationUnderWeightNorm) {

@@ -19,6 +19,8 @@ struct CellCase {
 std::vector<CellCase> cases() {
   const Transformer transformer{.width = 8, .heads = 2, .inner = 12};
   Transformer pre = transformer, bidirectional = transformer, windowed = transformer;
+  Transformer published = transformer;
+  published.norm = NormPlace::PrePublished;
   pre.norm = NormPlace::Pre;
   pre.weight_norm = false;
   bidirectional.causal = false;
@@ -32,6 +34,7 @@ std::vector<CellCase> cases() {
   narrow.kernel = 1;
   return {{"transformer", transformer},
           {"transformer_pre", pre},
+          {"transformer_pre_published", published},
           {"transformer_window", windowed},
           {"transformer_bidirectional", bidirectional},
           {"transformer_without_injection", transformer, {.injection = false}},
