@@ -12,12 +12,6 @@ namespace deq {
 
 using at::Tensor;
 
-namespace {
-
-Tensor layer_norm(const Tensor& x) { return at::layer_norm(x, {x.size(-1)}); }
-
-}  // namespace
-
 Tensor sinusoids(int64_t first, int64_t count, const Tensor& frequency) {
   const Tensor distance = double(first) - at::arange(count, frequency.options());
   const Tensor angle = distance.unsqueeze(1) * frequency.unsqueeze(0);  // (count, F)
@@ -56,68 +50,53 @@ void TransformerCell::initialise(double std) {
   position_bias_.normal_(0, std);
 }
 
-/// What all levels share of everything that does not depend on z.
+/// What all levels share: f's context but for its past and its injection.
 struct TransformerCell::Shared {
-  NormPlace norm;
-  ops::AttentionView view;
-  Tensor injected;                   // (B, T, 3 D) or undefined
-  Tensor qkv, output, inner, outer;  // weights
-  Tensor output_bias, inner_bias, outer_bias;
-  Tensor output_mask, inner_mask, outer_mask;  // (B, 1, .) or undefined
-  ops::AttentionContext attention;             // without its past
+  ops::BlockContext block;
+  Tensor injected;  // (B, T, 3 D) or undefined
 
-  Tensor normed(const Tensor& z) const { return norm == NormPlace::Post ? z : layer_norm(z); }
   /// Keys and values of states z, each (B, n, D); `base` (B, n, 2 D) is their injection.
   std::vector<Tensor> keys_and_values(const Tensor& z, const Tensor& base) const {
     const int64_t D = z.size(2);
-    return affine(normed(z), qkv.narrow(0, D, 2 * D), base).chunk(2, 2);
-  }
-  Tensor feed_forward(const Tensor& y) const {
-    const Tensor hidden = masked(affine(y, inner, inner_bias).relu(), inner_mask);
-    return masked(affine(hidden, outer, outer_bias), outer_mask);
+    const Tensor x = block.norm == NormPlace::Post ? z : at::layer_norm(z, {D});
+    return affine(x, block.weights.qkv.narrow(0, D, 2 * D), base).chunk(2, 2);
   }
 };
 
 /// f at some positions of the segment, behind the keys and values of those before them.
 struct TransformerCell::Level {
   std::shared_ptr<const Shared> shared;
-  ops::AttentionContext attention;
-  Tensor injected;  // (B, count, 3 D) or undefined
+  ops::TransformerBlock f;
 
-  Tensor operator()(const Tensor& z) const {
-    const Shared& s = *shared;
-    const auto parts = affine(s.normed(z), s.qkv, injected).chunk(3, 2);  // each (B, count, D)
-    const Tensor seen = ops::relative_attention(parts[0], parts[1], parts[2], attention, s.view);
-    const Tensor summed = z + masked(affine(seen, s.output, s.output_bias), s.output_mask);
-    if (s.norm == NormPlace::Pre) return summed + s.feed_forward(layer_norm(summed));
-    const Tensor y = layer_norm(summed);
-    return s.norm == NormPlace::Post ? layer_norm(y + s.feed_forward(y)) : y + s.feed_forward(y);
-  }
+  Level(std::shared_ptr<const Shared> shared, ops::BlockContext context)
+      : shared(std::move(shared)), f(std::move(context)) {}
 
   /// Keys and values of the past and of the first positions, which hold z (B, n, D).
   History extended(const Tensor& z, int64_t length) const {
     const int64_t D = z.size(2);
+    const ops::BlockContext& c = f.context();
     const auto kv = shared->keys_and_values(
-        z, injected.defined() ? injected.narrow(1, 0, z.size(1)).narrow(2, D, 2 * D) : Tensor());
-    return {.k = latest(attention.past_k, kv[0], length),
-            .v = latest(attention.past_v, kv[1], length)};
+        z,
+        c.injected.defined() ? c.injected.narrow(1, 0, z.size(1)).narrow(2, D, 2 * D) : Tensor());
+    return {.k = latest(c.attention.past_k, kv[0], length),
+            .v = latest(c.attention.past_v, kv[1], length)};
   }
 
   /// Positions first .. first + count - 1 of it, behind states `before`.
   Level part(const Tensor& before, int64_t first, int64_t count) const {
-    Level level{shared, attention, injected};
-    if (injected.defined()) level.injected = injected.narrow(1, first, count);
+    ops::BlockContext c = f.context();
+    if (c.injected.defined()) c.injected = c.injected.narrow(1, first, count);
+    ops::AttentionContext& attention = c.attention;
     if (first > 0) {
       const History seen = extended(before, std::numeric_limits<int64_t>::max());
-      level.attention.past_k = seen.k;
-      level.attention.past_v = seen.v;
+      attention.past_k = seen.k;
+      attention.past_v = seen.v;
     }
-    const Tensor& past = level.attention.past_k;
-    const int64_t keys = (past.defined() ? past.size(1) : 0) + count;
-    level.attention.r = attention.r.narrow(0, attention.r.size(0) - keys, keys);
+    const int64_t keys = (attention.past_k.defined() ? attention.past_k.size(1) : 0) + count;
+    attention.r = attention.r.narrow(0, attention.r.size(0) - keys, keys);
     if (attention.mask.defined())
-      level.attention.mask = attention.mask.narrow(2, first, count).narrow(3, 0, keys);
-    return level;
+      attention.mask = attention.mask.narrow(2, first, count).narrow(3, 0, keys);
+    return {shared, std::move(c)};
   }
 };
 
@@ -126,27 +105,28 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
   const int64_t B = x.size(0), T = x.size(1), D = options_.width;
   const double share = options_.dropout.hidden;
   auto s = std::make_shared<Shared>();
-  s->norm = options_.norm;
-  s->view = {options_.heads, options_.causal, options_.window, float_scores_};
-  s->qkv = qkv_->weight();
   if (inject_) s->injected = affine(x, inject_->weight(), inject_->bias());
+  ops::BlockContext& c = s->block;
+  c.norm = options_.norm;
+  c.view = {options_.heads, options_.causal, options_.window, float_scores_};
+  c.weights = ops::block_weights({.qkv = qkv_->weight(),
+                                  .output = output_->weight(),
+                                  .output_bias = output_->bias(),
+                                  .inner = inner_->weight(),
+                                  .inner_bias = inner_->bias(),
+                                  .outer = outer_->weight(),
+                                  .outer_bias = outer_->bias()});
   const Tensor positions =
       sinusoids(past + T - 1, ops::relative_rows(T, past, options_.causal), frequency_);
   const Tensor position_mask = dropout_mask({1, D}, share, is_training(), x);
-  s->attention.r = at::matmul(masked(positions, position_mask), positions_->weight().t());
-  s->attention.content_bias = content_bias_.reshape({D});
-  s->attention.position_bias = position_bias_.reshape({D});
-  s->attention.mask =
+  c.attention.r = at::matmul(masked(positions, position_mask), positions_->weight().t());
+  c.attention.content_bias = content_bias_.reshape({D});
+  c.attention.position_bias = position_bias_.reshape({D});
+  c.attention.mask =
       dropout_mask({B, options_.heads, T, past + T}, options_.dropout.attention, is_training(), x);
-  s->output = output_->weight();
-  s->inner = inner_->weight();
-  s->outer = outer_->weight();
-  s->output_bias = output_->bias();
-  s->inner_bias = inner_->bias();
-  s->outer_bias = outer_->bias();
-  s->output_mask = dropout_mask({B, 1, D}, share, is_training(), x);
-  s->inner_mask = dropout_mask({B, 1, options_.inner}, share, is_training(), x);
-  s->outer_mask = dropout_mask({B, 1, D}, share, is_training(), x);
+  c.output_mask = dropout_mask({B, 1, D}, share, is_training(), x);
+  c.inner_mask = dropout_mask({B, 1, options_.inner}, share, is_training(), x);
+  c.outer_mask = dropout_mask({B, 1, D}, share, is_training(), x);
   return s;
 }
 
@@ -173,16 +153,18 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
     DEQ_CHECK(!inject_ || past == 0 || history.k.defined() ||
                   (history.x.defined() && history.x.size(1) == past),
               "TransformerCell: a history of {} states; expected an input of each", past);
-    auto level = std::make_shared<Level>(Level{shared, shared->attention, shared->injected});
+    ops::BlockContext context = shared->block;
+    context.injected = shared->injected;
     if (past > 0) {
       const auto kv = history.k.defined()
                           ? std::vector<Tensor>{history.k, history.v}
                           : shared->keys_and_values(history.z, injection(history.x));
-      level->attention.past_k = kv[0];
-      level->attention.past_v = kv[1];
+      context.attention.past_k = kv[0];
+      context.attention.past_v = kv[1];
     }
+    const auto level = std::make_shared<const Level>(shared, std::move(context));
     Bound f;
-    f.f = [level](const Tensor& z) { return (*level)(z); };
+    f.f = [level](const Tensor& z) { return level->f(z); };
     const bool fixed = !is_training() && !at::GradMode::is_enabled();
     f.extend = [level, history, fixed, x = inject_ ? x.detach() : Tensor()](const Tensor& z,
                                                                             int64_t length) {
@@ -196,7 +178,7 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
     };
     if (options_.causal) {
       f.part = [level](const Tensor& before, int64_t first, int64_t count) -> Map {
-        return level->part(before, first, count);
+        return level->part(before, first, count).f;
       };
     }
     bound.push_back(std::move(f));

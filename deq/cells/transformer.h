@@ -13,11 +13,11 @@
 #include "deq/base/fields.h"
 #include "deq/cells/cell.h"
 #include "deq/cells/linear.h"
-#include "deq/ops/relative_attention.h"
+#include "deq/ops/transformer_block.h"
 
 namespace deq {
 
-enum class NormPlace { Post, Pre, PrePublished };
+using NormPlace = ops::NormPlace;
 template <>
 struct Names<NormPlace> {
   static constexpr const char* values[] = {"post", "pre", "pre-published"};

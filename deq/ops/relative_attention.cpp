@@ -25,31 +25,14 @@ void check_shape(const char* name, const Tensor& t, at::IntArrayRef expected) {
             fmt::join(t.sizes(), ", "), fmt::join(expected, ", "));
 }
 
-/// The kernels read what these say is there.
 void check_shapes(const Tensor& q, const Tensor& k, const Tensor& v,
                   const AttentionContext& context, const AttentionView& view) {
   DEQ_CHECK(q.defined() && q.dim() == 3,
             "relative_attention: q has {} dimensions; expected (batch, positions, features)",
             q.defined() ? q.dim() : 0);
-  const int64_t B = q.size(0), T = q.size(1), D = q.size(2), H = view.heads;
   check_shape("k", k, q.sizes());
   check_shape("v", v, q.sizes());
-  DEQ_CHECK(H >= 1 && D % H == 0,
-            "relative_attention: {} features in {} heads; expected a multiple", D, H);
-  DEQ_CHECK(view.window >= 0, "relative_attention: window = {}; expected >= 0", view.window);
-  DEQ_CHECK(context.past_k.defined() == context.past_v.defined(),
-            "relative_attention: past_{} alone; expected both or neither",
-            context.past_k.defined() ? 'k' : 'v');
-  int64_t M = 0;
-  if (context.past_k.defined()) {
-    M = context.past_k.dim() == 3 ? context.past_k.size(1) : 0;
-    check_shape("past_k", context.past_k, {B, M, D});
-    check_shape("past_v", context.past_v, {B, M, D});
-  }
-  check_shape("r", context.r, {std::max<int64_t>(0, relative_rows(T, M, view.causal)), D});
-  check_shape("content_bias", context.content_bias, {D});
-  check_shape("position_bias", context.position_bias, {D});
-  if (context.mask.defined()) check_shape("mask", context.mask, {B, H, T, M + T});
+  check_attention(q.size(0), q.size(1), q.size(2), context, view);
 }
 
 /// (B, N, D) -> (B, H, N, D / H)
@@ -68,6 +51,27 @@ Tensor hidden_keys(int64_t T, int64_t M, const AttentionView& view, const Tensor
 }
 
 }  // namespace
+
+void check_attention(int64_t B, int64_t T, int64_t D, const AttentionContext& context,
+                     const AttentionView& view) {
+  const int64_t H = view.heads;
+  DEQ_CHECK(H >= 1 && D % H == 0,
+            "relative_attention: {} features in {} heads; expected a multiple", D, H);
+  DEQ_CHECK(view.window >= 0, "relative_attention: window = {}; expected >= 0", view.window);
+  DEQ_CHECK(context.past_k.defined() == context.past_v.defined(),
+            "relative_attention: past_{} alone; expected both or neither",
+            context.past_k.defined() ? 'k' : 'v');
+  int64_t M = 0;
+  if (context.past_k.defined()) {
+    M = context.past_k.dim() == 3 ? context.past_k.size(1) : 0;
+    check_shape("past_k", context.past_k, {B, M, D});
+    check_shape("past_v", context.past_v, {B, M, D});
+  }
+  check_shape("r", context.r, {std::max<int64_t>(0, relative_rows(T, M, view.causal)), D});
+  check_shape("content_bias", context.content_bias, {D});
+  check_shape("position_bias", context.position_bias, {D});
+  if (context.mask.defined()) check_shape("mask", context.mask, {B, H, T, M + T});
+}
 
 int64_t relative_rows(int64_t positions, int64_t past, bool causal) {
   return causal ? past + positions : past + 2 * positions - 1;
@@ -114,52 +118,53 @@ Tensor or_empty(const Tensor& t, const Tensor& like) {
 }
 Tensor or_none(const Tensor& t) { return t.numel() > 0 ? t : Tensor(); }
 
-AttentionInputs inputs_of(const variable_list& t) {
-  return {t[0], t[1], t[2], or_none(t[3]), or_none(t[4]), t[5], t[6], t[7], or_none(t[8])};
-}
-
-AttentionContext context_of(const variable_list& t) {
-  return {or_none(t[3]), or_none(t[4]), t[5], t[6], t[7], or_none(t[8])};
-}
+/// What the kernels read, on its way from forward to backward.
+struct Held : torch::CustomClassHolder {
+  std::shared_ptr<const PackedAttention> packed;
+};
+constexpr const char* kPacked = "packed";
+constexpr size_t kInputs = 9;  // q, k, v, past_k, past_v, r, a, b, mask
 
 /// The CPU kernels as a node of the graph. Its backward is theirs; where that is to be
 /// differentiated again (create_graph), the reference's.
 struct AttentionNode : torch::autograd::Function<AttentionNode> {
   static Tensor forward(AutogradContext* context, const Tensor& q, const Tensor& k, const Tensor& v,
                         const Tensor& past_k, const Tensor& past_v, const Tensor& r,
-                        const Tensor& a, const Tensor& b, const Tensor& mask, int64_t heads,
-                        bool causal, int64_t window) {
-    const AttentionView view{heads, causal, window};
-    Tensor probabilities;
-    const variable_list inputs{q, k, v, past_k, past_v, r, a, b, mask};
-    const Tensor y = attention_forward_cpu(inputs_of(inputs), view, &probabilities);
-    context->save_for_backward({q, k, v, past_k, past_v, r, a, b, mask, probabilities});
-    context->saved_data["heads"] = heads;
-    context->saved_data["causal"] = causal;
-    context->saved_data["window"] = window;
+                        const Tensor& a, const Tensor& b, const Tensor& mask,
+                        c10::intrusive_ptr<Held> held) {
+    Tensor log_sum;
+    const Tensor y = attention_forward_cpu(q, k, v, *held->packed, &log_sum);
+    context->save_for_backward({q, k, v, past_k, past_v, r, a, b, mask, y, log_sum});
+    context->saved_data[kPacked] = c10::IValue::make_capsule(std::move(held));
     return y;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    const variable_list saved = context->get_saved_variables();
-    const AttentionView view{context->saved_data["heads"].toInt(),
-                             context->saved_data["causal"].toBool(),
-                             context->saved_data["window"].toInt()};
-    variable_list result(kAttentionInputs + 3);
+    variable_list result(kInputs + 1);
     if (!gradients[0].defined()) return result;
-    if (at::GradMode::is_enabled()) return differentiable_backward(saved, view, gradients[0]);
-    AttentionWants wants;
-    wants.rest = context->needs_input_grad({{3, 8}});
-    const auto found =
-        attention_backward_cpu(inputs_of(saved), view, saved[9], gradients[0], wants);
-    std::copy(found.begin(), found.end(), result.begin());
+    const variable_list saved = context->get_saved_variables();
+    const auto held =
+        c10::static_intrusive_pointer_cast<Held>(context->saved_data[kPacked].toCapsule());
+    if (at::GradMode::is_enabled())
+      return differentiable_backward(saved, held->packed->view(), gradients[0]);
+    const bool all = context->needs_input_grad({{3, 8}});
+    const AttentionGradients found = attention_backward_cpu(
+        saved[0], saved[1], saved[2], *held->packed, saved[9], saved[10], gradients[0], all);
+    const auto parts = found.qkv.chunk(3, 2);
+    std::copy(parts.begin(), parts.end(), result.begin());
+    result[3] = found.past_k;
+    result[4] = found.past_v;
+    result[5] = found.r;
+    result[6] = found.content_bias;
+    result[7] = found.position_bias;
     return result;
   }
 
   static variable_list differentiable_backward(const variable_list& saved,
                                                const AttentionView& view, const Tensor& dy) {
-    const Tensor y =
-        relative_attention_reference(saved[0], saved[1], saved[2], context_of(saved), view);
+    const AttentionContext context{or_none(saved[3]), or_none(saved[4]), saved[5],
+                                   saved[6],          saved[7],          or_none(saved[8])};
+    const Tensor y = relative_attention_reference(saved[0], saved[1], saved[2], context, view);
     variable_list inputs;
     std::vector<size_t> places;
     for (size_t i = 0; i < 8; ++i) {
@@ -170,7 +175,7 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     const variable_list found =
         torch::autograd::grad({y}, inputs, {dy}, /*retain_graph=*/true, /*create_graph=*/true,
                               /*allow_unused=*/true);
-    variable_list result(kAttentionInputs + 3);
+    variable_list result(kInputs + 1);
     for (size_t i = 0; i < places.size(); ++i) result[places[i]] = found[i];
     return result;
   }
@@ -181,23 +186,19 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
 Tensor relative_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                           const AttentionContext& context, const AttentionView& view) {
   check_shapes(q, k, v, context, view);
-  const bool past = context.past_k.defined() && context.past_k.size(1) > 0;
-  const Tensor none;
-  const AttentionInputs in{with_rows(q),
-                           with_rows(k),
-                           with_rows(v),
-                           past ? with_rows(context.past_k) : none,
-                           past ? with_rows(context.past_v) : none,
-                           with_rows(context.r),
-                           context.content_bias.contiguous(),
-                           context.position_bias.contiguous(),
-                           context.mask.defined() ? context.mask.contiguous() : none};
-  if (view.float_scores || !attention_on_cpu(in))
+  if (view.float_scores || !attention_on_cpu(q))
     return relative_attention_reference(q, k, v, context, view);
-  if (!at::GradMode::is_enabled()) return attention_forward_cpu(in, view, nullptr);
-  return AttentionNode::apply(in.q, in.k, in.v, or_empty(in.past_k, q), or_empty(in.past_v, q),
-                              in.r, in.a, in.b, or_empty(in.mask, q), view.heads, view.causal,
-                              view.window);
+  const auto packed = std::make_shared<const PackedAttention>(context, view);
+  const Tensor rows_q = with_rows(q), rows_k = with_rows(k), rows_v = with_rows(v);
+  if (!at::GradMode::is_enabled())
+    return attention_forward_cpu(rows_q, rows_k, rows_v, *packed, nullptr);
+  const bool past = packed->past() > 0;
+  auto held = c10::make_intrusive<Held>();
+  held->packed = packed;
+  return AttentionNode::apply(rows_q, rows_k, rows_v, or_empty(past ? context.past_k : Tensor(), q),
+                              or_empty(past ? context.past_v : Tensor(), q), context.r,
+                              context.content_bias, context.position_bias,
+                              or_empty(context.mask, q), std::move(held));
 }
 
 }  // namespace deq::ops

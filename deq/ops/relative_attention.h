@@ -35,6 +35,10 @@ struct AttentionContext {
 /// 1)).
 int64_t relative_rows(int64_t positions, int64_t past, bool causal);
 
+/// Throws deq::Error unless these fit queries (B, T, D).
+void check_attention(int64_t B, int64_t T, int64_t D, const AttentionContext& context,
+                     const AttentionView& view);
+
 /// q, k, v (B, T, D) -> (B, T, D), of any strides. Differentiable, twice as well. Throws deq::Error
 /// for shapes that do not fit. A hidden key has no part in a result as long as its value is finite:
 /// its probability is exactly 0, and 0 times infinity is NaN.

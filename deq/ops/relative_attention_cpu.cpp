@@ -3,234 +3,34 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <cmath>
-#include <vector>
+#include <memory>
 
-#include "deq/ops/attention_simd.h"
-#include "deq/ops/blas.h"
+#include "deq/ops/packed.h"
 
 namespace deq::ops {
-namespace {
 
 using at::Tensor;
 
-/// A (B, N, D) tensor seen one head of one sample at a time: (N, d) with a row stride.
+namespace {
+
+/// One head's rows of a (B, N, D) tensor, or of an (N, D) one that all samples share: (N, d).
 template <class T>
-struct Heads {
-  T* data = nullptr;
-  int64_t batch_stride = 0, row_stride = 0, width = 0;
-
-  Heads() = default;
-  Heads(const Tensor& t, int64_t width) : width(width) {
-    if (!t.defined()) return;
-    data = t.data_ptr<T>();
-    batch_stride = t.dim() == 3 ? t.stride(0) : 0;
-    row_stride = t.stride(t.dim() - 2);
-  }
-  T* at(int64_t b, int64_t h) const { return data ? data + b * batch_stride + h * width : nullptr; }
-};
-
-struct Sizes {
-  int64_t B, T, D, H, d, M, K, R;
-
-  Sizes(const AttentionInputs& in, const AttentionView& view)
-      : B(in.q.size(0)),
-        T(in.q.size(1)),
-        D(in.q.size(2)),
-        H(view.heads),
-        d(D / H),
-        M(in.past_k.defined() ? in.past_k.size(1) : 0),
-        K(M + T),
-        R(in.r.size(0)) {}
-  double scale() const { return 1 / std::sqrt(double(d)); }
-};
-
-/// (q + bias) * scale for one head, (T, d) contiguous.
+Strided<T> rows_of(const Tensor& t, int64_t b, int64_t h, int64_t width) {
+  const int64_t offset = (t.dim() == 3 ? b * t.stride(0) : 0) + h * width;
+  return {t.data_ptr<T>() + offset, t.stride(-2), 1};
+}
 template <class T>
-void biased(const T* q, int64_t stride, const T* bias, T scale, int64_t rows, int64_t d, T* out) {
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t c = 0; c < d; ++c) out[i * d + c] = (q[i * stride + c] + bias[c]) * scale;
-  }
+T* at_head(const Tensor& t, int64_t b, int64_t h, int64_t width) {
+  return const_cast<T*>(rows_of<T>(t, b, h, width).data);
 }
 
-template <class T>
-struct Views {
-  Heads<T> q, k, v, past_k, past_v, r, y;
-  const T *a, *b, *mask;
-
-  Views(const AttentionInputs& in, const Tensor& y, int64_t d)
-      : q(in.q, d),
-        k(in.k, d),
-        v(in.v, d),
-        past_k(in.past_k, d),
-        past_v(in.past_v, d),
-        r(in.r, d),
-        y(y, d),
-        a(in.a.data_ptr<T>()),
-        b(in.b.data_ptr<T>()),
-        mask(in.mask.defined() ? in.mask.data_ptr<T>() : nullptr) {}
-};
-
-template <class T>
-SoftmaxBlock<T> block_of(const Sizes& s, const AttentionView& view, T* scores, const T* position,
-                         const T* mask, T* dropped) {
-  return {s.T, s.M, s.K, s.R, view.causal, view.window, scores, position, mask, dropped};
-}
-
-template <class T>
-void forward(const AttentionInputs& in, const AttentionView& view, Tensor& y,
-             Tensor* probabilities) {
-  const Sizes s(in, view);
-  const Views<T> at(in, y, s.d);
-  T* kept = probabilities ? probabilities->data_ptr<T>() : nullptr;
-  at::parallel_for(0, s.B * s.H, 1, [&](int64_t begin, int64_t end) {
-    std::vector<T> query(size_t(s.T * s.d)), position(size_t(s.T * s.R)),
-        own(size_t(kept ? 0 : s.T * s.K)), dropped(size_t(at.mask ? s.T * s.K : 0));
-    for (int64_t n = begin; n < end; ++n) {
-      const int64_t b = n / s.H, h = n % s.H;
-      T* scores = kept ? kept + n * s.T * s.K : own.data();
-      biased(at.q.at(b, h), at.q.row_stride, at.b + h * s.d, T(s.scale()), s.T, s.d, query.data());
-      gemm(false, true, s.T, s.R, s.d, T(1), query.data(), s.d, at.r.at(0, h), at.r.row_stride,
-           T(0), position.data(), s.R);
-      biased(at.q.at(b, h), at.q.row_stride, at.a + h * s.d, T(s.scale()), s.T, s.d, query.data());
-      if (s.M > 0) {
-        gemm(false, true, s.T, s.M, s.d, T(1), query.data(), s.d, at.past_k.at(b, h),
-             at.past_k.row_stride, T(0), scores, s.K);
-      }
-      gemm(false, true, s.T, s.T, s.d, T(1), query.data(), s.d, at.k.at(b, h), at.k.row_stride,
-           T(0), scores + s.M, s.K);
-      const T* mask = at.mask ? at.mask + n * s.T * s.K : nullptr;
-      softmax_forward(block_of(s, view, scores, position.data(), mask, dropped.data()));
-      const T* weights = mask ? dropped.data() : scores;
-      if (s.M > 0) {
-        gemm(false, false, s.T, s.d, s.M, T(1), weights, s.K, at.past_v.at(b, h),
-             at.past_v.row_stride, T(0), at.y.at(b, h), at.y.row_stride);
-      }
-      gemm(false, false, s.T, s.d, s.T, T(1), weights + s.M, s.K, at.v.at(b, h), at.v.row_stride,
-           T(s.M > 0 ? 1 : 0), at.y.at(b, h), at.y.row_stride);
-    }
-  });
-}
-
-/// Where backward writes: (B, ., D) for states; r, a and b per sample, summed afterwards in a fixed
-/// order.
-struct Gradients {
-  Tensor q, k, v, past_k, past_v, r, a, b;
-};
-
-template <class T>
-class BackwardBlock {
- public:
-  BackwardBlock(const Sizes& s, const AttentionView& view, const Views<T>& at,
-                const T* probabilities, const Gradients& out, bool rest)
-      : s_(s),
-        view_(view),
-        at_(at),
-        probabilities_(probabilities),
-        rest_(rest),
-        dq_(out.q, s.d),
-        dk_(out.k, s.d),
-        dv_(out.v, s.d),
-        dpast_k_(out.past_k, s.d),
-        dpast_v_(out.past_v, s.d),
-        dr_(out.r, s.d),
-        da_(rest ? out.a.data_ptr<T>() : nullptr),
-        db_(rest ? out.b.data_ptr<T>() : nullptr),
-        gradient_(size_t(s.T * s.K)),
-        shifted_(size_t(s.T * s.R)),
-        query_(size_t(s.T * s.d)),
-        dropped_(size_t(at.mask ? s.T * s.K : 0)) {}
-
-  void run(int64_t n) {
-    const int64_t b = n / s_.H, h = n % s_.H;
-    const T* p = probabilities_ + n * s_.T * s_.K;
-    const T* mask = at_.mask ? at_.mask + n * s_.T * s_.K : nullptr;
-    const T* dy = at_.y.at(b, h);
-    const int64_t dy_stride = at_.y.row_stride;
-    const T* weights = p;
-    if (mask) {
-      for (int64_t i = 0; i < s_.T * s_.K; ++i) dropped_[size_t(i)] = p[i] * mask[i];
-      weights = dropped_.data();
-    }
-    T* g = gradient_.data();
-    // Values: dv = weights^T dy; and the gradient of the weights, dy v^T.
-    gemm(true, false, s_.T, s_.d, s_.T, T(1), weights + s_.M, s_.K, dy, dy_stride, T(0),
-         dv_.at(b, h), dv_.row_stride);
-    gemm(false, true, s_.T, s_.T, s_.d, T(1), dy, dy_stride, at_.v.at(b, h), at_.v.row_stride, T(0),
-         g + s_.M, s_.K);
-    if (s_.M > 0) {
-      gemm(false, true, s_.T, s_.M, s_.d, T(1), dy, dy_stride, at_.past_v.at(b, h),
-           at_.past_v.row_stride, T(0), g, s_.K);
-      if (rest_) {
-        gemm(true, false, s_.M, s_.d, s_.T, T(1), weights, s_.K, dy, dy_stride, T(0),
-             dpast_v_.at(b, h), dpast_v_.row_stride);
-      }
-    }
-    softmax_backward(block_of(s_, view_, const_cast<T*>(p), static_cast<const T*>(nullptr), mask,
-                              static_cast<T*>(nullptr)),
-                     g, shifted_.data());
-    scores(b, h);
+template <class F>
+void by_type(const Tensor& t, const F& f) {
+  if (t.scalar_type() == at::kFloat) {
+    f(float());
+  } else {
+    f(double());
   }
-
- private:
-  /// From the gradients of the scores to those of queries, keys, positions and biases.
-  void scores(int64_t b, int64_t h) {
-    const T scale = T(s_.scale());
-    const T* g = gradient_.data();
-    T* dq = dq_.at(b, h);
-    const int64_t stride = dq_.row_stride;
-    gemm(false, false, s_.T, s_.d, s_.T, scale, g + s_.M, s_.K, at_.k.at(b, h), at_.k.row_stride,
-         T(0), dq, stride);
-    if (s_.M > 0) {
-      gemm(false, false, s_.T, s_.d, s_.M, scale, g, s_.K, at_.past_k.at(b, h),
-           at_.past_k.row_stride, T(1), dq, stride);
-    }
-    if (rest_) column_sums(dq, stride, da_ + b * s_.D + h * s_.d, nullptr);
-    gemm(false, false, s_.T, s_.d, s_.R, scale, shifted_.data(), s_.R, at_.r.at(0, h),
-         at_.r.row_stride, T(1), dq, stride);
-    if (rest_) column_sums(dq, stride, db_ + b * s_.D + h * s_.d, da_ + b * s_.D + h * s_.d);
-
-    biased(at_.q.at(b, h), at_.q.row_stride, at_.a + h * s_.d, scale, s_.T, s_.d, query_.data());
-    gemm(true, false, s_.T, s_.d, s_.T, T(1), g + s_.M, s_.K, query_.data(), s_.d, T(0),
-         dk_.at(b, h), dk_.row_stride);
-    if (!rest_) return;
-    if (s_.M > 0) {
-      gemm(true, false, s_.M, s_.d, s_.T, T(1), g, s_.K, query_.data(), s_.d, T(0),
-           dpast_k_.at(b, h), dpast_k_.row_stride);
-    }
-    biased(at_.q.at(b, h), at_.q.row_stride, at_.b + h * s_.d, scale, s_.T, s_.d, query_.data());
-    gemm(true, false, s_.R, s_.d, s_.T, T(1), shifted_.data(), s_.R, query_.data(), s_.d, T(0),
-         dr_.at(b, h), dr_.row_stride);
-  }
-
-  /// out = column sums of x (T, d), less `minus` where given.
-  void column_sums(const T* x, int64_t stride, T* out, const T* minus) const {
-    for (int64_t c = 0; c < s_.d; ++c) {
-      double sum = minus ? -double(minus[c]) : 0.0;
-      for (int64_t i = 0; i < s_.T; ++i) sum += double(x[i * stride + c]);
-      out[c] = T(sum);
-    }
-  }
-
-  const Sizes& s_;
-  const AttentionView& view_;
-  const Views<T>& at_;
-  const T* probabilities_;
-  bool rest_;
-  Heads<T> dq_, dk_, dv_, dpast_k_, dpast_v_, dr_;
-  T *da_, *db_;
-  std::vector<T> gradient_, shifted_, query_, dropped_;
-};
-
-template <class T>
-void backward(const AttentionInputs& in, const AttentionView& view, const Tensor& probabilities,
-              const Tensor& dy, const Gradients& out, bool rest) {
-  const Sizes s(in, view);
-  const Views<T> at(in, dy, s.d);
-  at::parallel_for(0, s.B * s.H, 1, [&](int64_t begin, int64_t end) {
-    BackwardBlock<T> block(s, view, at, probabilities.data_ptr<T>(), out, rest);
-    for (int64_t n = begin; n < end; ++n) block.run(n);
-  });
 }
 
 }  // namespace
@@ -240,54 +40,187 @@ Tensor with_rows(const Tensor& t) {
   return fits ? t : t.clone(at::MemoryFormat::Contiguous);
 }
 
-bool attention_on_cpu(const AttentionInputs& in) {
-  const bool known = in.q.scalar_type() == at::kFloat || in.q.scalar_type() == at::kDouble;
-  return known && in.q.device().is_cpu() && in.q.numel() > 0 && has_blas();
+bool attention_on_cpu(const Tensor& q) {
+  const bool known = q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble;
+  return known && q.device().is_cpu() && q.numel() > 0;
 }
 
-Tensor attention_forward_cpu(const AttentionInputs& in, const AttentionView& view,
-                             Tensor* probabilities) {
-  const Sizes s(in, view);
-  Tensor y = at::empty({s.B, s.T, s.D}, in.q.options().requires_grad(false));
-  if (probabilities) *probabilities = at::empty({s.B, s.H, s.T, s.K}, y.options());
-  if (in.q.scalar_type() == at::kFloat) {
-    forward<float>(in, view, y, probabilities);
-  } else {
-    forward<double>(in, view, y, probabilities);
+PackedAttention::PackedAttention(const AttentionContext& context, const AttentionView& view)
+    : view_(view),
+      H_(view.heads),
+      d_(context.r.size(1) / view.heads),
+      R_(context.r.size(0)),
+      r_(context.r.detach()),
+      content_bias_(context.content_bias.detach().contiguous()),
+      position_bias_(context.position_bias.detach().contiguous()) {
+  if (context.mask.defined()) mask_ = context.mask.detach().contiguous();
+  if (context.past_k.defined() && context.past_k.size(1) > 0) {
+    past_k_ = context.past_k.detach();
+    past_v_ = context.past_v.detach();
+    M_ = past_k_.size(1);
+    keys_ = packed(past_k_, true);
+    values_ = packed(past_v_, false);
   }
+  positions_ = packed(r_, true);
+}
+
+/// (N, d) of every head and sample, or its transpose (`columns`), one after the other.
+template <class T>
+Tensor PackedAttention::pack_heads(const Tensor& x, bool columns) const {
+  const int64_t B = x.dim() == 3 ? x.size(0) : 1, N = x.size(-2);
+  const Tensor from = with_rows(x);
+  const int64_t size = columns ? packed_size<T>(d_, N) : packed_size<T>(N, d_);
+  Tensor out = at::empty({B * H_, size}, from.options());
+  T* to = out.data_ptr<T>();
+  at::parallel_for(0, B * H_, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      const Strided<T> rows = rows_of<T>(from, n / H_, n % H_, d_);
+      if (columns) {
+        pack(rows.transposed(), d_, N, to + n * size);
+      } else {
+        pack(rows, N, d_, to + n * size);
+      }
+    }
+  });
+  return out;
+}
+
+Tensor PackedAttention::packed(const Tensor& x, bool columns) const {
+  return x.scalar_type() == at::kFloat ? pack_heads<float>(x, columns)
+                                       : pack_heads<double>(x, columns);
+}
+
+void PackedAttention::prepare_backward() const {
+  std::call_once(once_, [&] {
+    position_rows_ = packed(r_, false);
+    if (M_ == 0) return;
+    key_rows_ = packed(past_k_, false);
+    value_columns_ = packed(past_v_, true);
+  });
+}
+
+template <class T>
+AttentionHead<T> PackedAttention::head(int64_t b, int64_t h, int64_t queries, bool backward) const {
+  const int64_t W = panel_width<T>(), n = b * H_ + h;
+  const auto piece = [&](const Tensor& t, int64_t index) {
+    return t.defined() ? t.data_ptr<T>() + index * t.size(1) : nullptr;
+  };
+  AttentionHead<T> head;
+  head.span = {queries, M_, view_.causal, view_.window};
+  head.width = d_;
+  head.past = {piece(keys_, n), piece(values_, n), nullptr, nullptr, M_ * W};
+  head.positions = {piece(positions_, h), nullptr, nullptr, nullptr, R_ * W};
+  if (backward) {
+    head.past.key_rows = piece(key_rows_, n);
+    head.past.value_columns = piece(value_columns_, n);
+    head.positions.key_rows = piece(position_rows_, h);
+  }
+  head.rows = R_;
+  head.content_bias = content_bias_.data_ptr<T>() + h * d_;
+  head.position_bias = position_bias_.data_ptr<T>() + h * d_;
+  if (mask_.defined()) head.mask = mask_.data_ptr<T>() + n * queries * (M_ + queries);
+  return head;
+}
+
+namespace {
+
+/// Runs f(head, b, h, scratch) for every head of every sample.
+template <class T, class F>
+void for_heads(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAttention& packed,
+               bool backward, const F& f) {
+  const int64_t B = q.size(0), N = q.size(1), H = packed.view().heads, d = q.size(2) / H;
+  at::parallel_for(0, B * H, 1, [&](int64_t begin, int64_t end) {
+    const AttentionSpan span{N, packed.past(), packed.view().causal, packed.view().window};
+    const auto scratch =
+        std::make_unique_for_overwrite<T[]>(size_t(attention_scratch<T>(span, d, backward)));
+    for (int64_t n = begin; n < end; ++n) {
+      const int64_t b = n / H, h = n % H;
+      AttentionHead<T> head = packed.head<T>(b, h, N, backward);
+      head.q = rows_of<T>(q, b, h, d);
+      head.k = rows_of<T>(k, b, h, d);
+      head.v = rows_of<T>(v, b, h, d);
+      f(head, b, h, scratch.get());
+    }
+  });
+}
+
+template <class T>
+void forward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAttention& packed,
+             const Tensor& y, Tensor* log_sum) {
+  const int64_t N = q.size(1), H = packed.view().heads, d = q.size(2) / H;
+  T* sums = log_sum ? log_sum->data_ptr<T>() : nullptr;
+  for_heads<T>(q, k, v, packed, false,
+               [&](const AttentionHead<T>& head, int64_t b, int64_t h, T* scratch) {
+                 attention_head(head, at_head<T>(y, b, h, d), y.stride(1),
+                                sums ? sums + (b * H + h) * N : nullptr, scratch);
+               });
+}
+
+template <class T>
+void backward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAttention& packed,
+              const Tensor& y, const Tensor& log_sum, const Tensor& dy,
+              const AttentionGradients& out) {
+  const int64_t N = q.size(1), D = q.size(2), H = packed.view().heads, d = D / H;
+  for_heads<T>(q, k, v, packed, true,
+               [&](const AttentionHead<T>& head, int64_t b, int64_t h, T* scratch) {
+                 HeadGradients<T> to;
+                 to.q = at_head<T>(out.qkv, b, h, d);
+                 to.k = to.q + D;
+                 to.v = to.k + D;
+                 to.row = out.qkv.stride(1);
+                 if (out.past_k.defined()) {
+                   to.past_k = at_head<T>(out.past_k, b, h, d);
+                   to.past_v = at_head<T>(out.past_v, b, h, d);
+                   to.past_row = D;
+                 }
+                 if (out.r.defined()) {
+                   to.positions = at_head<T>(out.r, b, h, d);
+                   to.positions_row = D;
+                   to.content_bias = out.content_bias.data_ptr<T>() + b * D + h * d;
+                   to.position_bias = out.position_bias.data_ptr<T>() + b * D + h * d;
+                 }
+                 attention_head_backward(head, rows_of<T>(y, b, h, d),
+                                         log_sum.data_ptr<T>() + (b * H + h) * N,
+                                         rows_of<T>(dy, b, h, d), to, scratch);
+               });
+}
+
+}  // namespace
+
+Tensor attention_forward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
+                             const PackedAttention& packed, Tensor* log_sum) {
+  const auto options = q.options().requires_grad(false);
+  Tensor y = at::empty(q.sizes(), options);
+  if (log_sum) *log_sum = at::empty({q.size(0), packed.view().heads, q.size(1)}, options);
+  by_type(q, [&](auto type) { forward<decltype(type)>(q, k, v, packed, y, log_sum); });
   return y;
 }
 
-std::vector<Tensor> attention_backward_cpu(const AttentionInputs& in, const AttentionView& view,
-                                           const Tensor& probabilities, const Tensor& dy,
-                                           const AttentionWants& wants) {
-  const Sizes s(in, view);
-  const auto options = dy.options();
-  Gradients out;
-  // q, k and v are slices of one projection: their gradients are too, so that putting them together
-  // is free.
-  const Tensor qkv = at::empty({s.B, s.T, 3 * s.D}, options);
-  out.q = qkv.narrow(2, 0, s.D);
-  out.k = qkv.narrow(2, s.D, s.D);
-  out.v = qkv.narrow(2, 2 * s.D, s.D);
-  if (wants.rest) {
-    if (s.M > 0) {
-      out.past_k = at::empty({s.B, s.M, s.D}, options);
-      out.past_v = at::empty({s.B, s.M, s.D}, options);
+AttentionGradients attention_backward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
+                                          const PackedAttention& packed, const Tensor& y,
+                                          const Tensor& log_sum, const Tensor& dy, bool all) {
+  packed.prepare_backward();
+  const int64_t B = q.size(0), N = q.size(1), D = q.size(2), M = packed.past();
+  const auto options = q.options().requires_grad(false);
+  AttentionGradients out;
+  out.qkv = at::empty({B, N, 3 * D}, options);
+  if (all) {
+    // Of what the samples share, one for each sample, summed afterwards in a fixed order.
+    out.r = at::empty({B, relative_rows(N, M, packed.view().causal), D}, options);
+    out.content_bias = at::empty({B, D}, options);
+    out.position_bias = at::empty({B, D}, options);
+    if (M > 0) {
+      out.past_k = at::empty({B, M, D}, options);
+      out.past_v = at::empty({B, M, D}, options);
     }
-    out.r = at::empty({s.B, s.R, s.D}, options);
-    out.a = at::empty({s.B, s.D}, options);
-    out.b = at::empty({s.B, s.D}, options);
   }
   const Tensor rows = with_rows(dy);
-  if (dy.scalar_type() == at::kFloat) {
-    backward<float>(in, view, probabilities, rows, out, wants.rest);
-  } else {
-    backward<double>(in, view, probabilities, rows, out, wants.rest);
-  }
-  if (!wants.rest) return {out.q, out.k, out.v, {}, {}, {}, {}, {}, {}};
-  return {out.q,        out.k,        out.v,        out.past_k, out.past_v,
-          out.r.sum(0), out.a.sum(0), out.b.sum(0), {}};
+  by_type(q, [&](auto type) { backward<decltype(type)>(q, k, v, packed, y, log_sum, rows, out); });
+  if (!all) return out;
+  out.r = out.r.sum(0);
+  out.content_bias = out.content_bias.sum(0);
+  out.position_bias = out.position_bias.sum(0);
+  return out;
 }
 
 }  // namespace deq::ops

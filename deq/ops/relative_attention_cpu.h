@@ -1,43 +1,62 @@
-// The CPU path of relative_attention: one block of scores per head and sample, products through
-// BLAS.
+// The CPU path of relative_attention: a block of queries of one head and sample at a time.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <vector>
 
+#include "deq/ops/attention_kernel.h"
 #include "deq/ops/relative_attention.h"
 
 namespace deq::ops {
 
-/// Rows of D numbers side by side, one behind the other, as the kernels and BLAS read them: t
-/// itself or a copy. (`contiguous()` would not do: it takes any stride where a dimension has size
-/// 1.)
+/// Rows of D numbers side by side, one behind the other, as the kernels read them: t itself or a
+/// copy. (`contiguous()` would not do: it takes any stride where a dimension has size 1.)
 at::Tensor with_rows(const at::Tensor& t);
 
-/// Inputs in the order of the autograd node; states and r as `with_rows` gives them.
-struct AttentionInputs {
-  at::Tensor q, k, v;         ///< (B, T, D)
-  at::Tensor past_k, past_v;  ///< (B, M, D) or undefined
-  at::Tensor r;               ///< (R, D)
-  at::Tensor a, b;            ///< (D)
-  at::Tensor mask;            ///< (B, H, T, K) contiguous or undefined
+/// What attention reads besides q, k and v, in the kernels' layout: packed once, read by every
+/// evaluation of a solve. Safe to use from several threads.
+class PackedAttention {
+ public:
+  /// Of a context whose shapes fit; float or double on the CPU.
+  PackedAttention(const AttentionContext& context, const AttentionView& view);
+
+  int64_t past() const { return M_; }
+  const AttentionView& view() const { return view_; }
+  /// For head h of sample b, without q, k and v. `backward` packs what only backward reads.
+  template <class T>
+  AttentionHead<T> head(int64_t b, int64_t h, int64_t queries, bool backward) const;
+  void prepare_backward() const;
+
+ private:
+  template <class T>
+  at::Tensor pack_heads(const at::Tensor& x, bool columns) const;
+  at::Tensor packed(const at::Tensor& x, bool columns) const;
+
+  AttentionView view_;
+  int64_t H_, d_, M_ = 0, R_ = 0;
+  at::Tensor past_k_, past_v_, r_;        // as given, (B, M, D) and (R, D)
+  at::Tensor keys_, values_, positions_;  // (B H, .), (1 H, .) packed
+  at::Tensor content_bias_, position_bias_, mask_;
+  mutable std::once_flag once_;
+  mutable at::Tensor key_rows_, value_columns_, position_rows_;
 };
-inline constexpr int kAttentionInputs = 9;
 
-/// Which of q, k, v, past_k, past_v, r, a, b need a gradient.
-struct AttentionWants {
-  bool state = true;  ///< q, k, v
-  bool rest = true;   ///< the others
+bool attention_on_cpu(const at::Tensor& q);
+
+/// y (B, T, D) of q, k, v as with_rows gives them; `log_sum`, when given, gets (B, H, T), which
+/// backward needs.
+at::Tensor attention_forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                 const PackedAttention& packed, at::Tensor* log_sum);
+
+/// Gradients; q, k and v are slices of one (B, T, 3 D) tensor. The others undefined unless all are
+/// wanted.
+struct AttentionGradients {
+  at::Tensor qkv, past_k, past_v, r, content_bias, position_bias;
 };
-
-bool attention_on_cpu(const AttentionInputs& in);
-
-/// y (B, T, D); `probabilities`, when given, gets (B, H, T, K), which backward needs.
-at::Tensor attention_forward_cpu(const AttentionInputs& in, const AttentionView& view,
-                                 at::Tensor* probabilities);
-
-/// Gradients of the inputs, in their order; undefined where not wanted. dy (B, T, D).
-std::vector<at::Tensor> attention_backward_cpu(const AttentionInputs& in, const AttentionView& view,
-                                               const at::Tensor& probabilities,
-                                               const at::Tensor& dy, const AttentionWants& wants);
+AttentionGradients attention_backward_cpu(const at::Tensor& q, const at::Tensor& k,
+                                          const at::Tensor& v, const PackedAttention& packed,
+                                          const at::Tensor& y, const at::Tensor& log_sum,
+                                          const at::Tensor& dy, bool all);
 
 }  // namespace deq::ops

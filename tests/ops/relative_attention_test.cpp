@@ -28,9 +28,10 @@ struct Sample {
     const auto pick = [&](int64_t low, int64_t high) {
       return std::uniform_int_distribution<int64_t>(low, high)(random);
     };
-    const int64_t B = pick(1, 3), T = pick(1, 9), H = pick(1, 3), D = H * pick(1, 11),
-                  M = pick(0, 2) * pick(0, 7);
-    view = {H, pick(0, 2) > 0, pick(0, 1) * pick(1, 6)};
+    const int64_t longest = pick(0, 2) > 0 ? 9 : 150;  // of several blocks of queries, at times
+    const int64_t B = pick(1, 3), T = pick(1, longest), H = pick(1, 3), D = H * pick(1, 35),
+                  M = pick(0, 2) * pick(0, longest);
+    view = {H, pick(0, 2) > 0, pick(0, 1) * pick(1, longest)};
     const auto options = at::TensorOptions().dtype(type);
     const Tensor qkv = at::randn({B, T, 3 * D}, options).requires_grad_(true);
     inputs.push_back(qkv);

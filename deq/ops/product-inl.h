@@ -1,0 +1,171 @@
+// The product that the kernels share, C = A B with B in panels, compiled once per SIMD target
+// (Highway's convention for headers: included again for each).
+#if defined(DEQ_OPS_PRODUCT_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef DEQ_OPS_PRODUCT_INL_H_
+#undef DEQ_OPS_PRODUCT_INL_H_
+#else
+#define DEQ_OPS_PRODUCT_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+
+#include "deq/ops/strided.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace deq::ops::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// Columns of B side by side in a panel: two vectors.
+template <class T>
+HWY_INLINE int64_t panel_width() {
+  return 2 * int64_t(hn::Lanes(hn::ScalableTag<T>()));
+}
+
+/// Numbers in the panels of B (k, n).
+template <class T>
+HWY_INLINE int64_t packed_size(int64_t k, int64_t n) {
+  const int64_t W = panel_width<T>();
+  return (n + W - 1) / W * W * k;
+}
+
+/// B (k, n) as panels of W columns, each (k, W) contiguous and `panel` numbers after the one before
+/// it (at least k W); the last one filled up with zeros.
+template <class T>
+void pack(const Strided<T>& b, int64_t k, int64_t n, T* out, int64_t panel) {
+  const int64_t W = panel_width<T>();
+  for (int64_t j = 0; j < n; j += W, out += panel) {
+    const int64_t columns = n - j < W ? n - j : W;
+    if (b.col == 1) {
+      for (int64_t p = 0; p < k; ++p) {
+        const T* from = b.data + p * b.row + j;
+        for (int64_t c = 0; c < columns; ++c) out[p * W + c] = from[c];
+        for (int64_t c = columns; c < W; ++c) out[p * W + c] = 0;
+      }
+    } else {
+      for (int64_t c = 0; c < columns; ++c) {
+        const T* from = b.data + (j + c) * b.col;
+        for (int64_t p = 0; p < k; ++p) out[p * W + c] = from[p * b.row];
+      }
+      for (int64_t c = columns; c < W; ++c) {
+        for (int64_t p = 0; p < k; ++p) out[p * W + c] = 0;
+      }
+    }
+  }
+}
+
+// Rows of C that are computed together: with two vectors each they fill the registers of AVX2.
+constexpr int64_t kTileRows = 6;
+
+/// R rows of one panel's product.
+template <int R, class T>
+HWY_INLINE void tile(const Strided<T>& a, const T* HWY_RESTRICT b, int64_t k, T* HWY_RESTRICT c,
+                     int64_t c_row, bool add) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  using V = hn::Vec<decltype(d)>;
+  const V zero = hn::Zero(d);
+  V c00 = zero, c01 = zero, c10 = zero, c11 = zero, c20 = zero, c21 = zero, c30 = zero, c31 = zero,
+    c40 = zero, c41 = zero, c50 = zero, c51 = zero;
+  const T* x = a.data;
+  const int64_t row = a.row, col = a.col;
+  for (int64_t p = 0; p < k; ++p, x += col, b += 2 * lanes) {
+    const V b0 = hn::LoadU(d, b), b1 = hn::LoadU(d, b + lanes);
+    {
+      const V v = hn::Set(d, x[0]);
+      c00 = hn::MulAdd(v, b0, c00);
+      c01 = hn::MulAdd(v, b1, c01);
+    }
+    if constexpr (R > 1) {
+      const V v = hn::Set(d, x[row]);
+      c10 = hn::MulAdd(v, b0, c10);
+      c11 = hn::MulAdd(v, b1, c11);
+    }
+    if constexpr (R > 2) {
+      const V v = hn::Set(d, x[2 * row]);
+      c20 = hn::MulAdd(v, b0, c20);
+      c21 = hn::MulAdd(v, b1, c21);
+    }
+    if constexpr (R > 3) {
+      const V v = hn::Set(d, x[3 * row]);
+      c30 = hn::MulAdd(v, b0, c30);
+      c31 = hn::MulAdd(v, b1, c31);
+    }
+    if constexpr (R > 4) {
+      const V v = hn::Set(d, x[4 * row]);
+      c40 = hn::MulAdd(v, b0, c40);
+      c41 = hn::MulAdd(v, b1, c41);
+    }
+    if constexpr (R > 5) {
+      const V v = hn::Set(d, x[5 * row]);
+      c50 = hn::MulAdd(v, b0, c50);
+      c51 = hn::MulAdd(v, b1, c51);
+    }
+  }
+  const auto store = [&](int64_t i, V v0, V v1) HWY_ATTR {
+    T* to = c + i * c_row;
+    if (add) {
+      v0 = hn::Add(v0, hn::LoadU(d, to));
+      v1 = hn::Add(v1, hn::LoadU(d, to + lanes));
+    }
+    hn::StoreU(v0, d, to);
+    hn::StoreU(v1, d, to + lanes);
+  };
+  store(0, c00, c01);
+  if constexpr (R > 1) store(1, c10, c11);
+  if constexpr (R > 2) store(2, c20, c21);
+  if constexpr (R > 3) store(3, c30, c31);
+  if constexpr (R > 4) store(4, c40, c41);
+  if constexpr (R > 5) store(5, c50, c51);
+}
+
+template <class T>
+HWY_INLINE void tile_of(int64_t rows, const Strided<T>& a, const T* b, int64_t k, T* c,
+                        int64_t c_row, bool add) {
+  switch (rows) {
+    case 1:
+      return tile<1>(a, b, k, c, c_row, add);
+    case 2:
+      return tile<2>(a, b, k, c, c_row, add);
+    case 3:
+      return tile<3>(a, b, k, c, c_row, add);
+    case 4:
+      return tile<4>(a, b, k, c, c_row, add);
+    case 5:
+      return tile<5>(a, b, k, c, c_row, add);
+    default:
+      return tile<6>(a, b, k, c, c_row, add);
+  }
+}
+
+/// C (m, n) = A (m, k) B, or += with `add`; B in panels, `panel` numbers apart. The sum of every
+/// entry runs over k in one fixed order, whatever m and n are: a row's result does not depend on
+/// the rows beside it.
+template <class T>
+void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const T* panels, int64_t panel,
+             T* c, int64_t c_row, bool add) {
+  const int64_t W = panel_width<T>();
+  HWY_ALIGN T edge[kTileRows * 2 * hn::MaxLanes(hn::ScalableTag<T>())];
+  for (int64_t j = 0; j < n; j += W, panels += panel) {
+    const int64_t columns = n - j < W ? n - j : W;
+    for (int64_t i = 0; i < m; i += kTileRows) {
+      const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
+      const Strided<T> at = a.down(i);
+      T* to = c + i * c_row + j;
+      if (columns == W) {
+        tile_of(rows, at, panels, k, to, c_row, add);
+        continue;
+      }
+      tile_of(rows, at, panels, k, edge, W, false);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t x = 0; x < columns; ++x)
+          to[r * c_row + x] = edge[r * W + x] + (add ? to[r * c_row + x] : T(0));
+      }
+    }
+  }
+}
+
+}  // namespace deq::ops::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+#endif

@@ -1,0 +1,171 @@
+// The fused block against its reference, forward and backward, on random shapes, norms and masks.
+#include "deq/ops/transformer_block.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <limits>
+#include <random>
+
+#include "tests/base/scratch.h"
+
+namespace {
+
+using at::Tensor;
+using deq::ops::BlockContext;
+using deq::ops::NormPlace;
+using deq::ops::TransformerBlock;
+
+struct Sample {
+  Tensor z;
+  BlockContext context;
+  std::vector<Tensor> inputs;  // those that need gradients, z first
+
+  Sample(std::mt19937& random, at::ScalarType type) {
+    const auto pick = [&](int64_t low, int64_t high) {
+      return std::uniform_int_distribution<int64_t>(low, high)(random);
+    };
+    const int64_t longest = pick(0, 2) > 0 ? 9 : 120;
+    const int64_t B = pick(1, 3), T = pick(1, longest), H = pick(1, 3), D = H * pick(2, 15),
+                  I = pick(1, 70), M = pick(0, 1) * pick(0, longest);
+    const auto options = at::TensorOptions().dtype(type);
+    const auto leaf = [&](at::IntArrayRef shape, double scale) {
+      inputs.push_back((at::randn(shape, options) * scale).requires_grad_(true));
+      return inputs.back();
+    };
+    z = leaf({B, T, D}, 1);
+    BlockContext& c = context;
+    c.norm = NormPlace(pick(0, 2));
+    c.view = {H, pick(0, 2) > 0, pick(0, 1) * pick(1, longest)};
+    c.weights = deq::ops::block_weights({.qkv = leaf({3 * D, D}, 0.3),
+                                         .output = leaf({D, D}, 0.3),
+                                         .output_bias = leaf({D}, 1),
+                                         .inner = leaf({I, D}, 0.3),
+                                         .inner_bias = leaf({I}, 1),
+                                         .outer = leaf({D, I}, 0.3),
+                                         .outer_bias = leaf({D}, 1)});
+    if (pick(0, 2) > 0) c.injected = leaf({B, T, 3 * D}, 1);
+    if (M > 0) {
+      c.attention.past_k = leaf({B, M, D}, 1);
+      c.attention.past_v = leaf({B, M, D}, 1);
+    }
+    c.attention.r = leaf({deq::ops::relative_rows(T, M, c.view.causal), D}, 1);
+    c.attention.content_bias = leaf({D}, 1);
+    c.attention.position_bias = leaf({D}, 1);
+    const auto mask = [&](at::IntArrayRef shape) {
+      return pick(0, 1) ? at::rand(shape, options).gt(0.3).to(type) / 0.7 : Tensor();
+    };
+    c.attention.mask = mask({B, H, T, M + T});
+    c.output_mask = mask({B, 1, D});
+    c.inner_mask = mask({B, 1, I});
+    c.outer_mask = mask({B, 1, D});
+  }
+};
+
+double relative(const Tensor& a, const Tensor& b) {
+  return ((a - b).norm() / (b.norm() + 1e-12)).item<double>();
+}
+
+void compare(at::ScalarType type, double tolerance) {
+  std::mt19937 random(7);
+  at::manual_seed(7);
+  for (int trial = 0; trial < 60; ++trial) {
+    SCOPED_TRACE(trial);
+    const Sample s(random, type);
+    const TransformerBlock block(s.context);
+    const Tensor ours = block(s.z);
+    const Tensor plain = deq::ops::transformer_block_reference(s.z, s.context);
+    ASSERT_LT(relative(ours, plain), tolerance);
+    {
+      c10::NoGradGuard no_tape;
+      ASSERT_TRUE(at::equal(block(s.z), ours));
+    }
+    const Tensor df = at::randn_like(plain);
+    const auto mine = torch::autograd::grad({ours}, s.inputs, {df}, true, false, true);
+    const auto theirs = torch::autograd::grad({plain}, s.inputs, {df}, true, false, true);
+    const auto only_state = torch::autograd::grad({ours}, {s.z}, {df}, true);
+    ASSERT_LT(relative(only_state[0], theirs[0]), tolerance);
+    for (size_t i = 0; i < mine.size(); ++i) {
+      // Some gradients are zero but for round-off: a softmax over one key, two features normalised.
+      const double scale = theirs[i].norm().item<double>() + df.norm().item<double>();
+      ASSERT_LT((mine[i] - theirs[i]).norm().item<double>() / scale, tolerance) << i;
+    }
+  }
+}
+
+TEST(TransformerBlock, AgreesWithTheReferenceInDouble) { compare(at::kDouble, 1e-11); }
+TEST(TransformerBlock, AgreesWithTheReferenceInFloat) { compare(at::kFloat, 3e-4); }
+
+TEST(TransformerBlock, IsTwiceDifferentiable) {
+  std::mt19937 random(3);
+  at::manual_seed(3);
+  for (int trial = 0; trial < 10; ++trial) {
+    const Sample s(random, at::kDouble);
+    const auto penalty = [&](const Tensor& f) {
+      at::manual_seed(11);
+      const Tensor probe = at::randn(f.sizes(), f.options().requires_grad(false));
+      const auto first = torch::autograd::grad({f}, {s.z}, {probe}, true, /*create_graph=*/true);
+      return torch::autograd::grad({first[0].square().sum()}, s.inputs, {}, true, false, true);
+    };
+    const auto ours = penalty(TransformerBlock(s.context)(s.z));
+    const auto plain = penalty(deq::ops::transformer_block_reference(s.z, s.context));
+    for (size_t i = 0; i < ours.size(); ++i) {
+      ASSERT_EQ(ours[i].defined(), plain[i].defined());
+      if (!ours[i].defined()) continue;
+      EXPECT_LT((ours[i] - plain[i]).norm().item<double>(),
+                1e-9 * (1 + plain[i].norm().item<double>()));
+    }
+  }
+}
+
+TEST(TransformerBlock, DoesNotDependOnTheNumberOfThreads) {
+  std::mt19937 random(5);
+  at::manual_seed(5);
+  const int threads = at::get_num_threads();
+  for (int trial = 0; trial < 10; ++trial) {
+    const Sample s(random, at::kFloat);
+    const auto run = [&](int n) {
+      at::set_num_threads(n);
+      const Tensor f = TransformerBlock(s.context)(s.z);
+      return std::vector<Tensor>{f, torch::autograd::grad({f.sum()}, {s.z})[0]};
+    };
+    const auto one = run(1), two = run(2);
+    for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], two[i])) << i;
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(TransformerBlock, ANumberThatIsNoneStaysOne) {
+  std::mt19937 random(9);
+  at::manual_seed(9);
+  const Sample s(random, at::kFloat);
+  c10::NoGradGuard no_tape;
+  Tensor z = s.z.detach().clone();
+  z[0][z.size(1) - 1] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(TransformerBlock(s.context)(z)[0][z.size(1) - 1].isnan().all().item<bool>());
+}
+
+TEST(TransformerBlock, ShapesThatDoNotFitAreErrors) {
+  std::mt19937 random(13);
+  at::manual_seed(13);
+  const Sample s(random, at::kFloat);
+  const int64_t D = s.z.size(2);
+  const auto refusal = [&](const BlockContext& context, const Tensor& z) {
+    return deq::testing::error_of([&] { TransformerBlock{context}(z); });
+  };
+  EXPECT_SAYS(refusal(s.context, s.z[0]), "transformer_block: z is [");
+  EXPECT_SAYS(refusal(s.context, s.z.to(at::kDouble)), "z is Double and the weights Float");
+  BlockContext bad = s.context;
+  bad.weights.outer = bad.weights.outer.t();
+  EXPECT_SAYS(refusal(bad, s.z), "transformer_block: outer is [");
+  bad = s.context;
+  bad.injected = at::zeros({1, 1, D});
+  EXPECT_SAYS(refusal(bad, s.z), "transformer_block: injected is [1, 1");
+  bad = s.context;
+  bad.attention.r = bad.attention.r.narrow(0, 0, 0);
+  EXPECT_SAYS(refusal(bad, s.z), "relative_attention: r is [0");
+}
+
+}  // namespace
