@@ -2,9 +2,15 @@
 
 #include <ATen/ATen.h>
 
+#include <limits>
+
 #include "deq/base/error.h"
 
 namespace deq {
+
+double Cell::operations(int64_t, int64_t, int64_t) const {
+  return std::numeric_limits<double>::quiet_NaN();
+}
 
 at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length) {
   const at::Tensor all =

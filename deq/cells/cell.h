@@ -63,6 +63,11 @@ class Cell : public torch::nn::Module {
   /// Weights ~ N(0, std), normalised or not; biases 0.
   virtual void initialise(double std) = 0;
 
+  /// Floating-point operations of one evaluation of f on `batch` segments of `positions` behind
+  /// `past` positions: those of its products, by which implementations are compared; NaN where
+  /// nobody has counted them.
+  virtual double operations(int64_t batch, int64_t positions, int64_t past) const;
+
   virtual int64_t input_width() const = 0;                        ///< X
   virtual int64_t state_width() const = 0;                        ///< D
   virtual int64_t output_width() const { return state_width(); }  ///< O

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "deq/cells/dropout.h"
+#include "deq/ops/attention_kernel.h"
 
 namespace deq {
 
@@ -48,6 +49,14 @@ void TransformerCell::initialise(double std) {
   for (const auto& linear : {qkv_, positions_, output_, inner_, outer_}) linear->initialise(std);
   content_bias_.normal_(0, std);
   position_bias_.normal_(0, std);
+}
+
+double TransformerCell::operations(int64_t batch, int64_t positions, int64_t past) const {
+  const ops::AttentionSpan span{positions, past, options_.causal, options_.window};
+  double pairs = 0;  // of a query and a key that it sees: content, position, value
+  for (int64_t i = 0; i < positions; ++i) pairs += double(span.last(i) - span.first(i));
+  const double D = double(options_.width), I = double(options_.inner);
+  return 2 * double(batch) * (double(positions) * (4 * D * D + 2 * D * I) + 3 * pairs * D);
 }
 
 /// What all levels share: f's context but for its past and its injection.

@@ -58,6 +58,11 @@ void TrellisNetCell::initialise(double std) {
   conv_->initialise(std);
 }
 
+double TrellisNetCell::operations(int64_t batch, int64_t positions, int64_t) const {
+  const double H = double(options_.hidden + options_.output);
+  return 2 * double(batch * positions) * double(options_.kernel) * H * 4 * H;
+}
+
 Tensor TrellisNetCell::output(const Tensor& z) const {
   return z.narrow(2, options_.hidden, options_.output);
 }

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "deq/ops/attention_kernel.h"
+#include "deq/ops/lines-inl.h"
 #include "deq/ops/product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -57,11 +58,6 @@ T exp_and_sum(T* s, const T* p, T shift, int64_t n) {
   return total;
 }
 
-template <class T>
-void multiply(T* s, const T* m, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) s[j] *= m[j];
-}
-
 /// out = (q + bias) * factor, (rows, d) contiguous.
 template <class T>
 void biased(const Strided<T>& q, const T* bias, T factor, int64_t rows, int64_t d, T* out) {
@@ -84,19 +80,6 @@ void score_gradient(const T* a, T* g, T sum, T* copy, int64_t n) {
     hn::StoreU(v, d, copy + j);
   }
   for (; j < n; ++j) copy[j] = g[j] = a[j] * (g[j] - sum);
-}
-
-template <class T>
-T dot(const T* a, const T* b, int64_t n) {
-  const hn::ScalableTag<T> d;
-  const int64_t lanes = int64_t(hn::Lanes(d));
-  auto sum = hn::Zero(d);
-  int64_t j = 0;
-  for (; j + lanes <= n; j += lanes)
-    sum = hn::MulAdd(hn::LoadU(d, a + j), hn::LoadU(d, b + j), sum);
-  T total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; j < n; ++j) total += a[j] * b[j];
-  return total;
 }
 
 constexpr int64_t kBlockRows = 48;
@@ -171,7 +154,7 @@ class Head {
         sums_[r] = T(1) / sum;
         if (log_sum) log_sum[i + r] = top + std::log(sum);
         clear_outside(b, r, s);
-        if (h_.mask) multiply(s + first, h_.mask + (i + r) * K_ + first, count);
+        if (h_.mask) multiply_line(h_.mask + (i + r) * K_ + first, count, s + first);
       }
       times_keys(b, scores_, h_.past.values, own_values_, out, y_row);
       for (int64_t r = 0; r < b.rows(); ++r) {
@@ -311,8 +294,8 @@ class Head {
       const T* m = h_.mask + i * K_;
       T* kept = dropped_ + r * K_;
       std::copy(s + b.low, s + b.high, kept + b.low);
-      multiply(kept + first, m + first, count);
-      multiply(g + first, m + first, count);
+      multiply_line(m + first, count, kept + first);
+      multiply_line(m + first, count, g + first);
     }
     score_gradient(s + first, g + first, mean, p + first, count);
     clear_outside(b, r, g);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/ops/lines-inl.h"
 #include "deq/ops/product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -17,37 +18,12 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr double kNormEpsilon = 1e-5;  // LibTorch's layer_norm
 
-template <class T>
-T mean(const T* x, int64_t n) {
-  const hn::ScalableTag<T> d;
-  const int64_t lanes = int64_t(hn::Lanes(d));
-  auto sum = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) sum = hn::Add(sum, hn::LoadU(d, x + i));
-  T total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) total += x[i];
-  return total / T(n);
-}
-
-template <class T>
-T mean_of_products(const T* x, const T* y, int64_t n) {
-  const hn::ScalableTag<T> d;
-  const int64_t lanes = int64_t(hn::Lanes(d));
-  auto sum = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    sum = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sum);
-  T total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) total += x[i] * y[i];
-  return total / T(n);
-}
-
 /// out = (x - mean) / deviation; returns 1 / deviation. `out` may be x.
 template <class T>
 T norm_row(const T* x, int64_t n, T* out) {
-  const T center = mean(x, n);
+  const T center = sum(x, n) / T(n);
   for (int64_t i = 0; i < n; ++i) out[i] = x[i] - center;
-  const T spread = T(1) / std::sqrt(mean_of_products(out, out, n) + T(kNormEpsilon));
+  const T spread = T(1) / std::sqrt(dot(out, out, n) / T(n) + T(kNormEpsilon));
   for (int64_t i = 0; i < n; ++i) out[i] *= spread;
   return spread;
 }
@@ -55,17 +31,8 @@ T norm_row(const T* x, int64_t n, T* out) {
 /// dx of y = norm_row(x), from dy; `dx` may be dy.
 template <class T>
 void norm_row_backward(const T* dy, const T* y, T spread, int64_t n, T* dx) {
-  const T a = mean(dy, n), b = mean_of_products(dy, y, n);
+  const T a = sum(dy, n) / T(n), b = dot(dy, y, n) / T(n);
   for (int64_t i = 0; i < n; ++i) dx[i] = spread * (dy[i] - a - y[i] * b);
-}
-
-template <class T>
-void add_row(const T* x, int64_t n, T* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] += x[i];
-}
-template <class T>
-void multiply_row(const T* x, int64_t n, T* to) {
-  for (int64_t i = 0; i < n; ++i) to[i] *= x[i];
 }
 
 template <class T>
@@ -104,8 +71,8 @@ void feed(const BlockRows<T>& b, int64_t begin, int64_t end, T* scratch) {
   affine_rows(rows, D, D, b.seen + begin * D, b.weights.output, b.output_bias, summed);
   for (int64_t r = 0; r < rows; ++r) {
     T* s = summed + r * D;
-    if (b.output_mask) multiply_row(mask_row(b.output_mask, b, begin + r, D), D, s);
-    add_row(b.z + (begin + r) * D, D, s);
+    if (b.output_mask) multiply_line(mask_row(b.output_mask, b, begin + r, D), D, s);
+    add_line(b.z + (begin + r) * D, D, s);
     const T spread = norm_row(s, D, normed + r * D);
     if (b.spread) b.spread[2 * (begin + r)] = spread;
   }
@@ -113,15 +80,15 @@ void feed(const BlockRows<T>& b, int64_t begin, int64_t end, T* scratch) {
   for (int64_t r = 0; r < rows; ++r) {
     T* h = hidden + r * I;
     for (int64_t i = 0; i < I; ++i) h[i] = h[i] < 0 ? T(0) : h[i];  // NaN stays
-    if (b.inner_mask) multiply_row(mask_row(b.inner_mask, b, begin + r, I), I, h);
+    if (b.inner_mask) multiply_line(mask_row(b.inner_mask, b, begin + r, I), I, h);
   }
   T* f = b.f + begin * D;
   affine_rows(rows, D, I, hidden, b.weights.outer, b.outer_bias, f);
   const T* base = b.norm == NormPlace::Pre ? summed : normed;
   for (int64_t r = 0; r < rows; ++r) {
     T* y = f + r * D;
-    if (b.outer_mask) multiply_row(mask_row(b.outer_mask, b, begin + r, D), D, y);
-    add_row(base + r * D, D, y);
+    if (b.outer_mask) multiply_line(mask_row(b.outer_mask, b, begin + r, D), D, y);
+    add_line(base + r * D, D, y);
     if (b.norm != NormPlace::Post) continue;
     const T spread = norm_row(y, D, y);
     if (b.spread) b.spread[2 * (begin + r) + 1] = spread;
@@ -147,25 +114,25 @@ void feed_backward(const BlockRows<T>& b, const BlockGradients<T>& g, int64_t be
       std::copy_n(df, D, to);
     }
     std::copy_n(to, D, outer + r * D);
-    if (b.outer_mask) multiply_row(mask_row(b.outer_mask, b, row, D), D, outer + r * D);
+    if (b.outer_mask) multiply_line(mask_row(b.outer_mask, b, row, D), D, outer + r * D);
   }
   affine_rows<T>(rows, I, D, outer, b.weights.outer, nullptr, hidden);
   for (int64_t r = 0; r < rows; ++r) {
     T* to = hidden + r * I;
     const T* h = b.hidden + (begin + r) * I;
     for (int64_t i = 0; i < I; ++i) to[i] = h[i] > 0 ? to[i] : T(0);
-    if (b.inner_mask) multiply_row(mask_row(b.inner_mask, b, begin + r, I), I, to);
+    if (b.inner_mask) multiply_line(mask_row(b.inner_mask, b, begin + r, I), I, to);
   }
   affine_rows<T>(rows, D, I, hidden, b.weights.inner, nullptr, normed);
   for (int64_t r = 0; r < rows; ++r) {
     const int64_t row = begin + r;
     T* dn = normed + r * D;
-    if (b.norm != NormPlace::Pre) add_row(base + r * D, D, dn);
+    if (b.norm != NormPlace::Pre) add_line(base + r * D, D, dn);
     T* dz = g.z + row * D;
     norm_row_backward(dn, b.normed + row * D, b.spread[2 * row], D, dz);
-    if (b.norm == NormPlace::Pre) add_row(base + r * D, D, dz);
+    if (b.norm == NormPlace::Pre) add_line(base + r * D, D, dz);
     std::copy_n(dz, D, output + r * D);
-    if (b.output_mask) multiply_row(mask_row(b.output_mask, b, row, D), D, output + r * D);
+    if (b.output_mask) multiply_line(mask_row(b.output_mask, b, row, D), D, output + r * D);
   }
   affine_rows<T>(rows, D, D, output, b.weights.output, nullptr, g.seen + begin * D);
 }
@@ -184,7 +151,7 @@ void project_backward(const BlockRows<T>& b, const BlockGradients<T>& g, int64_t
   for (int64_t r = 0; r < rows; ++r) {
     const T spread = norm_row(b.z + (begin + r) * D, D, x + r * D);
     norm_row_backward(dx + r * D, x + r * D, spread, D, dx + r * D);
-    add_row(dx + r * D, D, dz + r * D);
+    add_line(dx + r * D, D, dz + r * D);
   }
 }
 

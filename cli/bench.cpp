@@ -1,0 +1,242 @@
+// `deq bench RUN`: where the time of a training step and of a new token goes, as one JSON object.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/parse.h"
+#include "deq/decode/generator.h"
+#include "deq/train/run.h"
+
+namespace deq::cli {
+namespace {
+
+struct BenchOptions {
+  int64_t length = 0;
+  int64_t batch = 0;
+  int64_t runs = 5;
+  int64_t decode = 0;
+  int64_t seed = 1;
+  EquilibriumOptions equilibrium;
+
+  static void fields(auto& self, auto&& field) {
+    field("length", self.length, "positions of the segment and of its history; 0: the run's",
+          between(0, 1 << 24));
+    field("batch", self.batch, "segments side by side; 0: the run's", between(0, 1 << 20));
+    field("runs", self.runs, "each number is the median of so many", between(1, 1000));
+    field("decode", self.decode, "also time a new token after so many; 0: no", between(0, 1 << 24));
+    field("seed", self.seed, "of the tokens that are made up where there is no --data",
+          at_least(0));
+    field("", self.equilibrium);
+  }
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/// Median seconds of `runs` calls, after one that warms up.
+double seconds_of(int64_t runs, const std::function<void()>& work) {
+  std::vector<double> seconds;
+  for (int64_t run = -1; run < runs; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+    if (run >= 0) seconds.push_back(spent.count());
+  }
+  return median(seconds);
+}
+
+double peak_megabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return double(usage.ru_maxrss) / 1024;
+}
+
+/// A segment and the one before it, (B, 2 T + 1) tokens.
+at::Tensor tokens_of(const TrainedModel& run, const std::string& data,
+                     const BenchOptions& options) {
+  const int64_t B = options.batch, n = 2 * options.length + 1;
+  if (data.empty()) {
+    at::manual_seed(uint64_t(options.seed));
+    return at::randint(run.model->vocabulary(), {B, n}, at::kLong);
+  }
+  const at::Tensor text = load_tokens(data, run.vocabulary);
+  DEQ_CHECK(text.size(0) >= B * n,
+            "--data '{}' has {} tokens; expected {}, batch times (2 length + 1)", data,
+            text.size(0), B * n);
+  const int64_t lane = text.size(0) / B;
+  return text.narrow(0, 0, B * lane).view({B, lane}).narrow(1, 0, n);
+}
+
+/// One training step without its optimiser, in its parts.
+struct Step {
+  double backward_seconds = 0, loss = 0;
+  Report forward, adjoint;
+};
+
+class Bench {
+ public:
+  Bench(LanguageModel& model, const at::Tensor& tokens, const BenchOptions& options)
+      : model_(model), options_(options) {
+    const int64_t T = options.length;
+    first_ = tokens.narrow(1, 0, T);
+    second_ = tokens.narrow(1, T, T);
+    targets_ = tokens.narrow(1, T + 1, T);
+    how_.equilibrium = options.equilibrium;
+    how_.history = T;
+    model.train();
+    c10::NoGradGuard no_tape;
+    histories_ = model.forward(first_, {}, how_).histories;
+  }
+
+  double evaluation_seconds() {
+    c10::NoGradGuard no_tape;
+    const at::Tensor z = model_.forward(second_, histories_, how_).z;
+    const Bound f = model_.bind(second_, histories_).front();
+    return seconds_of(options_.runs,
+                      [&] {
+                        for (int repeat = 0; repeat < 5; ++repeat) f(z);
+                      }) /
+           5;
+  }
+
+  double forward_seconds() {
+    c10::NoGradGuard no_tape;
+    return seconds_of(options_.runs, [&] { model_.forward(second_, histories_, how_); });
+  }
+
+  /// Of step(), and of the backward part of it.
+  std::pair<double, double> step_seconds() {
+    std::vector<double> backward;
+    const double whole = seconds_of(options_.runs, [&] {
+      step_ = step();
+      backward.push_back(step_.backward_seconds);
+    });
+    backward.erase(backward.begin());
+    return {whole, median(backward)};
+  }
+  const Step& last_step() const { return step_; }
+
+  /// Of the next token after `n`, and of solving all n + 1 again.
+  std::pair<double, double> decode_seconds(int64_t n) {
+    at::manual_seed(uint64_t(options_.seed));
+    const at::Tensor tokens = at::randint(model_.vocabulary(), {n + 1}, at::kLong);
+    const int64_t* ids = tokens.data_ptr<int64_t>();
+    TextGenerator generator(model_, options_.equilibrium, n + options_.runs + 1);
+    generator.feed({ids, ids + n});
+    const double token = seconds_of(options_.runs, [&] { generator.feed({ids[n]}); });
+    c10::NoGradGuard no_tape;
+    const double again = seconds_of(std::min<int64_t>(options_.runs, 5), [&] {
+      model_.forward(tokens.unsqueeze(0), {}, {options_.equilibrium});
+    });
+    return {token, again};
+  }
+
+ private:
+  Step step() {
+    Step step;
+    ForwardOptions how = how_;
+    how.on_adjoint = [&](const Report& report) { step.adjoint = report; };
+    model_.zero_grad();
+    const ModelOutput output = model_.forward(second_, histories_, how);
+    const at::Tensor loss = model_.loss(output.z, targets_).mean();
+    step.loss = loss.item<double>();
+    const auto start = std::chrono::steady_clock::now();
+    loss.backward();
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+    step.backward_seconds = spent.count();
+    step.forward = output.report;
+    return step;
+  }
+
+  LanguageModel& model_;
+  BenchOptions options_;
+  ForwardOptions how_;
+  at::Tensor first_, second_, targets_;
+  Histories histories_;
+  Step step_;
+};
+
+/// Rate of the product of two square matrices of 1024 floats, what this machine can do.
+double product_gflops(int64_t runs) {
+  const at::Tensor a = at::rand({1024, 1024}), b = at::rand({1024, 1024});
+  at::Tensor c = at::empty({1024, 1024});
+  return 2 * std::pow(1024.0, 3) /
+         seconds_of(std::max<int64_t>(runs, 9), [&] { at::mm_out(c, a, b); }) / 1e9;
+}
+
+nlohmann::ordered_json number(double value) {
+  return std::isfinite(value) ? nlohmann::ordered_json(value) : nullptr;
+}
+
+}  // namespace
+
+int bench(int argc, char** argv) {
+  CLI::App app(
+      "Times a training step (without its optimiser) on one segment behind one of history, and its "
+      "parts. Prints one JSON object; medians, seconds.",
+      "deq bench");
+  std::string folder, data, checkpoint;
+  int64_t threads = 0;
+  Assignments flags;
+  app.add_option("RUN", folder, "run folder")->required();
+  app.add_option("--data", data, "a text file to take the tokens from; none: they are made up");
+  app.add_option("--checkpoint", checkpoint, "best or last [best]");
+  app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  add_options(app, BenchOptions{}, flags, Defaults::Hidden);
+  app.footer("Defaults are those of the run.");
+  if (const auto code = parse(app, argc, argv)) return *code;
+  if (threads > 0) at::set_num_threads(int(threads));
+
+  TrainedModel run = load_run(folder, checkpoint);
+  DEQ_CHECK(!run.model->is_explicit(),
+            "bench: run '{}' is an explicit network of depth {}; expected an equilibrium", folder,
+            run.options.model.depth.depth);
+  BenchOptions options;
+  options.equilibrium = run.options.equilibrium;
+  assign_options(options, flags);
+  settle(options.equilibrium, run.options.model, flags);
+  if (options.length == 0) options.length = run.options.loop.batch.length;
+  if (options.batch == 0) options.batch = run.options.loop.batch.batch;
+
+  Bench bench(*run.model, tokens_of(run, data, options), options);
+  nlohmann::ordered_json row;
+  const double evaluation = bench.evaluation_seconds();
+  row["evaluation_s"] = evaluation;
+  row["forward_s"] = bench.forward_seconds();
+  const auto [step, backward] = bench.step_seconds();
+  row["backward_s"] = backward;
+  row["step_s"] = step;
+  const Step& last = bench.last_step();
+  row["forward_evaluations"] = last.forward.evaluations;
+  row["backward_evaluations"] = last.adjoint.evaluations;
+  row["forward_residual"] = number(last.forward.mean_residual());
+  row["backward_residual"] = number(last.adjoint.mean_residual());
+  row["forward_converged"] = last.forward.converged_share();
+  row["backward_converged"] = last.adjoint.converged_share();
+  row["loss"] = number(last.loss);
+  row["product_gflops"] = product_gflops(options.runs);
+  row["evaluation_gflops"] =
+      number(run.model->cell().operations(options.batch, options.length, options.length) /
+             evaluation / 1e9);
+  row["peak_mb"] = peak_megabytes();
+  row["threads"] = at::get_num_threads();
+  if (options.decode > 0) {
+    const auto [token, again] = bench.decode_seconds(options.decode);
+    row["decode_s_per_token"] = token;
+    row["resolve_s_per_token"] = again;
+  }
+  fmt::print("{}\n", row.dump());
+  return 0;
+}
+
+}  // namespace deq::cli

@@ -1,0 +1,44 @@
+// The CPU path of TransformerBlock: the row kernels and those of attention, and what they read.
+#pragma once
+
+#include <mutex>
+#include <vector>
+
+#include "deq/ops/relative_attention_cpu.h"
+#include "deq/ops/transformer_block.h"
+
+namespace deq::ops {
+
+/// The block's weights as the kernels read them; W for backward, made when that is first asked for.
+class PackedBlock {
+ public:
+  explicit PackedBlock(const BlockWeights& weights);
+
+  /// W^T, or with `backward` W.
+  template <class T>
+  BlockPanels<T> panels(bool backward) const;
+
+ private:
+  std::vector<at::Tensor> weights_, forward_;
+  mutable std::once_flag once_;
+  mutable std::vector<at::Tensor> backward_;
+};
+
+/// What one evaluation leaves for its backward: as in BlockRows, log_sum as attention gives it.
+struct BlockKept {
+  at::Tensor z, qkv, seen, log_sum, f, normed, hidden, spread;
+};
+
+/// f(z), z contiguous; with `taped` everything that backward reads.
+BlockKept block_forward_cpu(const BlockContext& context, const PackedAttention& attention,
+                            const at::Tensor& z, bool taped);
+
+/// Gradients of z and, with `all`, of everything else that f depends on.
+struct BlockGiven {
+  at::Tensor z, injected, qkv, output, output_bias, inner, inner_bias, outer, outer_bias;
+  AttentionGradients attention;
+};
+BlockGiven block_backward_cpu(const BlockContext& context, const PackedAttention& attention,
+                              const BlockKept& kept, const at::Tensor& df, bool all);
+
+}  // namespace deq::ops
