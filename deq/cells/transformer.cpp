@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <mutex>
 
 #include "deq/cells/dropout.h"
 #include "deq/ops/attention_kernel.h"
@@ -21,6 +22,65 @@ Tensor sinusoids(int64_t first, int64_t count, const Tensor& frequency) {
 
 std::shared_ptr<Cell> Transformer::make(const CellPlace& place) const {
   return std::make_shared<TransformerCell>(*this, place.injection);
+}
+
+/// The weights in force, in the layout of the kernels.
+struct TransformerCell::InForce {
+  ops::BlockWeights block;
+  Tensor inject, positions;
+};
+
+/// Those of evaluation mode without a tape, while the parameters stay what they are: a new token is
+/// not to cost the normalisation and layout of every weight, nor the projection of every distance.
+struct TransformerCell::Kept {
+  std::mutex guard;
+  std::vector<std::pair<const void*, int64_t>> parameters;  // their memory and version
+  InForce weights;
+  Tensor r;  // (R, D) projected positions of the distances R - 1 .. 0
+};
+
+TransformerCell::InForce TransformerCell::weights_in_force() const {
+  return {ops::block_weights({.qkv = qkv_->weight(),
+                              .output = output_->weight(),
+                              .output_bias = output_->bias(),
+                              .inner = inner_->weight(),
+                              .inner_bias = inner_->bias(),
+                              .outer = outer_->weight(),
+                              .outer_bias = outer_->bias()}),
+          inject_ ? inject_->weight() : Tensor(), positions_->weight()};
+}
+
+/// Projected positions for `positions` queries behind `past` ones.
+Tensor TransformerCell::positions(const InForce& weights, int64_t positions, int64_t past,
+                                  const Tensor& mask) const {
+  const Tensor waves = sinusoids(past + positions - 1,
+                                 ops::relative_rows(positions, past, options_.causal), frequency_);
+  return at::matmul(masked(waves, mask), weights.positions.t());
+}
+
+/// Brings what is kept up to date with the parameters.
+void TransformerCell::refresh_kept() const {
+  std::vector<std::pair<const void*, int64_t>> now;
+  for (const Tensor& parameter : parameters())
+    now.emplace_back(parameter.data_ptr(),
+                     parameter.is_inference() ? -1 : int64_t(parameter._version()));
+  const bool known = !now.empty() && now.front().second >= 0 && now == kept_->parameters;
+  if (known) return;
+  kept_->weights = weights_in_force();
+  kept_->r = Tensor();
+  kept_->parameters = std::move(now);
+}
+
+/// Of distances that only grow, the nearer ones are the last rows of any longer list.
+Tensor TransformerCell::kept_positions(int64_t count, int64_t past) const {
+  if (!options_.causal) return positions(kept_->weights, count, past, {});
+  const int64_t rows = past + count;
+  if (!kept_->r.defined() || kept_->r.size(0) < rows) {
+    int64_t longer = 64;
+    while (longer < rows) longer *= 2;
+    kept_->r = positions(kept_->weights, longer, 0, {});
+  }
+  return kept_->r.narrow(0, kept_->r.size(0) - rows, rows);
 }
 
 TransformerCell::TransformerCell(const Transformer& options, bool injection) : options_(options) {
@@ -40,6 +100,7 @@ TransformerCell::TransformerCell(const Transformer& options, bool injection) : o
   position_bias_ = register_parameter("position_bias", torch::zeros({H, D / H}));
   const Tensor exponent = -torch::arange(0, D, 2) / double(D);
   frequency_ = register_buffer("frequency", at::pow(10000.0, exponent));
+  kept_ = std::make_shared<Kept>();
   initialise(0.02);
 }
 
@@ -114,21 +175,21 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
   const int64_t B = x.size(0), T = x.size(1), D = options_.width;
   const double share = options_.dropout.hidden;
   auto s = std::make_shared<Shared>();
-  if (inject_) s->injected = affine(x, inject_->weight(), inject_->bias());
   ops::BlockContext& c = s->block;
   c.norm = options_.norm;
   c.view = {options_.heads, options_.causal, options_.window, float_scores_};
-  c.weights = ops::block_weights({.qkv = qkv_->weight(),
-                                  .output = output_->weight(),
-                                  .output_bias = output_->bias(),
-                                  .inner = inner_->weight(),
-                                  .inner_bias = inner_->bias(),
-                                  .outer = outer_->weight(),
-                                  .outer_bias = outer_->bias()});
-  const Tensor positions =
-      sinusoids(past + T - 1, ops::relative_rows(T, past, options_.causal), frequency_);
-  const Tensor position_mask = dropout_mask({1, D}, share, is_training(), x);
-  c.attention.r = at::matmul(masked(positions, position_mask), positions_->weight().t());
+  InForce weights;
+  if (is_training() || at::GradMode::is_enabled()) {
+    weights = weights_in_force();
+    c.attention.r = positions(weights, T, past, dropout_mask({1, D}, share, is_training(), x));
+  } else {
+    const std::lock_guard<std::mutex> held(kept_->guard);
+    refresh_kept();
+    weights = kept_->weights;
+    c.attention.r = kept_positions(T, past);
+  }
+  c.weights = weights.block;
+  if (inject_) s->injected = affine(x, weights.inject, inject_->bias());
   c.attention.content_bias = content_bias_.reshape({D});
   c.attention.position_bias = position_bias_.reshape({D});
   c.attention.mask =

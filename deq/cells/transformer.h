@@ -81,6 +81,12 @@ class TransformerCell : public Cell {
  private:
   struct Shared;
   struct Level;
+  struct InForce;
+  InForce weights_in_force() const;
+  void refresh_kept() const;
+  at::Tensor kept_positions(int64_t count, int64_t past) const;
+  at::Tensor positions(const InForce& weights, int64_t positions, int64_t past,
+                       const at::Tensor& mask) const;
   std::shared_ptr<const Shared> share(const at::Tensor& x, int64_t past);
   at::Tensor injection(const at::Tensor& x) const;
 
@@ -90,6 +96,8 @@ class TransformerCell : public Cell {
   std::shared_ptr<Linear> qkv_, positions_, output_, inner_, outer_;
   at::Tensor content_bias_, position_bias_;  // (H, D / H)
   at::Tensor frequency_;                     // (D / 2), a buffer
+  struct Kept;
+  std::shared_ptr<Kept> kept_;  // what follows from the parameters, in evaluation mode
 };
 
 /// Sinusoids of the distances first, first - 1, ..., rows of (count, 2 F) for F frequencies: sines,

@@ -60,7 +60,34 @@ void run_mix(const Tensor& coefficients, const std::vector<Tensor>& history, con
   });
 }
 
+template <class T>
+void run_residual(const Tensor& z, const Tensor& fz, RowResidual& out) {
+  const int64_t n = z.size(1);
+  at::parallel_for(0, z.size(0), grain(n, 4), [&](int64_t begin, int64_t end) {
+    simd_residual(z.data_ptr<T>(), fz.data_ptr<T>(), n, begin, end, out.g.data_ptr<T>(),
+                  out.norms.data_ptr<double>());
+  });
+}
+
 }  // namespace
+
+RowResidual row_residual_reference(const Tensor& z, const Tensor& fz) {
+  const Tensor g = fz - z;
+  const auto norms = [](const Tensor& t) { return t.to(at::kDouble).square().sum(1).sqrt(); };
+  return {g, at::stack({norms(g), norms(fz)}, 1)};
+}
+
+RowResidual row_residual(const Tensor& z, const Tensor& fz) {
+  check_states({fz}, z);
+  if (!has_kernel(z)) return row_residual_reference(z, fz);
+  RowResidual out{at::empty_like(z), at::empty({z.size(0), 2}, z.options().dtype(at::kDouble))};
+  if (z.scalar_type() == at::kFloat) {
+    run_residual<float>(z, fz, out);
+  } else {
+    run_residual<double>(z, fz, out);
+  }
+  return out;
+}
 
 Tensor row_dots_reference(const std::vector<Tensor>& history, const Tensor& g) {
   if (history.empty()) return at::empty({g.size(0), 0}, g.options().dtype(at::kDouble));

@@ -17,9 +17,17 @@ at::Tensor row_dots(const std::vector<at::Tensor>& history, const at::Tensor& g)
 at::Tensor row_mix(const at::Tensor& coefficients, const std::vector<at::Tensor>& history,
                    const at::Tensor& base = {});
 
+/// The residual of every row, g = fz - z, and its size: norms (R, 2) double holds |g| and |fz|, the
+/// same numbers whatever other rows there are. One pass over both.
+struct RowResidual {
+  at::Tensor g, norms;
+};
+RowResidual row_residual(const at::Tensor& z, const at::Tensor& fz);
+
 /// The plain references, on any device and type.
 at::Tensor row_dots_reference(const std::vector<at::Tensor>& history, const at::Tensor& g);
 at::Tensor row_mix_reference(const at::Tensor& coefficients, const std::vector<at::Tensor>& history,
                              const at::Tensor& base = {});
+RowResidual row_residual_reference(const at::Tensor& z, const at::Tensor& fz);
 
 }  // namespace deq::ops

@@ -100,6 +100,25 @@ void mix(const double* coefficients, const T* const* history, int64_t m, const T
   }
 }
 
+template <class T>
+void residual(const T* z, const T* fz, int64_t n, int64_t begin, int64_t end, T* g, double* norms) {
+  for (int64_t r = begin; r < end; ++r) {
+    const T *from = z + r * n, *to = fz + r * n;
+    T* row = g + r * n;
+    for (int64_t i = 0; i < n; ++i) row[i] = to[i] - from[i];
+    norms[2 * r] = std::sqrt(dot(row, row, n));
+    norms[2 * r + 1] = std::sqrt(dot(to, to, n));
+  }
+}
+
+void residual_float(const float* z, const float* fz, int64_t n, int64_t b, int64_t e, float* g,
+                    double* o) {
+  residual(z, fz, n, b, e, g, o);
+}
+void residual_double(const double* z, const double* fz, int64_t n, int64_t b, int64_t e, double* g,
+                     double* o) {
+  residual(z, fz, n, b, e, g, o);
+}
 void dots_float(const float* const* h, int64_t m, const float* g, int64_t n, int64_t b, int64_t e,
                 double* o) {
   dots(h, m, g, n, b, e, o);
@@ -126,6 +145,8 @@ HWY_EXPORT(dots_float);
 HWY_EXPORT(dots_double);
 HWY_EXPORT(mix_float);
 HWY_EXPORT(mix_double);
+HWY_EXPORT(residual_float);
+HWY_EXPORT(residual_double);
 
 void simd_dots(const float* const* h, int64_t m, const float* g, int64_t n, int64_t b, int64_t e,
                double* o) {
@@ -142,6 +163,14 @@ void simd_mix(const double* c, const float* const* h, int64_t m, const float* ba
 void simd_mix(const double* c, const double* const* h, int64_t m, const double* base, int64_t n,
               int64_t b, int64_t e, double* o) {
   HWY_DYNAMIC_DISPATCH(mix_double)(c, h, m, base, n, b, e, o);
+}
+void simd_residual(const float* z, const float* fz, int64_t n, int64_t b, int64_t e, float* g,
+                   double* o) {
+  HWY_DYNAMIC_DISPATCH(residual_float)(z, fz, n, b, e, g, o);
+}
+void simd_residual(const double* z, const double* fz, int64_t n, int64_t b, int64_t e, double* g,
+                   double* o) {
+  HWY_DYNAMIC_DISPATCH(residual_double)(z, fz, n, b, e, g, o);
 }
 const char* simd_target() {
   return hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets());

@@ -14,6 +14,12 @@ void simd_mix(const double* coefficients, const float* const* history, int64_t m
 void simd_mix(const double* coefficients, const double* const* history, int64_t m,
               const double* base, int64_t n, int64_t begin, int64_t end, double* out);
 
+/// g = fz - z, and norms[2 r], norms[2 r + 1] the norms of rows r of g and fz.
+void simd_residual(const float* z, const float* fz, int64_t n, int64_t begin, int64_t end, float* g,
+                   double* norms);
+void simd_residual(const double* z, const double* fz, int64_t n, int64_t begin, int64_t end,
+                   double* g, double* norms);
+
 /// The instruction set that the kernels run with here, as Highway names it ("AVX2").
 const char* simd_target();
 

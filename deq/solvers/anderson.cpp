@@ -28,30 +28,31 @@ class AndersonMethod {
       images_[size_t(slot)] = image;
     }
     const int64_t held = int64_t(residuals_.size());
-    remember_products(ops::row_dots(residuals_, at.g), slot, held);
+    remember_products(ops::row_dots(residuals_, at.g).to(at::kCPU), slot, held);
     if (held == 1) return {image, {}};
-    const bool causal = layout_.scope == Scope::Causal;
-    const Tensor gram = gram_.narrow(1, 0, held).narrow(2, 0, held);
     const Tensor coefficients = small::least_mixture(
-        causal ? small::accumulate(gram, layout_, options_.decay) : gram, options_.ridge, slot);
-    return {ops::row_mix(coefficients, images_), {}};
+        gram_, layout_,
+        {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay});
+    return {ops::row_mix(coefficients.to(at.g.device()), images_), {}};
   }
 
  private:
-  /// Row and column `slot` of every row's Gram matrix.
+  /// Row and column `slot` of every row's Gram matrix, from products (R, held).
   void remember_products(const Tensor& products, int64_t slot, int64_t held) {
-    if (!gram_.defined()) {
-      gram_ = at::zeros({products.size(0), options_.memory, options_.memory}, products.options());
+    const int64_t rows = products.size(0), m = options_.memory;
+    if (!gram_.defined()) gram_ = at::zeros({rows, m, m}, products.options());
+    const double* from = products.data_ptr<double>();
+    double* gram = gram_.data_ptr<double>();
+    for (int64_t r = 0; r < rows; ++r, gram += m * m, from += held) {
+      for (int64_t i = 0; i < held; ++i) gram[slot * m + i] = gram[i * m + slot] = from[i];
     }
-    gram_.select(1, slot).narrow(1, 0, held).copy_(products);
-    gram_.select(2, slot).narrow(1, 0, held).copy_(products);
   }
 
   Anderson options_;
   Layout layout_;
   int64_t count_ = 0;
   std::vector<Tensor> residuals_, images_;  // each (R, n)
-  Tensor gram_;                             // (R, m, m) double
+  Tensor gram_;                             // (R, m, m) double, on the CPU
 };
 
 }  // namespace

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <vector>
@@ -17,39 +19,61 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Keeps 0 / 0 of a row that is exactly zero at zero: converged. Below every norm that a float has.
 constexpr double kTiny = 1e-100;
 
-/// a where `rows` holds, b elsewhere; rows (R), a and b (R, n). No arithmetic: NaN does not spread.
-Tensor where_rows(const Tensor& rows, const Tensor& a, const Tensor& b) {
-  return at::where(rows.unsqueeze(1), a, b);
+using Numbers = std::vector<double>;
+using Flags = std::vector<char>;
+
+bool any(const Flags& rows) { return std::find(rows.begin(), rows.end(), 1) != rows.end(); }
+bool all(const Flags& rows) { return std::find(rows.begin(), rows.end(), 0) == rows.end(); }
+
+/// (R) of a type, from numbers on the host.
+template <class T>
+Tensor tensor_of(const std::vector<T>& values, at::ScalarType type) {
+  return at::from_blob(const_cast<T*>(values.data()), {int64_t(values.size())}, type).clone();
 }
 
-/// (R) double; the same numbers whatever other rows there are.
-Tensor norms(const Tensor& rows) { return ops::row_dots({rows}, rows).squeeze(1).sqrt_(); }
+/// a where `rows` holds, b elsewhere; a and b (R, n). No arithmetic: NaN does not spread.
+Tensor where_rows(const Flags& rows, const Tensor& a, const Tensor& b) {
+  return at::where(tensor_of(rows, at::kBool).to(a.device()).unsqueeze(1), a, b);
+}
 
-/// One evaluation, judged: all (R) double.
+/// One evaluation, judged row by row.
 struct Measured {
-  Tensor g_norm, f_norm;
-  Tensor residual;  // relative
-  Tensor ratio;     // of |g| to what the tolerances allow: at most 1 where they are met
+  Tensor g;  // (R, n)
+  Numbers g_norm, f_norm;
+  Numbers residual;  // relative
+  Numbers ratio;     // of |g| to what the tolerances allow: at most 1 where they are met
+
+  Measured(const Tensor& z, const Tensor& fz, const StopRule& stop) {
+    const ops::RowResidual found = ops::row_residual(z, fz);
+    g = found.g;
+    const Tensor norms = found.norms.to(at::kCPU);
+    const double* n = norms.data_ptr<double>();
+    for (int64_t r = 0; r < norms.size(0); ++r, n += 2) {
+      g_norm.push_back(n[0]);
+      f_norm.push_back(n[1]);
+      residual.push_back(n[0] / (n[1] + kTiny));
+      ratio.push_back(n[0] / (std::max(stop.rel_tol * n[1], stop.abs_tol) + kTiny));
+    }
+  }
 };
 
-Measured measured(const Tensor& g, const Tensor& fz, const StopRule& stop) {
-  const Tensor g_norm = norms(g), f_norm = norms(fz);
-  const Tensor bound = (stop.rel_tol * f_norm).clamp_min_(stop.abs_tol);
-  return {g_norm, f_norm, g_norm / (f_norm + kTiny), g_norm / (bound + kTiny)};
-}
+/// The larger one, NaN being the largest.
+double larger(double a, double b) { return b > a || std::isnan(b) ? b : a; }
 
 class Driver {
  public:
   Driver(const Map& f, const Tensor& z0, const StopRule& stop, const Layout& layout)
-      : f_(f), shape_(z0.sizes().vec()), stop_(stop), layout_(layout) {
+      : f_(f),
+        shape_(z0.sizes().vec()),
+        stop_(stop),
+        layout_(layout),
+        rows_(size_t(layout.rows())) {
     start_ = best_ = layout_.fold(z0.detach());
-    const auto doubles = at::TensorOptions().dtype(at::kDouble).device(z0.device());
-    const int64_t rows = layout_.rows();
-    merit_ = at::full({rows}, kInfinity, doubles);
-    residual_ = at::full({rows}, kInfinity, doubles);
-    active_ = at::ones({rows}, doubles.dtype(at::kBool));
-    reason_ = at::full({rows}, int64_t(Reason::MaxSteps), doubles.dtype(at::kByte));
-    steps_ = at::full({rows}, stop.max_steps, doubles.dtype(at::kLong));
+    merit_.assign(rows_, kInfinity);
+    residual_.assign(rows_, kInfinity);
+    active_.assign(rows_, 1);
+    reason_.assign(rows_, uint8_t(Reason::MaxSteps));
+    steps_.assign(rows_, stop.max_steps);
   }
 
   Solution run(const Propose& propose) {
@@ -63,7 +87,8 @@ class Driver {
       if (!fz.defined()) fz = call(z);
       const Tensor g = measure(z, fz, step);
       if (step == stop_.max_steps || !any(active_)) break;
-      const Proposal next = propose({z, fz, g, active_, evaluate});
+      const Tensor active = tensor_of(active_, at::kBool).to(z.device());
+      const Proposal next = propose({z, fz, g, active, evaluate});
       z = held(next.z);
       fz = next.fz;
     }
@@ -72,12 +97,8 @@ class Driver {
   }
 
  private:
-  static bool any(const Tensor& rows) { return rows.any().item<bool>(); }
-
   /// z, with the rows that are done where they are.
-  Tensor held(const Tensor& z) const {
-    return active_.all().item<bool>() ? z : where_rows(active_, z, best_);
-  }
+  Tensor held(const Tensor& z) const { return all(active_) ? z : where_rows(active_, z, best_); }
 
   Tensor call(const Tensor& z) {
     ++evaluations_;
@@ -92,63 +113,93 @@ class Driver {
     return layout_.fold(fz.detach());
   }
 
-  /// The largest value among the rows that each row depends on, itself included. (R)
-  Tensor over_dependencies(const Tensor& value) const {
+  /// The largest value among the rows that each row depends on, itself included.
+  Numbers over_dependencies(Numbers value) const {
     if (!layout_.by_position()) return value;
-    const Tensor by_position = value.view({layout_.batch, layout_.positions});
-    if (layout_.order == Order::Forward) return std::get<0>(by_position.cummax(1)).reshape({-1});
-    return std::get<0>(by_position.flip(1).cummax(1)).flip(1).reshape({-1});
+    const size_t T = size_t(layout_.positions);
+    for (size_t begin = 0; begin < rows_; begin += T) {
+      for (size_t k = 1; k < T; ++k) {
+        const bool forward = layout_.order == Order::Forward;
+        double& here = value[forward ? begin + k : begin + T - 1 - k];
+        here = larger(value[forward ? begin + k - 1 : begin + T - k], here);
+      }
+    }
+    return value;
   }
 
   /// Updates residuals, reasons and best iterates from one evaluation; returns g = f(z) - z.
   Tensor measure(const Tensor& z, const Tensor& fz, int64_t step) {
-    const Tensor g = fz - z;
-    const Measured now = measured(g, fz, stop_);
+    const Measured now(z, fz, stop_);
     last_ = now.residual;
-    const Tensor finite = now.g_norm.isfinite().logical_and_(now.f_norm.isfinite());
+    Flags finite(rows_);
+    for (size_t r = 0; r < rows_; ++r)
+      finite[r] = std::isfinite(now.g_norm[r]) && std::isfinite(now.f_norm[r]);
     if (step == 1) {
       // With |f(z0)|, and over what a row depends on: a row that rests at first may well move
       // later.
-      const Tensor first = at::maximum(now.g_norm, now.f_norm);
-      scale_ = over_dependencies(at::where(finite, first, at::zeros_like(first)));
+      Numbers first(rows_);
+      for (size_t r = 0; r < rows_; ++r)
+        first[r] = finite[r] ? std::max(now.g_norm[r], now.f_norm[r]) : 0;
+      scale_ = over_dependencies(std::move(first));
+      own_ = now.ratio;
     }
-    const Tensor was_active = active_;
     // A row that is done has a fixed ratio of its own; the others are judged by this evaluation.
-    own_ = step == 1 ? now.ratio : at::where(active_, now.ratio, own_);
-    fail(finite.logical_not(), Reason::NonFinite, step);
-    fail(now.g_norm > kDivergence * (scale_ + kTiny), Reason::Diverged, step);
-    const Tensor merit = over_dependencies(own_);
+    const Flags was_active = active_;
+    Flags broken(rows_), diverged(rows_);
+    for (size_t r = 0; r < rows_; ++r) {
+      if (active_[r]) own_[r] = now.ratio[r];
+      broken[r] = !finite[r];
+      diverged[r] = now.g_norm[r] > kDivergence * (scale_[r] + kTiny);
+    }
+    fail(broken, Reason::NonFinite, step);
+    fail(diverged, Reason::Diverged, step);
+    const Numbers merit = over_dependencies(own_);
     keep_best(z, merit, now.residual, step);
-    retire((merit <= 1).logical_and_(active_), Reason::Converged, step);
-    trace_.push_back(at::where(was_active, now.residual, residual_));
-    return finite.all().item<bool>() ? g : where_rows(finite, g, at::zeros_like(g));
+    for (size_t r = 0; r < rows_; ++r) {
+      if (active_[r] && merit[r] <= 1) retire(r, Reason::Converged, step);
+    }
+    for (size_t r = 0; r < rows_; ++r)
+      trace_.push_back(was_active[r] ? now.residual[r] : residual_[r]);
+    return all(finite) ? now.g : where_rows(finite, now.g, at::zeros_like(now.g));
   }
 
   /// Gives up the rows, and with them those that depend on them and could never converge.
-  void fail(const Tensor& rows, Reason reason, int64_t step) {
-    const Tensor failed = rows.logical_and(active_);
-    if (!any(failed)) return;
-    own_ = own_.masked_fill(failed, kInfinity);
-    const Tensor lost = over_dependencies(failed.to(at::kDouble)) > 0;
-    retire(lost.logical_and(active_), reason, step);
+  void fail(const Flags& rows, Reason reason, int64_t step) {
+    Numbers failed(rows_);
+    bool some = false;
+    for (size_t r = 0; r < rows_; ++r) {
+      if (!rows[r] || !active_[r]) continue;
+      own_[r] = kInfinity;
+      failed[r] = 1;
+      some = true;
+    }
+    if (!some) return;
+    const Numbers lost = over_dependencies(std::move(failed));
+    for (size_t r = 0; r < rows_; ++r) {
+      if (active_[r] && lost[r] > 0) retire(r, reason, step);
+    }
   }
 
-  void keep_best(const Tensor& z, const Tensor& merit, const Tensor& residual, int64_t step) {
-    // The first evaluation always counts: without it a row would have no residual of its own.
-    const Tensor better = step == 1 ? active_ : (merit < merit_).logical_and_(active_);
-    if (better.all().item<bool>()) {
+  void keep_best(const Tensor& z, const Numbers& merit, const Numbers& residual, int64_t step) {
+    Flags better(rows_);
+    for (size_t r = 0; r < rows_; ++r) {
+      // The first evaluation always counts: without it a row would have no residual of its own.
+      better[r] = active_[r] && (step == 1 || merit[r] < merit_[r]);
+      if (!better[r]) continue;
+      merit_[r] = merit[r];
+      residual_[r] = residual[r];
+    }
+    if (all(better)) {
       best_ = z;
     } else if (any(better)) {
       best_ = where_rows(better, z, best_);
     }
-    merit_ = at::where(better, merit, merit_);
-    residual_ = at::where(better, residual, residual_);
   }
 
-  void retire(const Tensor& rows, Reason reason, int64_t step) {
-    reason_ = reason_.masked_fill(rows, int64_t(reason));
-    steps_ = steps_.masked_fill(rows, step);
-    active_ = active_.logical_and(rows.logical_not());
+  void retire(size_t row, Reason reason, int64_t step) {
+    reason_[row] = uint8_t(reason);
+    steps_[row] = step;
+    active_[row] = 0;
   }
 
   /// By position, the best iterates of one sample may stem from different steps, and a position's
@@ -156,29 +207,37 @@ class Driver {
   /// the residuals are those of the last evaluation where that was of what is returned; otherwise
   /// that is measured once more.
   void verify(const Tensor& z, int64_t step) {
-    const Tensor open = reason_.ne(int64_t(Reason::Converged));
-    if (!layout_.by_position() || !any(open)) return;
-    const auto known = [](const Tensor& t) { return t.masked_fill(t.isnan(), kInfinity); };
-    if (best_.equal(z)) {
-      residual_ = at::where(open, known(last_), residual_);
+    const auto is_open = [&](size_t r) { return reason_[r] != uint8_t(Reason::Converged); };
+    bool open = false;
+    for (size_t r = 0; r < rows_; ++r) open = open || is_open(r);
+    if (!layout_.by_position() || !open) return;
+    const auto known = [](double value) { return std::isnan(value) ? kInfinity : value; };
+    if (best_.is_same(z) || best_.equal(z)) {
+      for (size_t r = 0; r < rows_; ++r) {
+        if (is_open(r)) residual_[r] = known(last_[r]);
+      }
       return;
     }
-    const Tensor fz = call(best_);
-    const Measured now = measured(fz - best_, fz, stop_);
-    residual_ = at::where(open, known(now.residual), residual_);
-    own_ = at::where(active_, known(now.ratio), own_);
-    retire((over_dependencies(own_) <= 1).logical_and_(active_), Reason::Converged, step);
+    const Measured now(best_, call(best_), stop_);
+    for (size_t r = 0; r < rows_; ++r) {
+      if (is_open(r)) residual_[r] = known(now.residual[r]);
+      if (active_[r]) own_[r] = known(now.ratio[r]);
+    }
+    const Numbers merit = over_dependencies(own_);
+    for (size_t r = 0; r < rows_; ++r) {
+      if (active_[r] && merit[r] <= 1) retire(r, Reason::Converged, step);
+    }
   }
 
   Solution finish() {
     Solution solution;
     solution.z = (best_.is_same(start_) ? best_.clone() : best_).view(shape_);
     Report& report = solution.report;
-    report.reason = reason_;
-    report.residual = residual_;
-    report.steps = steps_;
-    report.trace =
-        trace_.empty() ? at::empty({0, layout_.rows()}, residual_.options()) : at::stack(trace_);
+    report.reason = tensor_of(reason_, at::kByte);
+    report.residual = tensor_of(residual_, at::kDouble);
+    report.steps = tensor_of(steps_, at::kLong);
+    const int64_t R = int64_t(rows_);
+    report.trace = tensor_of(trace_, at::kDouble).view({R > 0 ? int64_t(trace_.size()) / R : 0, R});
     report.evaluations = evaluations_;
     report.max_steps = stop_.max_steps;
     report.rel_tol = stop_.rel_tol;
@@ -190,16 +249,18 @@ class Driver {
   std::vector<int64_t> shape_;
   StopRule stop_;
   Layout layout_;
-  Tensor start_;     // (R, n) z0, the caller's memory perhaps
-  Tensor best_;      // (R, n) the best iterate of every row
-  Tensor merit_;     // (R) its merit: the ratio to the tolerance, over the rows it depends on
-  Tensor residual_;  // (R) its own relative residual
-  Tensor last_;      // (R) the same at the latest evaluation, best or not
-  Tensor own_;       // (R) the latest ratio of a row by itself; infinite where it failed
-  Tensor scale_;     // (R) what |f(z) - z| is compared with to see that it diverges
-  Tensor active_;    // (R) bool: not done
-  Tensor reason_, steps_;
-  std::vector<Tensor> trace_;
+  size_t rows_;
+  Tensor start_;      // (R, n) z0, the caller's memory perhaps
+  Tensor best_;       // (R, n) the best iterate of every row
+  Numbers merit_;     // its merit: the ratio to the tolerance, over the rows it depends on
+  Numbers residual_;  // its own relative residual
+  Numbers last_;      // the same at the latest evaluation, best or not
+  Numbers own_;       // the latest ratio of a row by itself; infinite where it failed
+  Numbers scale_;     // what |f(z) - z| is compared with to see that it diverges
+  Flags active_;      // not done
+  std::vector<uint8_t> reason_;
+  std::vector<int64_t> steps_;
+  Numbers trace_;  // residuals of every row at every step
   int64_t evaluations_ = 0;
 };
 

@@ -35,8 +35,8 @@ struct StopRule {
   }
 };
 
-/// The rows of a solve: R = batch for scope `sample`, R = batch * positions for `position` and
-/// `causal`. A default Report is none: no solve, hence nothing that converged.
+/// The rows of a solve, on the CPU: R = batch for scope `sample`, R = batch * positions for
+/// `position` and `causal`. A default Report is none: no solve, hence nothing that converged.
 struct Report {
   at::Tensor reason;    ///< (R) uint8, Reason
   at::Tensor residual;  ///< (R) double, relative, of the state that is returned

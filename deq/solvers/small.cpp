@@ -22,13 +22,13 @@ struct Scratch {
 /// the newest to the oldest. The residuals of an exact solution are dependent, so H itself may be
 /// singular just when it matters most; what depends on newer iterates is left out. False without a
 /// finite result.
-bool mixture(const double* H, int64_t m, double ridge, int64_t newest, double* a,
+bool mixture(const double* H, int64_t M, int64_t m, double ridge, int64_t newest, double* a,
              Scratch& scratch) {
-  const double latest = (1 + ridge) * H[newest * m + newest];
+  const double latest = (1 + ridge) * H[newest * M + newest];
   if (!(latest > 0) || !std::isfinite(latest)) return false;
   const auto reduced = [&](int64_t i, int64_t j) {
-    const double cij = H[i * m + j] * (i == j ? 1 + ridge : 1.0);
-    return cij - H[i * m + newest] - H[j * m + newest] + latest;
+    const double cij = H[i * M + j] * (i == j ? 1 + ridge : 1.0);
+    return cij - H[i * M + newest] - H[j * M + newest] + latest;
   };
   scratch.numbers.resize(size_t(m * m + m));
   double* L = scratch.numbers.data();  // rows and columns in the order of `kept`
@@ -38,7 +38,7 @@ bool mixture(const double* H, int64_t m, double ridge, int64_t newest, double* a
   for (int64_t back = 1; back < m; ++back) {
     const int64_t i = (newest + m - back) % m, row = int64_t(kept.size());
     double pivot = reduced(i, i);
-    y[row] = latest - H[i * m + newest];
+    y[row] = latest - H[i * M + newest];
     for (int64_t k = 0; k < row; ++k) {
       double sum = reduced(i, kept[size_t(k)]);
       for (int64_t l = 0; l < k; ++l) sum -= L[row * m + l] * L[k * m + l];
@@ -47,7 +47,7 @@ bool mixture(const double* H, int64_t m, double ridge, int64_t newest, double* a
       y[row] -= L[row * m + k] * y[k];
     }
     // A residual of exactly zero is one from before the positions that this one depends on moved.
-    if (!(pivot > kDependent * (H[i * m + i] + latest)) || !(H[i * m + i] > 0)) continue;
+    if (!(pivot > kDependent * (H[i * M + i] + latest)) || !(H[i * M + i] > 0)) continue;
     L[row * m + row] = std::sqrt(pivot);
     y[row] /= L[row * m + row];
     kept.push_back(i);
@@ -99,23 +99,50 @@ constexpr int64_t kGrain = 64;
 
 Tensor on_cpu(const Tensor& t) { return t.to(at::kCPU).contiguous(); }
 
+/// The coefficients of one row, or the Picard step.
+void mix_row(const double* S, int64_t M, const Mixture& options, double* a, Scratch& scratch) {
+  const int64_t m = options.held;
+  if (mixture(S, M, m, options.ridge, options.newest, a, scratch)) return;
+  std::fill(a, a + m, 0.0);
+  a[options.newest] = 1;
+}
+
 }  // namespace
 
-Tensor least_mixture(const Tensor& H, double ridge, int64_t newest) {
-  const Tensor from = on_cpu(H);
-  const int64_t rows = from.size(0), m = from.size(1);
-  Tensor out = at::zeros({rows, m}, from.options());
-  const double* h = from.data_ptr<double>();
+Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& options) {
+  const int64_t rows = H.size(0), M = H.size(1), m = options.held;
+  Tensor out = at::empty({rows, m}, H.options());
+  const double* h = H.data_ptr<double>();
   double* a = out.data_ptr<double>();
-  at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
+  if (layout.scope != Scope::Causal) {
+    at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
+      Scratch scratch;
+      for (int64_t r = begin; r < end; ++r) mix_row(h + r * M * M, M, options, a + r * m, scratch);
+    });
+    return out;
+  }
+  const int64_t T = layout.positions;
+  const bool backward = layout.order == Order::Backward;
+  const int64_t samples = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, T));
+  at::parallel_for(0, layout.batch, samples, [&](int64_t begin, int64_t end) {
     Scratch scratch;
-    for (int64_t r = begin; r < end; ++r) {
-      if (mixture(h + r * m * m, m, ridge, newest, a + r * m, scratch)) continue;
-      std::fill(a + r * m, a + (r + 1) * m, 0.0);
-      a[r * m + newest] = 1;
+    std::vector<double> sum(size_t(M * M));
+    for (int64_t b = begin; b < end; ++b) {
+      std::fill(sum.begin(), sum.end(), 0.0);
+      for (int64_t step = 0; step < T; ++step) {
+        const int64_t r = b * T + (backward ? T - 1 - step : step);
+        const double* own = h + r * M * M;
+        for (int64_t i = 0; i < m; ++i) {
+          for (int64_t j = 0; j < m; ++j) {
+            double& s = sum[size_t(i * M + j)];
+            s = options.decay * s + own[i * M + j];
+          }
+        }
+        mix_row(sum.data(), M, options, a + r * m, scratch);
+      }
     }
   });
-  return out.to(H.device());
+  return out;
 }
 
 Tensor solve_or_zero(const Tensor& M, const Tensor& b) {
@@ -129,22 +156,6 @@ Tensor solve_or_zero(const Tensor& M, const Tensor& b) {
     }
   });
   return x.to(b.device());
-}
-
-Tensor accumulate(const Tensor& H, const Layout& layout, double decay) {
-  Tensor sums = on_cpu(H).clone();
-  const int64_t T = layout.positions, mm = sums.size(1) * sums.size(2);
-  double* s = sums.data_ptr<double>();
-  const bool backward = layout.order == Order::Backward;
-  for (int64_t b = 0; b < layout.batch; ++b) {
-    for (int64_t step = 1; step < T; ++step) {
-      const int64_t t = backward ? T - 1 - step : step;
-      const double* before = s + (b * T + (backward ? t + 1 : t - 1)) * mm;
-      double* here = s + (b * T + t) * mm;
-      for (int64_t k = 0; k < mm; ++k) here[k] += decay * before[k];
-    }
-  }
-  return sums.to(H.device());
 }
 
 }  // namespace deq::small

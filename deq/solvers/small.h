@@ -7,18 +7,20 @@
 
 namespace deq::small {
 
-/// Anderson's coefficients: argmin a^T (H + ridge diag(H)) a subject to sum a = 1, for each row.
-/// H (R, m, m) double, symmetric, slots in the order of time up to a rotation, `newest` the last;
-/// returns (R, m) double. Iterates that depend on newer ones get nothing; where nothing is left,
-/// the row gets the unit vector `newest`: a Picard step.
-at::Tensor least_mixture(const at::Tensor& H, double ridge, int64_t newest);
+/// Anderson's coefficients: argmin a^T (S + ridge diag(S)) a subject to sum a = 1, for each row.
+/// S is the row's own H; in scope causal S_t = sum over the positions s that t depends on (s <= t,
+/// or s >= t for Order::Backward) of decay^|t - s| H_s. H (R, M, M) double, contiguous, on the CPU,
+/// of which the first m slots are held, symmetric, in the order of time up to a rotation, `newest`
+/// the last; returns (R, m) double. Iterates that depend on newer ones get nothing; where nothing
+/// is left, the row gets the unit vector `newest`: a Picard step.
+struct Mixture {
+  int64_t held = 0, newest = 0;  // m
+  double ridge = 0, decay = 1;
+};
+at::Tensor least_mixture(const at::Tensor& H, const Layout& layout, const Mixture& mixture);
 
 /// x with M x = b for each row, or zero where a pivot vanishes or the result is not finite. M (R,
 /// m, m), b (R, m), double.
 at::Tensor solve_or_zero(const at::Tensor& M, const at::Tensor& b);
-
-/// S_t = sum over the positions s that t depends on (s <= t, or s >= t for Order::Backward) of
-/// decay^|t - s| H_s. H (batch * positions, m, m) double.
-at::Tensor accumulate(const at::Tensor& H, const Layout& layout, double decay);
 
 }  // namespace deq::small

@@ -64,6 +64,17 @@ TEST_P(Rows, MixturesAgreeWithTheReference) {
   }
 }
 
+TEST_P(Rows, ResidualsAgreeWithTheReference) {
+  for (const Case& c : cases()) {
+    const Tensor z = randn({c.rows, c.n}, GetParam(), 96),
+                 fz = randn({c.rows, c.n}, GetParam(), 95);
+    const RowResidual fast = row_residual(z, fz), plain = row_residual_reference(z, fz);
+    EXPECT_TRUE(at::equal(fast.g, plain.g));
+    ASSERT_EQ(fast.norms.sizes(), (at::IntArrayRef{c.rows, 2}));
+    EXPECT_TRUE(at::allclose(fast.norms, plain.norms, 10 * precision(), 0)) << c.rows << " " << c.n;
+  }
+}
+
 TEST_P(Rows, ARowDoesNotDependOnTheOthers) {
   const Case c = {64, 1037, 5};
   const auto states = history(c, GetParam(), 300);
