@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "deq/cells/dropout.h"
+#include "deq/ops/softmax_loss.h"
 
 namespace deq {
 
@@ -153,36 +154,35 @@ Tensor AdaptiveSoftmax::bias(size_t i) const {
   return i == 0 && cluster_bias_.defined() ? at::cat({rows, cluster_bias_}) : rows;
 }
 
+Tensor AdaptiveSoftmax::projected(size_t i, const Tensor& hidden) const {
+  return projections_.empty() ? hidden : at::matmul(hidden, projections_[i]);
+}
+
 Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
-  const Tensor projected = projections_.empty() ? hidden : at::matmul(hidden, projections_[i]);
-  return at::addmm(bias(i), projected, table(i).t());
+  return at::addmm(bias(i), projected(i, hidden), table(i).t());
 }
 
 Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets) const {
-  const auto pick = [](const Tensor& log_p, const Tensor& index) {
-    return log_p.gather(1, index.unsqueeze(1)).squeeze(1);
-  };
-  const Tensor head = at::log_softmax(logits(0, hidden), 1);  // (N, head)
-  if (clusters_.count() == 1) return -pick(head, targets);
-  Tensor out = at::zeros({targets.size(0)}, hidden.options().requires_grad(false));
-  for (size_t i = 0; i < clusters_.count(); ++i) {
-    const Tensor members = (targets >= clusters_.begin(i))
-                               .logical_and_(targets < clusters_.ends[i])
-                               .nonzero()
-                               .squeeze(1);
+  const Tensor head = table(0);
+  // In the head a token of a tail stands for its cluster.
+  Tensor in_head = targets;
+  for (size_t i = 1; i < clusters_.count(); ++i)
+    in_head = in_head.masked_fill(members_of(i, targets), head.size(0) - int64_t(i));
+  Tensor out = ops::softmax_loss(projected(0, hidden), head, bias(0), in_head);
+  for (size_t i = 1; i < clusters_.count(); ++i) {
+    const Tensor members = members_of(i, targets).nonzero().squeeze(1);
     if (members.numel() == 0) continue;
     const Tensor index = targets.index_select(0, members) - clusters_.begin(i);
-    const Tensor head_rows = head.index_select(0, members);
-    Tensor log_p;
-    if (i == 0) {
-      log_p = pick(head_rows, index);
-    } else {
-      const Tensor tail = at::log_softmax(logits(i, hidden.index_select(0, members)), 1);
-      log_p = head_rows.select(1, head.size(1) - int64_t(i)) + pick(tail, index);
-    }
-    out = out.index_copy(0, members, -log_p);
+    out = out.index_add(
+        0, members,
+        ops::softmax_loss(projected(i, hidden.index_select(0, members)), table(i), bias(i), index));
   }
   return out;
+}
+
+/// Which targets cluster i holds.
+Tensor AdaptiveSoftmax::members_of(size_t i, const Tensor& targets) const {
+  return (targets >= clusters_.begin(i)).logical_and_(targets < clusters_.ends[i]);
 }
 
 Tensor AdaptiveSoftmax::log_probabilities(const Tensor& hidden) const {

@@ -99,7 +99,9 @@ class AdaptiveSoftmax : public torch::nn::Module {
  private:
   at::Tensor table(size_t cluster) const;
   at::Tensor bias(size_t cluster) const;
+  at::Tensor projected(size_t cluster, const at::Tensor& hidden) const;
   at::Tensor logits(size_t cluster, const at::Tensor& hidden) const;
+  at::Tensor members_of(size_t cluster, const at::Tensor& targets) const;
 
   Clusters clusters_;
   std::vector<at::Tensor> tables_, projections_, biases_;  // shared with the embedding where tied

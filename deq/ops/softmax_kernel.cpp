@@ -1,0 +1,62 @@
+// Compiled once per SIMD target (Highway).
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "deq/ops/softmax_kernel.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// After foreach_target, as Highway asks.
+#include <hwy/contrib/math/math-inl.h>
+
+#include <cmath>
+
+#include "deq/ops/softmax_kernel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace deq::ops::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class T>
+T row_loss(T* row, int64_t n, int64_t target, bool gradient) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  const T at_target = row[target];
+  auto tops = hn::Set(d, row[0]);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) tops = hn::Max(tops, hn::LoadU(d, row + i));
+  T top = hn::GetLane(hn::MaxOfLanes(d, tops));
+  for (; i < n; ++i) top = row[i] > top ? row[i] : top;
+  const auto shift = hn::Set(d, top);
+  auto sums = hn::Zero(d);
+  for (i = 0; i + lanes <= n; i += lanes) {
+    const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, row + i), shift));
+    sums = hn::Add(sums, e);
+    hn::StoreU(e, d, row + i);
+  }
+  T sum = hn::GetLane(hn::SumOfLanes(d, sums));
+  for (; i < n; ++i) sum += row[i] = std::exp(row[i] - top);
+  if (gradient) {
+    const T share = T(1) / sum;
+    for (i = 0; i < n; ++i) row[i] *= share;
+    row[target] -= 1;
+  }
+  return std::log(sum) - (at_target - top);
+}
+
+float row_loss_float(float* r, int64_t n, int64_t t, bool g) { return row_loss(r, n, t, g); }
+double row_loss_double(double* r, int64_t n, int64_t t, bool g) { return row_loss(r, n, t, g); }
+
+}  // namespace deq::ops::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace deq::ops {
+HWY_EXPORT(row_loss_float);
+HWY_EXPORT(row_loss_double);
+
+float softmax_row_loss(float* row, int64_t n, int64_t target, bool gradient) {
+  return HWY_DYNAMIC_DISPATCH(row_loss_float)(row, n, target, gradient);
+}
+double softmax_row_loss(double* row, int64_t n, int64_t target, bool gradient) {
+  return HWY_DYNAMIC_DISPATCH(row_loss_double)(row, n, target, gradient);
+}
+}  // namespace deq::ops
+#endif

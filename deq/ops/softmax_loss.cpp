@@ -1,0 +1,126 @@
+#include "deq/ops/softmax_loss.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+
+#include "deq/base/error.h"
+#include "deq/ops/softmax_kernel.h"
+
+namespace deq::ops {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+void check(const Tensor& hidden, const Tensor& weight, const Tensor& bias, const Tensor& targets) {
+  DEQ_CHECK(hidden.dim() == 2 && weight.dim() == 2 && hidden.size(1) == weight.size(1) &&
+                bias.sizes() == at::IntArrayRef({weight.size(0)}) &&
+                targets.sizes() == at::IntArrayRef({hidden.size(0)}),
+            "softmax_loss: hidden [{}], weight [{}], bias [{}], targets [{}]; expected (N, D), "
+            "(V, D), (V), (N)",
+            fmt::join(hidden.sizes(), ", "), fmt::join(weight.sizes(), ", "),
+            fmt::join(bias.sizes(), ", "), fmt::join(targets.sizes(), ", "));
+  DEQ_CHECK(targets.scalar_type() == at::kLong, "softmax_loss: targets are {}; expected Long",
+            c10::toString(targets.scalar_type()));
+  if (targets.numel() == 0) return;
+  const int64_t low = targets.min().item<int64_t>(), high = targets.max().item<int64_t>();
+  DEQ_CHECK(low >= 0 && high < weight.size(0), "softmax_loss: target {}; expected 0 to {}",
+            low < 0 ? low : high, weight.size(0) - 1);
+}
+
+/// The losses of rows of logits, which `gradient` turns into their derivatives.
+template <class T>
+void run(Tensor& logits, const Tensor& targets, bool gradient, Tensor out) {
+  const int64_t V = logits.size(1);
+  const int64_t* target = targets.data_ptr<int64_t>();
+  T *row = logits.data_ptr<T>(), *loss = out.data_ptr<T>();
+  at::parallel_for(0, logits.size(0), 1 + 16384 / V, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n)
+      loss[n] = softmax_row_loss(row + n * V, V, target[n], gradient);
+  });
+}
+void losses_of(Tensor& logits, const Tensor& targets, bool gradient, const Tensor& out) {
+  if (logits.scalar_type() == at::kFloat) {
+    run<float>(logits, targets, gradient, out);
+  } else {
+    run<double>(logits, targets, gradient, out);
+  }
+}
+
+struct LossNode : torch::autograd::Function<LossNode> {
+  static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight,
+                        const Tensor& bias, const Tensor& targets) {
+    Tensor logits = at::addmm(bias, hidden, weight.t());
+    const Tensor out = at::empty({hidden.size(0)}, logits.options());
+    losses_of(logits, targets, true, out);
+    context->save_for_backward({hidden, weight, bias, targets, logits});
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    if (!gradients[0].defined()) return variable_list(4);
+    const variable_list saved = context->get_saved_variables();
+    const Tensor &hidden = saved[0], &weight = saved[1], &by_logit = saved[4];
+    if (at::GradMode::is_enabled()) return differentiable_backward(saved, gradients[0]);
+    const Tensor share = gradients[0].unsqueeze(1);  // (N, 1)
+    variable_list found(4);
+    if (context->needs_input_grad(0)) found[0] = at::mm(by_logit, weight) * share;
+    if (context->needs_input_grad(1)) found[1] = at::mm(by_logit.t(), hidden * share);
+    if (context->needs_input_grad(2)) found[2] = at::mv(by_logit.t(), gradients[0]);
+    return found;
+  }
+
+  static variable_list differentiable_backward(const variable_list& saved, const Tensor& share) {
+    const Tensor loss = softmax_loss_reference(saved[0], saved[1], saved[2], saved[3]);
+    variable_list inputs, found(4);
+    std::vector<size_t> places;
+    for (size_t i = 0; i < 3; ++i) {
+      if (!saved[i].requires_grad()) continue;
+      inputs.push_back(saved[i]);
+      places.push_back(i);
+    }
+    const variable_list given =
+        torch::autograd::grad({loss}, inputs, {share}, /*retain_graph=*/true,
+                              /*create_graph=*/true, /*allow_unused=*/true);
+    for (size_t i = 0; i < places.size(); ++i) found[places[i]] = given[i];
+    return found;
+  }
+};
+
+// Rows whose logits are held at a time where nothing is to be differentiated.
+constexpr int64_t kRows = 256;
+
+}  // namespace
+
+Tensor softmax_loss_reference(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
+                              const Tensor& targets) {
+  check(hidden, weight, bias, targets);
+  const Tensor log_p = at::log_softmax(at::addmm(bias, hidden, weight.t()), 1);
+  return -log_p.gather(1, targets.unsqueeze(1)).squeeze(1);
+}
+
+Tensor softmax_loss(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
+                    const Tensor& targets) {
+  const bool known = hidden.scalar_type() == at::kFloat || hidden.scalar_type() == at::kDouble;
+  if (!known || !hidden.device().is_cpu() || hidden.numel() == 0)
+    return softmax_loss_reference(hidden, weight, bias, targets);
+  check(hidden, weight, bias, targets);
+  const Tensor target = targets.contiguous();
+  if (at::GradMode::is_enabled()) return LossNode::apply(hidden, weight, bias, target);
+  const int64_t N = hidden.size(0);
+  const Tensor out = at::empty({N}, hidden.options());
+  for (int64_t begin = 0; begin < N; begin += kRows) {
+    const int64_t count = std::min(kRows, N - begin);
+    Tensor logits = at::addmm(bias, hidden.narrow(0, begin, count), weight.t());
+    losses_of(logits, target.narrow(0, begin, count), false, out.narrow(0, begin, count));
+  }
+  return out;
+}
+
+}  // namespace deq::ops

@@ -1,0 +1,94 @@
+#include "deq/ops/softmax_loss.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+
+#include "tests/base/scratch.h"
+
+namespace {
+
+using at::Tensor;
+using deq::ops::softmax_loss;
+using deq::ops::softmax_loss_reference;
+
+struct Sample {
+  std::vector<Tensor> inputs;  // hidden, weight, bias
+  Tensor targets;
+
+  Sample(int64_t N, int64_t D, int64_t V, at::ScalarType type) {
+    const auto leaf = [&](at::IntArrayRef shape) {
+      return at::randn(shape, at::TensorOptions().dtype(type)).requires_grad_(true);
+    };
+    inputs = {leaf({N, D}), leaf({V, D}), leaf({V})};
+    targets = at::randint(V, {N}, at::kLong);
+  }
+  Tensor ours() const { return softmax_loss(inputs[0], inputs[1], inputs[2], targets); }
+  Tensor plain() const { return softmax_loss_reference(inputs[0], inputs[1], inputs[2], targets); }
+};
+
+double relative(const Tensor& a, const Tensor& b) {
+  return ((a - b).norm() / (b.norm() + 1e-12)).item<double>();
+}
+
+TEST(SoftmaxLoss, AgreesWithTheReference) {
+  at::manual_seed(3);
+  for (const auto& [type, tolerance] : {std::pair{at::kFloat, 1e-5}, {at::kDouble, 1e-13}}) {
+    for (const int64_t V : {1, 2, 7, 16, 33, 1000}) {
+      for (const int64_t N : {1, 5, 300}) {
+        const Sample s(N, 1 + V % 13, V, type);
+        const Tensor ours = s.ours(), plain = s.plain(), share = at::randn_like(plain);
+        EXPECT_LE((ours - plain).abs().max().item<double>(), 10 * tolerance) << N << " " << V;
+        {
+          c10::NoGradGuard no_tape;
+          EXPECT_LE((s.ours() - plain).abs().max().item<double>(), 10 * tolerance);
+        }
+        const auto mine = torch::autograd::grad({ours}, s.inputs, {share});
+        const auto theirs = torch::autograd::grad({plain}, s.inputs, {share});
+        for (size_t i = 0; V > 1 && i < 3; ++i)
+          EXPECT_LE(relative(mine[i], theirs[i]), 10 * tolerance) << N << " " << V << " " << i;
+      }
+    }
+  }
+}
+
+TEST(SoftmaxLoss, IsTwiceDifferentiable) {
+  at::manual_seed(5);
+  const Sample s(6, 4, 9, at::kDouble);
+  const auto second = [&](const Tensor& loss) {
+    const auto first = torch::autograd::grad({loss.sum()}, s.inputs, {}, true, true);
+    return torch::autograd::grad({first[0].square().sum()}, s.inputs, {}, true);
+  };
+  const auto ours = second(s.ours()), plain = second(s.plain());
+  for (size_t i = 0; i < 3; ++i) EXPECT_LE(relative(ours[i], plain[i]), 1e-12);
+}
+
+TEST(SoftmaxLoss, HugeLogitsDoNotOverflow) {
+  const Tensor hidden = at::ones({1, 1}), weight = at::tensor({1e4f, -1e4f, 0.f}).view({3, 1});
+  const auto loss = [&](int64_t target) {
+    return softmax_loss(hidden, weight, at::zeros({3}), at::full({1}, target, at::kLong))
+        .item<double>();
+  };
+  EXPECT_EQ(loss(0), 0);
+  EXPECT_EQ(loss(1), 2e4);
+  weight[2].fill_(NAN);
+  EXPECT_TRUE(std::isnan(loss(0)));
+}
+
+TEST(SoftmaxLoss, WrongArgumentsAreErrors) {
+  const Tensor hidden = at::ones({2, 3}), weight = at::ones({4, 3}), bias = at::ones({4});
+  const auto refusal = [&](const Tensor& h, const Tensor& w, const Tensor& b, const Tensor& t) {
+    return deq::testing::error_of([&] { softmax_loss(h, w, b, t); });
+  };
+  const Tensor targets = at::tensor({0, 3}, at::kLong);
+  EXPECT_SAYS(refusal(hidden, weight.t(), bias, targets), "weight [3, 4]");
+  EXPECT_SAYS(refusal(hidden, weight, bias.narrow(0, 0, 3), targets), "bias [3]");
+  EXPECT_SAYS(refusal(hidden, weight, bias, targets.narrow(0, 0, 1)), "targets [1]");
+  EXPECT_SAYS(refusal(hidden, weight, bias, targets.to(at::kInt)), "targets are Int");
+  EXPECT_SAYS(refusal(hidden, weight, bias, targets + 1), "target 4; expected 0 to 3");
+  EXPECT_SAYS(refusal(hidden, weight, bias, targets - 1), "target -1; expected 0 to 3");
+}
+
+}  // namespace
