@@ -97,7 +97,9 @@ class TransformerCell : public Cell {
   at::Tensor content_bias_, position_bias_;  // (H, D / H)
   at::Tensor frequency_;                     // (D / 2), a buffer
   struct Kept;
-  std::shared_ptr<Kept> kept_;  // what follows from the parameters, in evaluation mode
+  /// What follows from the parameters, in evaluation mode without a tape; made anew where one of
+  /// them changed. A change behind autograd's back (through `data()`) is not seen.
+  std::shared_ptr<Kept> kept_;
 };
 
 /// Sinusoids of the distances first, first - 1, ..., rows of (count, 2 F) for F frequencies: sines,

@@ -1,15 +1,14 @@
 // Compiled once per SIMD target (Highway).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deq/ops/attention_kernel.cpp"
+#include "deq/ops/attention_kernel.h"
+
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-// After foreach_target, as Highway asks.
-#include <hwy/contrib/math/math-inl.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "deq/ops/attention_kernel.h"
 #include "deq/ops/lines-inl.h"
 #include "deq/ops/product-inl.h"
 
@@ -36,26 +35,6 @@ T add_and_max(T* s, const T* p, int64_t n) {
     largest = s[j] > largest ? s[j] : largest;
   }
   return largest;
-}
-
-/// s[j] = exp(s[j] + p[j] - shift), or without p; returns the sum.
-template <class T>
-T exp_and_sum(T* s, const T* p, T shift, int64_t n) {
-  const hn::ScalableTag<T> d;
-  const int64_t lanes = int64_t(hn::Lanes(d));
-  const auto minus = hn::Set(d, shift);
-  auto sum = hn::Zero(d);
-  int64_t j = 0;
-  for (; j + lanes <= n; j += lanes) {
-    auto v = hn::LoadU(d, s + j);
-    if (p) v = hn::Add(v, hn::LoadU(d, p + j));
-    const auto e = hn::Exp(d, hn::Sub(v, minus));
-    hn::StoreU(e, d, s + j);
-    sum = hn::Add(sum, e);
-  }
-  T total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; j < n; ++j) total += s[j] = std::exp(s[j] + (p ? p[j] : T(0)) - shift);
-  return total;
 }
 
 /// out = (q + bias) * factor, (rows, d) contiguous.

@@ -1,4 +1,5 @@
-// Sums over one line of numbers, compiled once per SIMD target (Highway's convention for headers).
+// What is done to one line of numbers, compiled once per SIMD target (Highway's convention for
+// headers).
 #if defined(DEQ_OPS_LINES_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef DEQ_OPS_LINES_INL_H_
 #undef DEQ_OPS_LINES_INL_H_
@@ -6,8 +7,10 @@
 #define DEQ_OPS_LINES_INL_H_
 #endif
 
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include <cmath>
 #include <cstdint>
 
 HWY_BEFORE_NAMESPACE();
@@ -36,6 +39,26 @@ T dot(const T* x, const T* y, int64_t n) {
     sums = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sums);
   T total = hn::GetLane(hn::SumOfLanes(d, sums));
   for (; i < n; ++i) total += x[i] * y[i];
+  return total;
+}
+
+/// s[j] = exp(s[j] + p[j] - shift), or without p; returns the sum.
+template <class T>
+T exp_and_sum(T* s, const T* p, T shift, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  const auto minus = hn::Set(d, shift);
+  auto sum = hn::Zero(d);
+  int64_t j = 0;
+  for (; j + lanes <= n; j += lanes) {
+    auto v = hn::LoadU(d, s + j);
+    if (p) v = hn::Add(v, hn::LoadU(d, p + j));
+    const auto e = hn::Exp(d, hn::Sub(v, minus));
+    hn::StoreU(e, d, s + j);
+    sum = hn::Add(sum, e);
+  }
+  T total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; j < n; ++j) total += s[j] = std::exp(s[j] + (p ? p[j] : T(0)) - shift);
   return total;
 }
 

@@ -1,7 +1,6 @@
 #include "deq/ops/relative_attention.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 
 #include "deq/base/error.h"
 #include "deq/ops/relative_attention_cpu.h"
+#include "deq/ops/twice.h"
 
 namespace deq::ops {
 
@@ -165,18 +165,8 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     const AttentionContext context{or_none(saved[3]), or_none(saved[4]), saved[5],
                                    saved[6],          saved[7],          or_none(saved[8])};
     const Tensor y = relative_attention_reference(saved[0], saved[1], saved[2], context, view);
-    variable_list inputs;
-    std::vector<size_t> places;
-    for (size_t i = 0; i < 8; ++i) {
-      if (saved[i].numel() == 0 || !saved[i].requires_grad()) continue;
-      inputs.push_back(saved[i]);
-      places.push_back(i);
-    }
-    const variable_list found =
-        torch::autograd::grad({y}, inputs, {dy}, /*retain_graph=*/true, /*create_graph=*/true,
-                              /*allow_unused=*/true);
-    variable_list result(kInputs + 1);
-    for (size_t i = 0; i < places.size(); ++i) result[places[i]] = found[i];
+    variable_list result = taped_gradients(y, {saved.begin(), saved.begin() + 8}, dy);
+    result.resize(kInputs + 1);
     return result;
   }
 };

@@ -1,14 +1,14 @@
 // Compiled once per SIMD target (Highway).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deq/ops/softmax_kernel.cpp"
+#include "deq/ops/softmax_kernel.h"
+
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-// After foreach_target, as Highway asks.
-#include <hwy/contrib/math/math-inl.h>
 
 #include <cmath>
 
-#include "deq/ops/softmax_kernel.h"
+#include "deq/ops/lines-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
@@ -24,15 +24,7 @@ T row_loss(T* row, int64_t n, int64_t target, bool gradient) {
   for (; i + lanes <= n; i += lanes) tops = hn::Max(tops, hn::LoadU(d, row + i));
   T top = hn::GetLane(hn::MaxOfLanes(d, tops));
   for (; i < n; ++i) top = row[i] > top ? row[i] : top;
-  const auto shift = hn::Set(d, top);
-  auto sums = hn::Zero(d);
-  for (i = 0; i + lanes <= n; i += lanes) {
-    const auto e = hn::Exp(d, hn::Sub(hn::LoadU(d, row + i), shift));
-    sums = hn::Add(sums, e);
-    hn::StoreU(e, d, row + i);
-  }
-  T sum = hn::GetLane(hn::SumOfLanes(d, sums));
-  for (; i < n; ++i) sum += row[i] = std::exp(row[i] - top);
+  const T sum = exp_and_sum<T>(row, nullptr, top, n);
   if (gradient) {
     const T share = T(1) / sum;
     for (i = 0; i < n; ++i) row[i] *= share;

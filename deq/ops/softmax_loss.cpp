@@ -2,13 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
 #include "deq/base/error.h"
 #include "deq/ops/softmax_kernel.h"
+#include "deq/ops/twice.h"
 
 namespace deq::ops {
 
@@ -78,17 +78,8 @@ struct LossNode : torch::autograd::Function<LossNode> {
 
   static variable_list differentiable_backward(const variable_list& saved, const Tensor& share) {
     const Tensor loss = softmax_loss_reference(saved[0], saved[1], saved[2], saved[3]);
-    variable_list inputs, found(4);
-    std::vector<size_t> places;
-    for (size_t i = 0; i < 3; ++i) {
-      if (!saved[i].requires_grad()) continue;
-      inputs.push_back(saved[i]);
-      places.push_back(i);
-    }
-    const variable_list given =
-        torch::autograd::grad({loss}, inputs, {share}, /*retain_graph=*/true,
-                              /*create_graph=*/true, /*allow_unused=*/true);
-    for (size_t i = 0; i < places.size(); ++i) found[places[i]] = given[i];
+    variable_list found = taped_gradients(loss, {saved[0], saved[1], saved[2]}, share);
+    found.resize(4);
     return found;
   }
 };

@@ -1,7 +1,6 @@
 #include "deq/ops/transformer_block.h"
 
 #include <ATen/ATen.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 
 #include "deq/base/error.h"
 #include "deq/ops/transformer_block_cpu.h"
+#include "deq/ops/twice.h"
 
 namespace deq::ops {
 
@@ -140,20 +140,10 @@ struct BlockNode : torch::autograd::Function<BlockNode> {
   /// Through the reference, where the gradient is to be differentiated again (create_graph).
   static variable_list differentiable_backward(const Tensor& z, const BlockContext& c,
                                                const Tensor& df) {
-    const Tensor f = transformer_block_reference(z, c);
-    variable_list all = inputs_of(c), inputs;
-    all.insert(all.begin(), z);
-    std::vector<size_t> places;
-    for (size_t i = 0; i < all.size(); ++i) {
-      if (all[i].numel() == 0 || !all[i].requires_grad()) continue;
-      inputs.push_back(all[i]);
-      places.push_back(i);
-    }
-    const variable_list found =
-        torch::autograd::grad({f}, inputs, {df}, /*retain_graph=*/true, /*create_graph=*/true,
-                              /*allow_unused=*/true);
-    variable_list result(kInputs + 1);
-    for (size_t i = 0; i < places.size(); ++i) result[places[i]] = found[i];
+    variable_list inputs = inputs_of(c);
+    inputs.insert(inputs.begin(), z);
+    variable_list result = taped_gradients(transformer_block_reference(z, c), inputs, df);
+    result.resize(kInputs + 1);
     return result;
   }
 };

@@ -37,7 +37,7 @@ BlockWeights block_weights(BlockWeights weights) {
 namespace {
 
 template <class T>
-const T* data(const Tensor& t) {
+T* data(const Tensor& t) {
   return t.defined() ? t.data_ptr<T>() : nullptr;
 }
 
@@ -57,12 +57,12 @@ BlockRows<T> rows_of(const BlockContext& c, const BlockKept& k, bool backward) {
   rows.outer_mask = data<T>(c.outer_mask);
   rows.z = data<T>(k.z);
   rows.injected = data<T>(c.injected);
-  rows.qkv = k.qkv.data_ptr<T>();
-  rows.seen = k.seen.data_ptr<T>();
-  rows.f = k.f.data_ptr<T>();
-  rows.normed = k.normed.defined() ? k.normed.data_ptr<T>() : nullptr;
-  rows.hidden = k.hidden.defined() ? k.hidden.data_ptr<T>() : nullptr;
-  rows.spread = k.spread.defined() ? k.spread.data_ptr<T>() : nullptr;
+  rows.qkv = data<T>(k.qkv);
+  rows.seen = data<T>(k.seen);
+  rows.f = data<T>(k.f);
+  rows.normed = data<T>(k.normed);
+  rows.hidden = data<T>(k.hidden);
+  rows.spread = data<T>(k.spread);
   return rows;
 }
 
@@ -80,8 +80,6 @@ void for_rows(const Tensor& z, int64_t inner, const F& f) {
   });
 }
 
-std::vector<Tensor> heads_of(const Tensor& qkv) { return qkv.chunk(3, 2); }
-
 /// Leaves in k what f(k.z) gives.
 template <class T>
 void forward(const BlockContext& c, const PackedAttention& attention, BlockKept& k, bool taped) {
@@ -89,12 +87,11 @@ void forward(const BlockContext& c, const PackedAttention& attention, BlockKept&
   const auto options = k.z.options().requires_grad(false);
   k.qkv = at::empty({B, N, 3 * D}, options);
   k.f = at::empty({B, N, D}, options);
-  k.seen = k.f;  // until it is known
   BlockRows<T> rows = rows_of<T>(c, k, false);
   for_rows<T>(k.z, I, [&](int64_t begin, int64_t end, T* scratch) {
     project_rows(rows, begin, end, scratch);
   });
-  const auto parts = heads_of(k.qkv);
+  const auto parts = k.qkv.chunk(3, 2);
   k.seen =
       attention_forward_cpu(parts[0], parts[1], parts[2], attention, taped ? &k.log_sum : nullptr);
   if (taped) {
@@ -135,7 +132,7 @@ BlockGiven backward(const BlockContext& c, const PackedAttention& attention, con
   for_rows<T>(k.z, I, [&](int64_t begin, int64_t end, T* scratch) {
     feed_rows_backward(rows, to, begin, end, scratch);
   });
-  const auto parts = heads_of(k.qkv);
+  const auto parts = k.qkv.chunk(3, 2);
   found.attention =
       attention_backward_cpu(parts[0], parts[1], parts[2], attention, k.seen, k.log_sum, seen, all);
   found.injected = found.attention.qkv;

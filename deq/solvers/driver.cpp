@@ -48,6 +48,8 @@ struct Measured {
     g = found.g;
     const Tensor norms = found.norms.to(at::kCPU);
     const double* n = norms.data_ptr<double>();
+    for (Numbers* numbers : {&g_norm, &f_norm, &residual, &ratio})
+      numbers->reserve(size_t(norms.size(0)));
     for (int64_t r = 0; r < norms.size(0); ++r, n += 2) {
       g_norm.push_back(n[0]);
       f_norm.push_back(n[1]);
@@ -71,6 +73,7 @@ class Driver {
     start_ = best_ = layout_.fold(z0.detach());
     merit_.assign(rows_, kInfinity);
     residual_.assign(rows_, kInfinity);
+    own_.assign(rows_, kInfinity);
     active_.assign(rows_, 1);
     reason_.assign(rows_, uint8_t(Reason::MaxSteps));
     steps_.assign(rows_, stop.max_steps);
@@ -141,7 +144,6 @@ class Driver {
       for (size_t r = 0; r < rows_; ++r)
         first[r] = finite[r] ? std::max(now.g_norm[r], now.f_norm[r]) : 0;
       scale_ = over_dependencies(std::move(first));
-      own_ = now.ratio;
     }
     // A row that is done has a fixed ratio of its own; the others are judged by this evaluation.
     const Flags was_active = active_;

@@ -54,6 +54,31 @@ TEST(TransformerCell, NothingOfTheFutureReachesThePast) {
   }
 }
 
+TEST(TransformerCell, WhatIsKeptInEvaluationFollowsTheParameters) {
+  Made m(small(NormPlace::Post, true));
+  const auto kept = [&](int64_t length) {
+    c10::NoGradGuard no_tape;
+    return m.cell.bind(m.x.narrow(1, 0, length), m.history)(m.z.narrow(1, 0, length));
+  };
+  const auto fresh = [&](int64_t length) {  // with a tape nothing is kept
+    return m.cell.bind(m.x.narrow(1, 0, length), m.history)(m.z.narrow(1, 0, length)).detach();
+  };
+  for (auto& item : m.cell.named_parameters()) {
+    kept(5);
+    {
+      c10::NoGradGuard no_tape;
+      item.value().add_(at::randn_like(item.value()), 0.3);
+    }
+    for (const int64_t length : {5, 2})
+      EXPECT_TRUE(at::allclose(kept(length), fresh(length), 1e-12, 1e-12)) << item.key();
+  }
+  m.cell.to(at::kFloat);
+  m.x = m.x.to(at::kFloat);
+  m.z = m.z.to(at::kFloat);
+  m.history = {m.history.z.to(at::kFloat), m.history.x.to(at::kFloat)};
+  EXPECT_TRUE(at::allclose(kept(5), fresh(5), 1e-5, 1e-5));
+}
+
 TEST(TransformerCell, TheWindowHidesWhatIsFurtherAway) {
   Transformer options = small(NormPlace::Post, false);
   options.window = 2;
