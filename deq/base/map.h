@@ -3,13 +3,47 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <concepts>
 #include <functional>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 namespace deq {
 
-/// z -> f(z, x), with x, the history and the weights already bound. Must keep the shape of z.
-/// Each call returns a tensor of its own: solvers keep what they were given, so an f that fills one
-/// buffer again and again would rewrite their past.
-using Map = std::function<at::Tensor(const at::Tensor&)>;
+/// z -> f(z, x), with x, the history and the weights already bound; any callable. Must keep the
+/// shape of z. Each call returns a tensor of its own: solvers keep what they were given, so an f
+/// that fills one buffer again and again would rewrite their past.
+class Map {
+ public:
+  using Evaluate = std::function<at::Tensor(const at::Tensor& z)>;
+
+  /// The evaluations of one solve, without a tape. The first done[b] positions (dimension 1) of
+  /// sample b, and all that they depend on, hold what they held at the evaluation before this one,
+  /// so that their rows of f(z) are known; 0 at the first evaluation. Not for several threads.
+  using Series = std::function<at::Tensor(const at::Tensor& z, const std::vector<int64_t>& done)>;
+
+  Map() = default;
+  template <class F>
+  requires(!std::derived_from<std::remove_cvref_t<F>, Map> &&
+           std::is_invocable_r_v<at::Tensor, const F&, const at::Tensor&>) Map(F f)
+      : evaluate_(std::move(f)) {}  // NOLINT: any callable is a Map
+  /// For an f that can leave out what is done; `series` starts a solve.
+  Map(Evaluate f, std::function<Series()> series)
+      : evaluate_(std::move(f)), series_(std::move(series)) {}
+
+  at::Tensor operator()(const at::Tensor& z) const { return evaluate_(z); }
+  explicit operator bool() const { return bool(evaluate_); }
+
+  /// As if f were evaluated as a whole each time: row for row the same numbers.
+  Series series() const {
+    if (series_) return series_();
+    return [f = evaluate_](const at::Tensor& z, const std::vector<int64_t>&) { return f(z); };
+  }
+
+ private:
+  Evaluate evaluate_;
+  std::function<Series()> series_;
+};
 
 }  // namespace deq

@@ -24,7 +24,7 @@ struct History {
 
 /// f(., x) of one segment, with everything that does not depend on z computed once: the injected
 /// input, the history's projections, normalised weights and, in training mode, the dropout masks.
-/// Callable, and thus a Map.
+/// Callable.
 struct Bound {
   Map f;  ///< (B, T, D) -> (B, T, D)
 

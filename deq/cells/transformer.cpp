@@ -5,7 +5,6 @@
 
 #include <cmath>
 #include <limits>
-#include <mutex>
 
 #include "deq/cells/dropout.h"
 #include "deq/ops/attention_kernel.h"
@@ -30,11 +29,8 @@ struct TransformerCell::InForce {
   Tensor inject, positions;
 };
 
-/// Those of evaluation mode without a tape, while the parameters stay what they are: a new token is
-/// not to cost the normalisation and layout of every weight, nor the projection of every distance.
-struct TransformerCell::Kept {
-  std::mutex guard;
-  std::vector<std::pair<const void*, int64_t>> parameters;  // their memory and version
+/// Those of evaluation mode without a tape.
+struct TransformerCell::Fixed {
   InForce weights;
   Tensor r;  // (R, D) projected positions of the distances R - 1 .. 0
 };
@@ -58,29 +54,16 @@ Tensor TransformerCell::positions(const InForce& weights, int64_t positions, int
   return at::matmul(masked(waves, mask), weights.positions.t());
 }
 
-/// Brings what is kept up to date with the parameters.
-void TransformerCell::refresh_kept() const {
-  std::vector<std::pair<const void*, int64_t>> now;
-  for (const Tensor& parameter : parameters())
-    now.emplace_back(parameter.data_ptr(),
-                     parameter.is_inference() ? -1 : int64_t(parameter._version()));
-  const bool known = !now.empty() && now.front().second >= 0 && now == kept_->parameters;
-  if (known) return;
-  kept_->weights = weights_in_force();
-  kept_->r = Tensor();
-  kept_->parameters = std::move(now);
-}
-
 /// Of distances that only grow, the nearer ones are the last rows of any longer list.
-Tensor TransformerCell::kept_positions(int64_t count, int64_t past) const {
-  if (!options_.causal) return positions(kept_->weights, count, past, {});
+Tensor TransformerCell::fixed_positions(Fixed& fixed, int64_t count, int64_t past) const {
+  if (!options_.causal) return positions(fixed.weights, count, past, {});
   const int64_t rows = past + count;
-  if (!kept_->r.defined() || kept_->r.size(0) < rows) {
+  if (!fixed.r.defined() || fixed.r.size(0) < rows) {
     int64_t longer = 64;
     while (longer < rows) longer *= 2;
-    kept_->r = positions(kept_->weights, longer, 0, {});
+    fixed.r = positions(fixed.weights, longer, 0, {});
   }
-  return kept_->r.narrow(0, kept_->r.size(0) - rows, rows);
+  return fixed.r.narrow(0, fixed.r.size(0) - rows, rows);
 }
 
 TransformerCell::TransformerCell(const Transformer& options, bool injection) : options_(options) {
@@ -100,7 +83,7 @@ TransformerCell::TransformerCell(const Transformer& options, bool injection) : o
   position_bias_ = register_parameter("position_bias", torch::zeros({H, D / H}));
   const Tensor exponent = -torch::arange(0, D, 2) / double(D);
   frequency_ = register_buffer("frequency", at::pow(10000.0, exponent));
-  kept_ = std::make_shared<Kept>();
+  fixed_ = std::make_shared<Kept<Fixed>>();
   initialise(0.02);
 }
 
@@ -183,10 +166,15 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
     weights = weights_in_force();
     c.attention.r = positions(weights, T, past, dropout_mask({1, D}, share, is_training(), x));
   } else {
-    const std::lock_guard<std::mutex> held(kept_->guard);
-    refresh_kept();
-    weights = kept_->weights;
-    c.attention.r = kept_positions(T, past);
+    fixed_->with(
+        *this,
+        [&] {
+          return Fixed{weights_in_force(), {}};
+        },
+        [&](Fixed& fixed) {
+          weights = fixed.weights;
+          c.attention.r = fixed_positions(fixed, T, past);
+        });
   }
   c.weights = weights.block;
   if (inject_) s->injected = affine(x, weights.inject, inject_->bias());
@@ -234,7 +222,7 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
     }
     const auto level = std::make_shared<const Level>(shared, std::move(context));
     Bound f;
-    f.f = [level](const Tensor& z) { return level->f(z); };
+    f.f = level->f.map();
     const bool fixed = !is_training() && !at::GradMode::is_enabled();
     f.extend = [level, history, fixed, x = inject_ ? x.detach() : Tensor()](const Tensor& z,
                                                                             int64_t length) {
@@ -248,7 +236,7 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
     };
     if (options_.causal) {
       f.part = [level](const Tensor& before, int64_t first, int64_t count) -> Map {
-        return level->part(before, first, count).f;
+        return level->part(before, first, count).f.map();
       };
     }
     bound.push_back(std::move(f));

@@ -12,6 +12,7 @@
 
 #include "deq/base/fields.h"
 #include "deq/cells/cell.h"
+#include "deq/cells/kept.h"
 #include "deq/cells/linear.h"
 #include "deq/ops/transformer_block.h"
 
@@ -83,8 +84,8 @@ class TransformerCell : public Cell {
   struct Level;
   struct InForce;
   InForce weights_in_force() const;
-  void refresh_kept() const;
-  at::Tensor kept_positions(int64_t count, int64_t past) const;
+  struct Fixed;
+  at::Tensor fixed_positions(Fixed& fixed, int64_t count, int64_t past) const;
   at::Tensor positions(const InForce& weights, int64_t positions, int64_t past,
                        const at::Tensor& mask) const;
   std::shared_ptr<const Shared> share(const at::Tensor& x, int64_t past);
@@ -96,10 +97,7 @@ class TransformerCell : public Cell {
   std::shared_ptr<Linear> qkv_, positions_, output_, inner_, outer_;
   at::Tensor content_bias_, position_bias_;  // (H, D / H)
   at::Tensor frequency_;                     // (D / 2), a buffer
-  struct Kept;
-  /// What follows from the parameters, in evaluation mode without a tape; made anew where one of
-  /// them changed. A change behind autograd's back (through `data()`) is not seen.
-  std::shared_ptr<Kept> kept_;
+  std::shared_ptr<Kept<Fixed>> fixed_;
 };
 
 /// Sinusoids of the distances first, first - 1, ..., rows of (count, 2 F) for F frequencies: sines,

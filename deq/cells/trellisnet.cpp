@@ -10,13 +10,12 @@ using at::Tensor;
 
 namespace {
 
-/// `padded` (B, P + T, W) -> (B, T, K W): the K positions that each of the last T reads, P = d (K -
-/// 1).
-Tensor taps(const Tensor& padded, int64_t kernel, int64_t dilation) {
+/// `padded` (B, K - 1 + T, W) -> (B, T, K W): the K positions that each of the last T reads.
+Tensor taps(const Tensor& padded, int64_t kernel) {
   if (kernel == 1) return padded;
-  const int64_t T = padded.size(1) - dilation * (kernel - 1);
+  const int64_t T = padded.size(1) - (kernel - 1);
   std::vector<Tensor> parts;
-  for (int64_t k = 0; k < kernel; ++k) parts.push_back(padded.narrow(1, k * dilation, T));
+  for (int64_t k = 0; k < kernel; ++k) parts.push_back(padded.narrow(1, k, T));
   return at::cat(parts, 2);
 }
 
@@ -43,6 +42,12 @@ std::shared_ptr<Cell> TrellisNet::make(const CellPlace&) const {
   return std::make_shared<TrellisNetCell>(*this);
 }
 
+/// The weights in force, by tap.
+struct TrellisNetCell::InForce {
+  Tensor inject, bias;  // (4 H, K X), (4 H)
+  ops::TrellisWeight conv;
+};
+
 TrellisNetCell::TrellisNetCell(const TrellisNet& options) : options_(options) {
   validate(options, "TrellisNet");
   const int64_t H = options.hidden + options.output, K = options.kernel;
@@ -50,6 +55,7 @@ TrellisNetCell::TrellisNetCell(const TrellisNet& options) : options_(options) {
   inject_ =
       register_module("inject", std::make_shared<Linear>(K * input_width(), 4 * H, true, normed));
   conv_ = register_module("conv", std::make_shared<Linear>(K * H, 4 * H, true, normed));
+  fixed_ = std::make_shared<Kept<InForce>>();
   initialise(0.02);
 }
 
@@ -67,56 +73,46 @@ Tensor TrellisNetCell::output(const Tensor& z) const {
   return z.narrow(2, options_.hidden, options_.output);
 }
 
-/// f at some positions, behind the states before them.
-struct TrellisNetCell::Level {
-  int64_t kernel, dilation;
-  Tensor injected;     // (B, T, 4 H), biases included
-  Tensor weight;       // (4 H, K H), by tap
-  Tensor hidden_mask;  // (B, 1, H) or undefined
-  Tensor past;         // (B, P, 2 H), P = max(1, d (K - 1))
-
-  Tensor operator()(const Tensor& z) const {
-    const int64_t H = z.size(2) / 2, P = dilation * (kernel - 1);
-    const Tensor h =
-        at::cat({past.narrow(1, past.size(1) - P, P).narrow(2, 0, H), z.narrow(2, 0, H)}, 1);
-    const auto gates = affine(taps(masked(h, hidden_mask), kernel, dilation), weight, injected)
-                           .chunk(4, 2);  // each (B, T, H)
-    const Tensor before = at::cat({past.narrow(1, past.size(1) - 1, 1).narrow(2, H, H),
-                                   z.narrow(1, 0, z.size(1) - 1).narrow(2, H, H)},
-                                  1);
-    const Tensor c = gates[3].sigmoid() * before + gates[0].sigmoid() * gates[2].tanh();
-    return at::cat({gates[1].sigmoid() * c.tanh(), c}, 2);
-  }
-};
+TrellisNetCell::InForce TrellisNetCell::weights_in_force() const {
+  const int64_t K = options_.kernel;
+  const double dropped = options_.dropout.weight;
+  return {by_tap(inject_->weight(dropped), K), inject_->bias() + conv_->bias(),
+          ops::trellis_weight(by_tap(conv_->weight(dropped), K), K)};
+}
 
 std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
                                                const std::vector<History>& levels) {
   check_bound_shapes("TrellisNetCell", x, input_width(), state_width(), levels);
   const int64_t B = x.size(0), K = options_.kernel, H = state_width() / 2;
   const int64_t P = std::max<int64_t>(1, options_.dilation * (K - 1));
-  const double dropped = options_.dropout.weight;
+  const bool fixed = !is_training() && !at::GradMode::is_enabled();
+  const InForce weights = fixed ? fixed_->with(
+                                      *this, [&] { return weights_in_force(); },
+                                      [](const InForce& kept) { return kept; })
+                                : weights_in_force();
   const Tensor before = padding(levels.front().x, K - 1, x);
-  const Tensor injected =
-      affine(taps(at::cat({before, x}, 1), K, 1), by_tap(inject_->weight(dropped), K),
-             inject_->bias() + conv_->bias());
-  const Tensor weight = by_tap(conv_->weight(dropped), K);
+  const Tensor injected = affine(taps(at::cat({before, x}, 1), K), weights.inject, weights.bias);
   const Tensor mask = dropout_mask({B, 1, H}, options_.dropout.hidden, is_training(), x);
   const Tensor kept_x = latest(before, x, K - 1);
   std::vector<Bound> bound;
   for (const History& history : levels) {
     const Tensor state = at::zeros({B, 1, 2 * H}, x.options().requires_grad(false));
-    auto level = std::make_shared<Level>(
-        Level{K, options_.dilation, injected, weight, mask, padding(history.z, P, state)});
+    const ops::TrellisStep level({.kernel = K,
+                                  .dilation = options_.dilation,
+                                  .weight = weights.conv,
+                                  .injected = injected,
+                                  .hidden_mask = mask,
+                                  .past = padding(history.z, P, state)});
     Bound f;
-    f.f = [level](const Tensor& z) { return (*level)(z); };
+    f.f = level.map();
     f.extend = [level, P, kept_x](const Tensor& z, int64_t length) {
-      return length == 0 ? History{} : History{latest(level->past, z, P), kept_x};
+      return length == 0 ? History{} : History{latest(level.context().past, z, P), kept_x};
     };
     f.part = [level, P](const Tensor& before, int64_t first, int64_t count) -> Map {
-      Level part = *level;
-      part.injected = level->injected.narrow(1, first, count);
-      if (first > 0) part.past = latest(level->past, before, P);
-      return part;
+      ops::TrellisContext part = level.context();
+      part.injected = part.injected.narrow(1, first, count);
+      if (first > 0) part.past = latest(part.past, before, P);
+      return ops::TrellisStep(std::move(part)).map();
     };
     bound.push_back(std::move(f));
   }

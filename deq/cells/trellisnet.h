@@ -10,7 +10,9 @@
 
 #include "deq/base/fields.h"
 #include "deq/cells/cell.h"
+#include "deq/cells/kept.h"
 #include "deq/cells/linear.h"
+#include "deq/ops/trellis_step.h"
 
 namespace deq {
 
@@ -72,10 +74,12 @@ class TrellisNetCell : public Cell {
   int64_t output_width() const override { return options_.output; }
 
  private:
-  struct Level;
+  struct InForce;
+  InForce weights_in_force() const;
 
   TrellisNet options_;
   std::shared_ptr<Linear> inject_, conv_;  // rows (4 H), columns (width, K): as a convolution's
+  std::shared_ptr<Kept<InForce>> fixed_;
 };
 
 }  // namespace deq

@@ -145,10 +145,10 @@ ModelOutput LanguageModel::solve(const Bound& f, const Tensor& z0, const Forward
                : deq::solve(map, start, how.solver, how.stop);
   };
   ModelOutput output;
-  Equilibrated found = equilibrate(f, z0, how.gradient, forward);
+  Equilibrated found = equilibrate(f.f, z0, how.gradient, forward);
   output.report = std::move(found.report);
   output.histories = {f.extend(found.z.detach(), options.history)};
-  if (options.jacobian_loss) output.jacobian_loss = jacobian_loss(f, found.z.detach());
+  if (options.jacobian_loss) output.jacobian_loss = jacobian_loss(f.f, found.z.detach());
   output.z = std::move(found.z);
   return output;
 }

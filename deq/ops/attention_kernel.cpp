@@ -119,9 +119,10 @@ class Head {
   int64_t size() const { return size_; }
 
   void forward(T* y, int64_t y_row, T* log_sum) {
+    if (h_.done >= s_.queries) return;
     pack_own(false);
     const int64_t n = block_rows(s_);
-    for (int64_t i = 0; i < s_.queries; i += n) {
+    for (int64_t i = h_.done; i < s_.queries; i += n) {
       const Block b = block(i, std::min(i + n, s_.queries));
       scores(b);
       T* out = y + i * y_row;

@@ -40,6 +40,7 @@ struct PackedKeys {
 template <class T>
 struct AttentionHead {
   AttentionSpan span;
+  int64_t done = 0;         // queries before this one are left out
   int64_t width = 0;        // d
   Strided<T> q, k, v;       // (T, d)
   PackedKeys<T> past;       // of M positions
@@ -55,7 +56,8 @@ struct AttentionHead {
 template <class T>
 int64_t attention_scratch(const AttentionSpan& span, int64_t width, bool backward);
 
-/// y (T, d), rows `y_row` apart, and where asked for log sum_j exp(score_ij) of every query.
+/// y (T, d), rows `y_row` apart, and where asked for log sum_j exp(score_ij) of every query from
+/// `done` on.
 void attention_head(const AttentionHead<float>& head, float* y, int64_t y_row, float* log_sum,
                     float* scratch);
 void attention_head(const AttentionHead<double>& head, double* y, int64_t y_row, double* log_sum,

@@ -10,6 +10,7 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -60,6 +61,37 @@ T exp_and_sum(T* s, const T* p, T shift, int64_t n) {
   T total = hn::GetLane(hn::SumOfLanes(d, sum));
   for (; j < n; ++j) total += s[j] = std::exp(s[j] + (p ? p[j] : T(0)) - shift);
   return total;
+}
+
+/// to[i] = f(x[i]), f of whole vectors; `to` may be x.
+template <class T, class F>
+HWY_INLINE void map_line(const T* x, int64_t n, T* to, const F& f) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) hn::StoreU(f(d, hn::LoadU(d, x + i)), d, to + i);
+  if (i == n) return;
+  T rest[hn::MaxLanes(hn::ScalableTag<T>())] = {};
+  std::copy(x + i, x + n, rest);
+  hn::StoreU(f(d, hn::LoadU(d, rest)), d, rest);
+  std::copy(rest, rest + (n - i), to + i);
+}
+
+/// to[i] = 1 / (1 + exp(-x[i])), from exp(-|x|), which cannot overflow; NaN stays.
+template <class T>
+void sigmoid_line(const T* x, int64_t n, T* to) {
+  map_line(x, n, to, [](auto d, auto v) HWY_ATTR {
+    const auto one = hn::Set(d, T(1)), e = hn::Exp(d, hn::Neg(hn::Abs(v)));
+    const auto above = hn::IfThenElse(hn::Ge(v, hn::Zero(d)), one, e);
+    return hn::IfThenElse(hn::IsNaN(v), v, hn::Div(above, hn::Add(one, e)));
+  });
+}
+
+/// to[i] = tanh(x[i]); NaN stays.
+template <class T>
+void tanh_line(const T* x, int64_t n, T* to) {
+  map_line(x, n, to,
+           [](auto d, auto v) HWY_ATTR { return hn::IfThenElse(hn::IsNaN(v), v, hn::Tanh(d, v)); });
 }
 
 template <class T>

@@ -132,8 +132,10 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
                         const Tensor& past_k, const Tensor& past_v, const Tensor& r,
                         const Tensor& a, const Tensor& b, const Tensor& mask,
                         c10::intrusive_ptr<Held> held) {
-    Tensor log_sum;
-    const Tensor y = attention_forward_cpu(q, k, v, *held->packed, &log_sum);
+    const auto options = q.options().requires_grad(false);
+    const Tensor y = at::empty(q.sizes(), options);
+    const Tensor log_sum = at::empty({q.size(0), held->packed->view().heads, q.size(1)}, options);
+    attention_forward_cpu(q, k, v, *held->packed, y, log_sum);
     context->save_for_backward({q, k, v, past_k, past_v, r, a, b, mask, y, log_sum});
     context->saved_data[kPacked] = c10::IValue::make_capsule(std::move(held));
     return y;
@@ -180,8 +182,11 @@ Tensor relative_attention(const Tensor& q, const Tensor& k, const Tensor& v,
     return relative_attention_reference(q, k, v, context, view);
   const auto packed = std::make_shared<const PackedAttention>(context, view);
   const Tensor rows_q = with_rows(q), rows_k = with_rows(k), rows_v = with_rows(v);
-  if (!at::GradMode::is_enabled())
-    return attention_forward_cpu(rows_q, rows_k, rows_v, *packed, nullptr);
+  if (!at::GradMode::is_enabled()) {
+    Tensor y = at::empty(q.sizes(), q.options().requires_grad(false));
+    attention_forward_cpu(rows_q, rows_k, rows_v, *packed, y, {});
+    return y;
+  }
   const bool past = packed->past() > 0;
   auto held = c10::make_intrusive<Held>();
   held->packed = packed;

@@ -146,11 +146,12 @@ void for_heads(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAt
 
 template <class T>
 void forward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAttention& packed,
-             const Tensor& y, Tensor* log_sum) {
+             const Tensor& y, const Tensor& log_sum, const std::vector<int64_t>& done) {
   const int64_t N = q.size(1), H = packed.view().heads, d = q.size(2) / H;
-  T* sums = log_sum ? log_sum->data_ptr<T>() : nullptr;
+  T* sums = log_sum.defined() ? log_sum.data_ptr<T>() : nullptr;
   for_heads<T>(q, k, v, packed, false,
-               [&](const AttentionHead<T>& head, int64_t b, int64_t h, T* scratch) {
+               [&](AttentionHead<T>& head, int64_t b, int64_t h, T* scratch) {
+                 if (!done.empty()) head.done = done[size_t(b)];
                  attention_head(head, at_head<T>(y, b, h, d), y.stride(1),
                                 sums ? sums + (b * H + h) * N : nullptr, scratch);
                });
@@ -187,13 +188,10 @@ void backward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAtt
 
 }  // namespace
 
-Tensor attention_forward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
-                             const PackedAttention& packed, Tensor* log_sum) {
-  const auto options = q.options().requires_grad(false);
-  Tensor y = at::empty(q.sizes(), options);
-  if (log_sum) *log_sum = at::empty({q.size(0), packed.view().heads, q.size(1)}, options);
-  by_type(q, [&](auto type) { forward<decltype(type)>(q, k, v, packed, y, log_sum); });
-  return y;
+void attention_forward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
+                           const PackedAttention& packed, const Tensor& y, const Tensor& log_sum,
+                           const std::vector<int64_t>& done) {
+  by_type(q, [&](auto type) { forward<decltype(type)>(q, k, v, packed, y, log_sum, done); });
 }
 
 AttentionGradients attention_backward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,

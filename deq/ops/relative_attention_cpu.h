@@ -44,10 +44,11 @@ class PackedAttention {
 
 bool attention_on_cpu(const at::Tensor& q);
 
-/// y (B, T, D) of q, k, v as with_rows gives them; `log_sum`, when given, gets (B, H, T), which
-/// backward needs.
-at::Tensor attention_forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 const PackedAttention& packed, at::Tensor* log_sum);
+/// Fills y (B, T, D), contiguous, from q, k, v as with_rows gives them; where `log_sum` (B, H, T)
+/// is defined, it too, which backward needs. Of each sample b from query done[b] on; empty: all.
+void attention_forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const PackedAttention& packed, const at::Tensor& y,
+                           const at::Tensor& log_sum, const std::vector<int64_t>& done = {});
 
 /// Gradients; q, k and v are slices of one (B, T, 3 D) tensor. The others undefined unless all are
 /// wanted.

@@ -99,7 +99,7 @@ struct BlockNode : torch::autograd::Function<BlockNode> {
   static Tensor forward(AutogradContext* context, const Tensor& z, at::TensorList /*others*/,
                         c10::intrusive_ptr<Held> held) {
     const BlockKept k = block_forward_cpu(*held->context, *held->attention, z, true);
-    context->save_for_backward({k.z, k.qkv, k.seen, k.log_sum, k.f, k.normed, k.hidden, k.spread});
+    context->save_for_backward({k.z, k.qkv, k.seen, k.f, k.log_sum, k.normed, k.hidden, k.spread});
     context->saved_data[kHeld] = c10::IValue::make_capsule(std::move(held));
     return k.f;
   }
@@ -186,17 +186,35 @@ TransformerBlock::TransformerBlock(BlockContext context) : bound_(std::make_shar
 
 const BlockContext& TransformerBlock::context() const { return bound_->context; }
 
-Tensor TransformerBlock::operator()(const Tensor& z) const {
+/// What the kernels read; none where the reference is to be used.
+const PackedAttention* TransformerBlock::attention(const Tensor& z) const {
   const BlockContext& c = bound_->context;
   check_state(z, c);
-  if (!c.weights.packed || c.view.float_scores || z.numel() == 0)
-    return transformer_block_reference(z, c);
+  if (!c.weights.packed || c.view.float_scores || z.numel() == 0) return nullptr;
   check_attention(z.size(0), z.size(1), z.size(2), c.attention, c.view);
   std::call_once(bound_->once, [&] {
     bound_->attention = std::make_shared<const PackedAttention>(c.attention, c.view);
   });
-  if (!at::GradMode::is_enabled())
-    return block_forward_cpu(c, *bound_->attention, z.contiguous(), false).f;
+  return bound_->attention.get();
+}
+
+Map TransformerBlock::map() const {
+  const auto series = [block = *this]() -> Map::Series {
+    return [block, kept = std::make_shared<BlockKept>()](const Tensor& z,
+                                                         const std::vector<int64_t>& done) {
+      const PackedAttention* attention = block.attention(z);
+      return attention ? block_resume_cpu(block.context(), *attention, z.contiguous(), done, *kept)
+                       : transformer_block_reference(z, block.context());
+    };
+  };
+  return Map([block = *this](const Tensor& z) { return block(z); }, series);
+}
+
+Tensor TransformerBlock::operator()(const Tensor& z) const {
+  const BlockContext& c = bound_->context;
+  const PackedAttention* packed = attention(z);
+  if (!packed) return transformer_block_reference(z, c);
+  if (!at::GradMode::is_enabled()) return block_forward_cpu(c, *packed, z.contiguous(), false).f;
   auto held = c10::make_intrusive<Held>();
   held->context = std::shared_ptr<const BlockContext>(bound_, &c);
   held->attention = bound_->attention;

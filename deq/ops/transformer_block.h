@@ -12,11 +12,13 @@
 
 #include <memory>
 
+#include "deq/base/map.h"
 #include "deq/ops/relative_attention.h"
 #include "deq/ops/transformer_kernel.h"
 
 namespace deq::ops {
 
+class PackedAttention;
 class PackedBlock;
 
 /// Weights in force. Make them through block_weights(), so that all evaluations share their layout.
@@ -48,10 +50,15 @@ class TransformerBlock {
   /// on the number of rows or threads.
   at::Tensor operator()(const at::Tensor& z) const;
 
+  /// The same as a Map, whose series leaves out what is done where f is causal, or done whole.
+  Map map() const;
+
   const BlockContext& context() const;
 
  private:
   struct Bound;
+  const PackedAttention* attention(const at::Tensor& z) const;
+
   std::shared_ptr<Bound> bound_;
 };
 

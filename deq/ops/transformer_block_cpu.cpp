@@ -66,43 +66,78 @@ BlockRows<T> rows_of(const BlockContext& c, const BlockKept& k, bool backward) {
   return rows;
 }
 
-/// Runs f(begin, end, scratch) over blocks of rows that stay in the second-level cache.
-template <class T, class F>
-void for_rows(const Tensor& z, int64_t inner, const F& f) {
-  const int64_t rows = z.size(0) * z.size(1), threads = at::get_num_threads();
-  const int64_t share = (rows + threads - 1) / threads;
-  const int64_t block = std::min<int64_t>(48, (share + 5) / 6 * 6);
-  at::parallel_for(0, (rows + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
-    const auto scratch =
-        std::make_unique_for_overwrite<T[]>(size_t(block_scratch(block, z.size(2), inner)));
-    for (int64_t i = begin; i < end; ++i)
-      f(i * block, std::min(rows, (i + 1) * block), scratch.get());
-  });
-}
+/// The rows of a (B, N, .) state that are not done, in blocks that stay in the second-level cache.
+class RowBlocks {
+ public:
+  /// Without the first done[b] positions of sample b; empty: all.
+  RowBlocks(int64_t batch, int64_t positions, const std::vector<int64_t>& done = {}) {
+    int64_t begin = 0, end = 0, left = batch * positions;
+    for (const int64_t positions_done : done) left -= positions_done;
+    const int64_t threads = at::get_num_threads(), share = (left + threads - 1) / threads;
+    longest_ = std::min<int64_t>(48, (share + 5) / 6 * 6);
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t first = done.empty() ? 0 : done[size_t(b)];
+      if (first == positions) continue;
+      if (first > 0 || end != b * positions) {
+        split(begin, end);
+        begin = b * positions + first;
+      }
+      end = (b + 1) * positions;
+    }
+    split(begin, end);
+  }
 
-/// Leaves in k what f(k.z) gives.
+  /// Runs f(begin, end, scratch) over all of them; `scratch` for rows of `width` and `inner`.
+  template <class T, class F>
+  void run(int64_t width, int64_t inner, const F& f) const {
+    at::parallel_for(0, int64_t(blocks_.size()), 1, [&](int64_t from, int64_t to) {
+      const auto scratch =
+          std::make_unique_for_overwrite<T[]>(size_t(block_scratch(longest_, width, inner)));
+      for (int64_t i = from; i < to; ++i)
+        f(blocks_[size_t(i)].first, blocks_[size_t(i)].second, scratch.get());
+    });
+  }
+
+ private:
+  void split(int64_t begin, int64_t end) {
+    for (; begin < end; begin += longest_)
+      blocks_.emplace_back(begin, std::min(end, begin + longest_));
+  }
+
+  int64_t longest_ = 0;
+  std::vector<std::pair<int64_t, int64_t>> blocks_;
+};
+
+/// Leaves in k what f(k.z) gives. Of rows that are done k holds it already.
 template <class T>
-void forward(const BlockContext& c, const PackedAttention& attention, BlockKept& k, bool taped) {
+void forward(const BlockContext& c, const PackedAttention& attention, BlockKept& k, bool taped,
+             const std::vector<int64_t>& done) {
   const int64_t B = k.z.size(0), N = k.z.size(1), D = k.z.size(2), I = c.weights.inner.size(0);
   const auto options = k.z.options().requires_grad(false);
-  k.qkv = at::empty({B, N, 3 * D}, options);
+  const Tensor before = k.f;
   k.f = at::empty({B, N, D}, options);
-  BlockRows<T> rows = rows_of<T>(c, k, false);
-  for_rows<T>(k.z, I, [&](int64_t begin, int64_t end, T* scratch) {
-    project_rows(rows, begin, end, scratch);
-  });
-  const auto parts = k.qkv.chunk(3, 2);
-  k.seen =
-      attention_forward_cpu(parts[0], parts[1], parts[2], attention, taped ? &k.log_sum : nullptr);
+  for (size_t b = 0; b < done.size(); ++b)
+    std::copy_n(before.data_ptr<T>() + int64_t(b) * N * D, done[b] * D,
+                k.f.data_ptr<T>() + int64_t(b) * N * D);
+  if (!k.qkv.defined()) {
+    k.qkv = at::empty({B, N, 3 * D}, options);
+    k.seen = at::empty({B, N, D}, options);
+  }
   if (taped) {
+    k.log_sum = at::empty({B, attention.view().heads, N}, options);
     k.normed = at::empty({B, N, D}, options);
     k.hidden = at::empty({B, N, I}, options);
     k.spread = at::empty({B, N, 2}, options);
   }
-  rows = rows_of<T>(c, k, false);
-  for_rows<T>(k.z, I, [&](int64_t begin, int64_t end, T* scratch) {
-    feed_rows(rows, begin, end, scratch);
+  const BlockRows<T> rows = rows_of<T>(c, k, false);
+  const RowBlocks blocks(B, N, done);
+  blocks.run<T>(D, I, [&](int64_t begin, int64_t end, T* scratch) {
+    project_rows(rows, begin, end, scratch);
   });
+  const auto parts = k.qkv.chunk(3, 2);
+  attention_forward_cpu(parts[0], parts[1], parts[2], attention, k.seen, k.log_sum, done);
+  blocks.run<T>(
+      D, I, [&](int64_t begin, int64_t end, T* scratch) { feed_rows(rows, begin, end, scratch); });
 }
 
 Tensor flat(const Tensor& t) { return t.reshape({-1, t.size(-1)}); }
@@ -111,7 +146,7 @@ template <class T>
 BlockGiven backward(const BlockContext& c, const PackedAttention& attention, const BlockKept& k,
                     const Tensor& df, bool all) {
   const auto options = df.options().requires_grad(false);
-  const int64_t I = c.weights.inner.size(0);
+  const int64_t D = k.z.size(2), I = c.weights.inner.size(0);
   BlockGiven found;
   found.z = at::empty(k.z.sizes(), options);
   const Tensor seen = at::empty(k.z.sizes(), options);
@@ -129,7 +164,8 @@ BlockGiven backward(const BlockContext& c, const PackedAttention& attention, con
     to.outer = outer.data_ptr<T>();
   }
   const BlockRows<T> rows = rows_of<T>(c, k, true);
-  for_rows<T>(k.z, I, [&](int64_t begin, int64_t end, T* scratch) {
+  const RowBlocks blocks(k.z.size(0), k.z.size(1));
+  blocks.run<T>(D, I, [&](int64_t begin, int64_t end, T* scratch) {
     feed_rows_backward(rows, to, begin, end, scratch);
   });
   const auto parts = k.qkv.chunk(3, 2);
@@ -137,7 +173,7 @@ BlockGiven backward(const BlockContext& c, const PackedAttention& attention, con
       attention_backward_cpu(parts[0], parts[1], parts[2], attention, k.seen, k.log_sum, seen, all);
   found.injected = found.attention.qkv;
   to.qkv = found.injected.data_ptr<T>();
-  for_rows<T>(k.z, I, [&](int64_t begin, int64_t end, T* scratch) {
+  blocks.run<T>(D, I, [&](int64_t begin, int64_t end, T* scratch) {
     project_rows_backward(rows, to, begin, end, scratch);
   });
   if (!all) return found;
@@ -158,11 +194,24 @@ BlockKept block_forward_cpu(const BlockContext& context, const PackedAttention& 
                             const Tensor& z, bool taped) {
   BlockKept kept{.z = z};
   if (z.scalar_type() == at::kFloat) {
-    forward<float>(context, attention, kept, taped);
+    forward<float>(context, attention, kept, taped, {});
   } else {
-    forward<double>(context, attention, kept, taped);
+    forward<double>(context, attention, kept, taped, {});
   }
   return kept;
+}
+
+Tensor block_resume_cpu(const BlockContext& context, const PackedAttention& attention,
+                        const Tensor& z, const std::vector<int64_t>& done, BlockKept& kept) {
+  const std::vector<int64_t> none;
+  const auto& known = kept.f.defined() ? done : none;
+  kept.z = z;
+  if (z.scalar_type() == at::kFloat) {
+    forward<float>(context, attention, kept, false, known);
+  } else {
+    forward<double>(context, attention, kept, false, known);
+  }
+  return kept.f;
 }
 
 BlockGiven block_backward_cpu(const BlockContext& context, const PackedAttention& attention,

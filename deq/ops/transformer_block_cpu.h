@@ -24,14 +24,21 @@ class PackedBlock {
   mutable std::vector<at::Tensor> backward_;
 };
 
-/// What one evaluation leaves for its backward: as in BlockRows, log_sum as attention gives it.
+/// What one evaluation leaves for its backward, or (z to f) for the next evaluation of a solve: as
+/// in BlockRows, log_sum as attention gives it.
 struct BlockKept {
-  at::Tensor z, qkv, seen, log_sum, f, normed, hidden, spread;
+  at::Tensor z, qkv, seen, f, log_sum, normed, hidden, spread;
 };
 
 /// f(z), z contiguous; with `taped` everything that backward reads.
 BlockKept block_forward_cpu(const BlockContext& context, const PackedAttention& attention,
                             const at::Tensor& z, bool taped);
+
+/// The next evaluation of a solve, without a tape: f(z) where the first done[b] positions of sample
+/// b hold what they held at the evaluation that left `kept`, which is brought up to date. At the
+/// first evaluation `kept` is empty and `done` zero.
+at::Tensor block_resume_cpu(const BlockContext& context, const PackedAttention& attention,
+                            const at::Tensor& z, const std::vector<int64_t>& done, BlockKept& kept);
 
 /// Gradients of z and, with `all`, of everything else that f depends on.
 struct BlockGiven {

@@ -66,12 +66,12 @@ class BroydenMethod {
   }
 
   Proposal search(const Iterate& at, const Tensor& direction) const {
-    const Tensor start = squared_norm(at.g);
+    const Tensor start = squared_norm(at.g), done = at.active().logical_not();
     Tensor scale = at::ones_like(start);
     Tensor z = at.z + direction, fz = at.evaluate(z);
     for (int64_t halving = 0; halving < kHalvings; ++halving) {
-      const Tensor accepted = (squared_norm(fz - z) <= (1 - 2 * kArmijo * scale) * start)
-                                  .logical_or_(at.active.logical_not());
+      const Tensor accepted =
+          (squared_norm(fz - z) <= (1 - 2 * kArmijo * scale) * start).logical_or_(done);
       if (accepted.all().item<bool>()) break;
       scale = at::where(accepted, scale, 0.5 * scale);
       z = at.z + scale.unsqueeze(1).to(direction.scalar_type()) * direction;

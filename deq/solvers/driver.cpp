@@ -65,7 +65,7 @@ double larger(double a, double b) { return b > a || std::isnan(b) ? b : a; }
 class Driver {
  public:
   Driver(const Map& f, const Tensor& z0, const StopRule& stop, const Layout& layout)
-      : f_(f),
+      : f_(f.series()),
         shape_(z0.sizes().vec()),
         stop_(stop),
         layout_(layout),
@@ -83,6 +83,9 @@ class Driver {
     const std::function<Tensor(const Tensor&)> evaluate = [this](const Tensor& z) {
       return call(held(z));
     };
+    const std::function<Tensor()> active = [this] {
+      return tensor_of(active_, at::kBool).to(best_.device());
+    };
     Tensor z = best_, fz;
     int64_t step = 0;
     while (step < stop_.max_steps && any(active_)) {
@@ -90,7 +93,6 @@ class Driver {
       if (!fz.defined()) fz = call(z);
       const Tensor g = measure(z, fz, step);
       if (step == stop_.max_steps || !any(active_)) break;
-      const Tensor active = tensor_of(active_, at::kBool).to(z.device());
       const Proposal next = propose({z, fz, g, active, evaluate});
       z = held(next.z);
       fz = next.fz;
@@ -103,9 +105,27 @@ class Driver {
   /// z, with the rows that are done where they are.
   Tensor held(const Tensor& z) const { return all(active_) ? z : where_rows(active_, z, best_); }
 
+  /// The positions at each sample's beginning that have converged: they stay where they were when
+  /// they were last evaluated, and so do those before them. Rows that were given up may stem from
+  /// an earlier step.
+  std::vector<int64_t> done() const {
+    std::vector<int64_t> counts(size_t(layout_.batch), 0);
+    if (evaluations_ == 1 || layout_.order == Order::Backward) return counts;
+    const size_t T = layout_.by_position() ? size_t(layout_.positions) : 1;
+    const auto converged = [&](size_t r) {
+      return !active_[r] && reason_[r] == uint8_t(Reason::Converged);
+    };
+    for (size_t b = 0; b < counts.size(); ++b) {
+      size_t k = 0;
+      while (k < T && converged(b * T + k)) ++k;
+      counts[b] = layout_.by_position() ? int64_t(k) : int64_t(k) * layout_.positions;
+    }
+    return counts;
+  }
+
   Tensor call(const Tensor& z) {
     ++evaluations_;
-    const Tensor fz = f_(z.view(shape_));
+    const Tensor fz = f_(z.view(shape_), done());
     DEQ_CHECK(fz.defined(), "solve: f returned an undefined tensor; expected shape [{}]",
               fmt::join(shape_, ", "));
     DEQ_CHECK(fz.sizes() == at::IntArrayRef(shape_),
@@ -247,7 +267,7 @@ class Driver {
     return solution;
   }
 
-  const Map& f_;
+  Map::Series f_;
   std::vector<int64_t> shape_;
   StopRule stop_;
   Layout layout_;

@@ -13,8 +13,8 @@ struct Iterate {
   const at::Tensor& z;
   const at::Tensor& fz;
   const at::Tensor& g;  ///< f(z) - z; zero in rows that are not finite
-  const at::Tensor&
-      active;  ///< (R) bool, rows that are not done; the others stay, whatever is proposed
+  /// (R) bool, rows that are not done; the others stay, whatever is proposed
+  const std::function<at::Tensor()>& active;
   /// f at another point, at which the rows that are done are held; counted (for a line search)
   const std::function<at::Tensor(const at::Tensor&)>& evaluate;
 };

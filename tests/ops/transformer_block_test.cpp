@@ -98,6 +98,36 @@ void compare(at::ScalarType type, double tolerance) {
 TEST(TransformerBlock, AgreesWithTheReferenceInDouble) { compare(at::kDouble, 1e-11); }
 TEST(TransformerBlock, AgreesWithTheReferenceInFloat) { compare(at::kFloat, 3e-4); }
 
+/// Evaluations of one solve in which the states of ever more positions stay as they are.
+void leave_out(at::ScalarType type) {
+  std::mt19937 random(17);
+  at::manual_seed(17);
+  c10::NoGradGuard no_tape;
+  for (int trial = 0; trial < 60; ++trial) {
+    SCOPED_TRACE(trial);
+    const Sample s(random, type);
+    const TransformerBlock block(s.context);
+    const int64_t B = s.z.size(0), T = s.z.size(1);
+    std::vector<int64_t> done(size_t(B), 0);
+    Tensor z = s.z.detach();
+    const deq::Map::Series series = block.map().series();
+    for (int step = 0; step < 6; ++step) {
+      ASSERT_TRUE(at::equal(series(z, done), block(z))) << step;
+      z = z.clone();
+      for (int64_t b = 0; b < B; ++b) {
+        int64_t& d = done[size_t(b)];
+        const int64_t more = std::uniform_int_distribution<int64_t>(0, T - d)(random);
+        // What is not causal depends on all positions.
+        d = s.context.view.causal ? d + more / 2 : (more == 0 ? T : d);
+        z[b].narrow(0, d, T - d).normal_();
+      }
+    }
+  }
+}
+
+TEST(TransformerBlock, WhatIsDoneIsLeftOutInDouble) { leave_out(at::kDouble); }
+TEST(TransformerBlock, WhatIsDoneIsLeftOutInFloat) { leave_out(at::kFloat); }
+
 TEST(TransformerBlock, IsTwiceDifferentiable) {
   std::mt19937 random(3);
   at::manual_seed(3);

@@ -130,7 +130,7 @@ std::vector<double> merits(const Map& f, Tensor z, bool line_search, int steps,
   const std::function<Tensor(const Tensor&)> evaluate = [&](const Tensor& at) {
     return ++*evaluated, f(at);
   };
-  const Tensor active = at::ones({z.size(0)}, at::kBool);
+  const std::function<Tensor()> active = [&] { return at::ones({z.size(0)}, at::kBool); };
   std::vector<double> found;
   for (int k = 0; k < steps; ++k) {
     const Tensor fz = f(z), g = fz - z;

@@ -67,13 +67,41 @@ TEST(Driver, RowsThatAreDoneAreHeld) {
 TEST(Driver, TellsTheMethodWhichRowsAreDone) {
   std::vector<Tensor> active;
   const Propose picard = [&](const Iterate& at) -> Proposal {
-    active.push_back(at.active.clone());
+    active.push_back(at.active());
     return {at.fz, {}};
   };
   const Tensor z0 = at::tensor({0., 1., NAN}, at::kDouble).view({3, 1});
   iterate(kToOne, z0, picard, {.max_steps = 3, .rel_tol = 1e-9}, rows(z0));
   ASSERT_EQ(active.size(), 2u);
   EXPECT_TRUE(at::equal(active[0], at::tensor({1, 0, 0}).to(at::kBool)));
+}
+
+TEST(Driver, TellsTheMapWhichPositionsAreDone) {
+  const Tensor rate = at::tensor({0.5, 0.1, 0.8, 0.9}, at::kDouble).view({1, 4, 1});
+  const auto f = [&](const Tensor& z) { return 1 + rate * (z - 1); };
+  std::vector<int64_t> seen;
+  const Map map(f, [&]() -> Map::Series {
+    return [&](const Tensor& z, const std::vector<int64_t>& done) {
+      EXPECT_EQ(done.size(), 1u);
+      seen.push_back(done[0]);
+      return f(z);
+    };
+  });
+  const Propose picard = [](const Iterate& at) -> Proposal { return {at.fz, {}}; };
+  const Tensor z0 = at::zeros({1, 4, 1}, at::kDouble);
+  const StopRule stop{.max_steps = 20, .rel_tol = 1e-3};
+  const Solution s = iterate(map, z0, picard, stop, Layout(z0, Scope::Position, Order::Forward));
+  const int64_t* steps = s.report.steps.data_ptr<int64_t>();
+  EXPECT_EQ(steps[1], steps[0]);
+  EXPECT_FALSE(s.report.converged());
+  for (size_t evaluation = 0; evaluation < seen.size(); ++evaluation) {
+    const auto done =
+        std::find_if(steps, steps + 3, [&](int64_t step) { return step > int64_t(evaluation); });
+    EXPECT_EQ(seen[evaluation], done - steps) << evaluation;
+  }
+  seen.clear();
+  iterate(map, z0, picard, stop, Layout(z0, Scope::Position, Order::Backward));
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), 0), int64_t(seen.size()));
 }
 
 TEST(Driver, ResidualsThatAreNotFiniteReachTheMethodAsZero) {

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "deq/cells/cells.h"
+#include "deq/solvers/solvers.h"
 
 namespace deq {
 namespace {
@@ -127,6 +128,25 @@ TEST_P(CellSuite, PartsAreRowsOfTheWhole) {
     EXPECT_LT((found - whole.narrow(1, first, count)).abs().max().item<double>(), 1e-12)
         << first << " + " << count;
   }
+}
+
+TEST_P(CellSuite, ASolveWithoutWhatIsDoneIsTheSameSolve) {
+  if (!cell->injects()) GTEST_SKIP() << "no equilibrium";
+  at::AutoGradMode no_tape(false);
+  const Bound f = cell->bind(x, {});
+  const Map whole = [&](const Tensor& z) { return f.f(z); };
+  double converged = 0;  // something is left out
+  for (const Scope scope : {Scope::Sample, Scope::Position, Scope::Causal}) {
+    if (scope != Scope::Sample && !cell->causal()) continue;
+    const Anderson anderson{.scope = scope};
+    const StopRule stop{.max_steps = 60, .rel_tol = 1e-3};
+    const Solution ours = solve(f.f, at::zeros_like(z), anderson, stop);
+    const Solution plain = solve(whole, at::zeros_like(z), anderson, stop);
+    EXPECT_TRUE(at::equal(ours.z, plain.z));
+    EXPECT_TRUE(at::equal(ours.report.trace, plain.report.trace));
+    converged += ours.report.converged_share();
+  }
+  EXPECT_GT(converged, 0);
 }
 
 TEST_P(CellSuite, LevelsShareWeightsAndInput) {

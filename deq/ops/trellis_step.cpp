@@ -1,0 +1,154 @@
+#include "deq/ops/trellis_step.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "deq/base/error.h"
+#include "deq/ops/trellis_step_cpu.h"
+#include "deq/ops/twice.h"
+
+namespace deq::ops {
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+std::string shape_of(const Tensor& t) {
+  return t.defined() ? fmt::format("[{}]", fmt::join(t.sizes(), ", ")) : "undefined";
+}
+
+void check_context(const TrellisContext& c) {
+  DEQ_CHECK(c.kernel >= 1, "trellis_step: kernel = {}; expected >= 1", c.kernel);
+  DEQ_CHECK(c.dilation >= 1, "trellis_step: dilation = {}; expected >= 1", c.dilation);
+  const Tensor& w = c.weight.weight;
+  DEQ_CHECK(
+      w.defined() && w.dim() == 2 && w.size(0) % 4 == 0 && w.size(1) == c.kernel * (w.size(0) / 4),
+      "trellis_step: weight is {}; expected [4 H, {} H]", shape_of(w), c.kernel);
+  const int64_t H = w.size(0) / 4;
+  DEQ_CHECK(c.injected.defined() && c.injected.dim() == 3 && c.injected.size(2) == 4 * H,
+            "trellis_step: injected is {}; expected (batch, positions, {})", shape_of(c.injected),
+            4 * H);
+  const int64_t B = c.injected.size(0), P = std::max<int64_t>(1, c.dilation * (c.kernel - 1));
+  DEQ_CHECK(c.past.defined() && c.past.dim() == 3 && c.past.size(0) == B && c.past.size(1) >= P &&
+                c.past.size(2) == 2 * H,
+            "trellis_step: past is {}; expected ({}, {} or more, {})", shape_of(c.past), B, P,
+            2 * H);
+  DEQ_CHECK(!c.hidden_mask.defined() || c.hidden_mask.sizes() == at::IntArrayRef({B, 1, H}),
+            "trellis_step: hidden_mask is {}; expected [{}, 1, {}]", shape_of(c.hidden_mask), B, H);
+  for (const Tensor* t : {&c.injected, &c.past, &c.hidden_mask}) {
+    DEQ_CHECK(!t->defined() || t->scalar_type() == w.scalar_type(),
+              "trellis_step: the weight is {} and what stands beside it {}; expected one type",
+              c10::toString(w.scalar_type()), c10::toString(t->scalar_type()));
+  }
+}
+
+void check_state(const Tensor& z, const TrellisContext& c) {
+  const int64_t H = c.weight.weight.size(0) / 4;
+  const int64_t B = c.injected.size(0), T = c.injected.size(1);
+  DEQ_CHECK(z.defined() && z.sizes() == at::IntArrayRef({B, T, 2 * H}),
+            "trellis_step: z is {}; expected [{}, {}, {}]", shape_of(z), B, T, 2 * H);
+  DEQ_CHECK(z.scalar_type() == c.weight.weight.scalar_type(),
+            "trellis_step: z is {} and the weight {}; expected one type",
+            c10::toString(z.scalar_type()), c10::toString(c.weight.weight.scalar_type()));
+}
+
+/// Whether the kernels know all of it; they give no gradient to the past.
+bool on_cpu(const Tensor& z, const TrellisContext& c) {
+  return c.weight.packed && z.numel() > 0 &&
+         !(at::GradMode::is_enabled() && c.past.requires_grad());
+}
+
+/// What an evaluation needs, on its way from forward to backward.
+struct Held : torch::CustomClassHolder {
+  std::shared_ptr<const TrellisContext> context;
+};
+constexpr const char* kHeld = "held";
+constexpr size_t kInputs = 3;  // z, injected, weight
+
+struct StepNode : torch::autograd::Function<StepNode> {
+  static Tensor forward(AutogradContext* context, const Tensor& z, const Tensor& /*injected*/,
+                        const Tensor& /*weight*/, c10::intrusive_ptr<Held> held) {
+    const TrellisKept k = trellis_forward_cpu(*held->context, z, true);
+    context->save_for_backward({k.z, k.f, k.h, k.gates});
+    context->saved_data[kHeld] = c10::IValue::make_capsule(std::move(held));
+    return k.f;
+  }
+
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    variable_list result(kInputs + 1);
+    if (!gradients[0].defined()) return result;
+    const variable_list saved = context->get_saved_variables();
+    const auto held =
+        c10::static_intrusive_pointer_cast<Held>(context->saved_data[kHeld].toCapsule());
+    const TrellisContext& c = *held->context;
+    if (at::GradMode::is_enabled()) {
+      result = taped_gradients(trellis_step_reference(saved[0], c),
+                               {saved[0], c.injected, c.weight.weight}, gradients[0]);
+      result.resize(kInputs + 1);
+      return result;
+    }
+    const bool all = context->needs_input_grad({{1, kInputs}});
+    const TrellisGiven g = trellis_backward_cpu(c, {saved[0], saved[1], saved[2], saved[3]},
+                                                gradients[0].contiguous(), all);
+    result[0] = g.z;
+    result[1] = g.injected;
+    result[2] = g.weight;
+    return result;
+  }
+};
+
+}  // namespace
+
+Tensor trellis_step_reference(const Tensor& z, const TrellisContext& c) {
+  check_state(z, c);
+  const int64_t H = z.size(2) / 2, T = z.size(1), P = c.dilation * (c.kernel - 1);
+  Tensor h =
+      at::cat({c.past.narrow(1, c.past.size(1) - P, P).narrow(2, 0, H), z.narrow(2, 0, H)}, 1);
+  if (c.hidden_mask.defined()) h = h * c.hidden_mask;
+  std::vector<Tensor> taps;
+  for (int64_t k = 0; k < c.kernel; ++k) taps.push_back(h.narrow(1, k * c.dilation, T));
+  const auto gates =
+      (at::matmul(at::cat(taps, 2), c.weight.weight.t()) + c.injected).chunk(4, 2);  // (B, T, H)
+  const Tensor before = at::cat({c.past.narrow(1, c.past.size(1) - 1, 1).narrow(2, H, H),
+                                 z.narrow(1, 0, T - 1).narrow(2, H, H)},
+                                1);
+  const Tensor now = gates[3].sigmoid() * before + gates[0].sigmoid() * gates[2].tanh();
+  return at::cat({gates[1].sigmoid() * now.tanh(), now}, 2);
+}
+
+TrellisStep::TrellisStep(TrellisContext context) {
+  check_context(context);
+  for (Tensor* t : {&context.injected, &context.past, &context.hidden_mask}) {
+    if (t->defined()) *t = t->contiguous();
+  }
+  context_ = std::make_shared<const TrellisContext>(std::move(context));
+}
+
+Tensor TrellisStep::operator()(const Tensor& z) const {
+  const TrellisContext& c = *context_;
+  check_state(z, c);
+  if (!on_cpu(z, c)) return z.numel() > 0 ? trellis_step_reference(z, c) : z.clone();
+  if (!at::GradMode::is_enabled()) return trellis_forward_cpu(c, z.contiguous(), false).f;
+  auto held = c10::make_intrusive<Held>();
+  held->context = context_;
+  return StepNode::apply(z.contiguous(), c.injected, c.weight.weight, std::move(held));
+}
+
+Map TrellisStep::map() const {
+  const auto series = [step = *this]() -> Map::Series {
+    return [step, kept = std::make_shared<TrellisKept>()](const Tensor& z,
+                                                          const std::vector<int64_t>& done) {
+      const TrellisContext& c = step.context();
+      check_state(z, c);
+      return on_cpu(z, c) ? trellis_resume_cpu(c, z.contiguous(), done, *kept) : step(z);
+    };
+  };
+  return Map([step = *this](const Tensor& z) { return step(z); }, series);
+}
+
+}  // namespace deq::ops

@@ -1,0 +1,56 @@
+// One evaluation of the DEQ-TrellisNet's f as a single operator: the convolution of h, one block of
+// units at a time, and the LSTM's step on its sums while they are in the cache.
+//
+//   i, o, g, s = injected_t + sum_k W_k (m h_{t - d (K - 1 - k)})    k = 0 .. K - 1
+//   c'_t = sigma(s) c_{t-1} + sigma(i) tanh(g),   h'_t = sigma(o) tanh(c'_t)
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+#include "deq/base/map.h"
+
+namespace deq::ops {
+
+class PackedTrellis;
+
+/// The weight in force. Make it through trellis_weight(), so that all evaluations share its layout.
+struct TrellisWeight {
+  at::Tensor weight;  ///< (4 H, K H), columns by tap: those of W_0 first
+  std::shared_ptr<const PackedTrellis> packed;
+};
+TrellisWeight trellis_weight(at::Tensor weight, int64_t kernel);
+
+/// What f needs besides z; bound once per solve.
+struct TrellisContext {
+  int64_t kernel = 2;    ///< K
+  int64_t dilation = 1;  ///< d
+  TrellisWeight weight;
+  at::Tensor injected;     ///< (B, T, 4 H), biases included
+  at::Tensor hidden_mask;  ///< (B, 1, H), m; undefined: none
+  at::Tensor past;  ///< (B, P, 2 H) states before, P >= max(1, d (K - 1)); the last ones count
+};
+
+class TrellisStep {
+ public:
+  /// Throws deq::Error for shapes that do not fit.
+  explicit TrellisStep(TrellisContext context);
+
+  /// z (B, T, 2 H), h and c -> f(z) (B, T, 2 H). Differentiable, twice as well. A row's result does
+  /// not depend on the number of rows or threads.
+  at::Tensor operator()(const at::Tensor& z) const;
+
+  /// The same as a Map, whose series leaves out what is done.
+  Map map() const;
+
+  const TrellisContext& context() const { return *context_; }
+
+ private:
+  std::shared_ptr<const TrellisContext> context_;
+};
+
+/// The plain reference, from LibTorch's operators.
+at::Tensor trellis_step_reference(const at::Tensor& z, const TrellisContext& context);
+
+}  // namespace deq::ops

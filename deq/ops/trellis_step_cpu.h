@@ -1,0 +1,47 @@
+// The CPU path of TrellisStep: the row kernels, and what they read.
+#pragma once
+
+#include <mutex>
+#include <vector>
+
+#include "deq/ops/trellis_step.h"
+
+namespace deq::ops {
+
+/// The weight as the kernels read it; for backward made when that is first asked for.
+class PackedTrellis {
+ public:
+  PackedTrellis(const at::Tensor& weight, int64_t kernel);
+
+  const at::Tensor& forward() const { return forward_; }  ///< (4 K, .) W_k^T, gate by gate
+  const at::Tensor& backward() const;                     ///< (K, .) W_k
+
+ private:
+  at::Tensor weight_, forward_;
+  int64_t kernel_;
+  mutable std::once_flag once_;
+  mutable at::Tensor backward_;
+};
+
+/// What one evaluation leaves for its backward, or for the next one of a solve.
+struct TrellisKept {
+  at::Tensor z, f;   // (B, T, 2 H)
+  at::Tensor h;      // (B, d (K - 1) + T, H) masked, with those of the past
+  at::Tensor gates;  // (B, T, 4 H) as in TrellisRows
+};
+
+/// f(z), z contiguous; with `taped` everything that backward reads.
+TrellisKept trellis_forward_cpu(const TrellisContext& context, const at::Tensor& z, bool taped);
+
+/// The next evaluation of a solve; as block_resume_cpu.
+at::Tensor trellis_resume_cpu(const TrellisContext& context, const at::Tensor& z,
+                              const std::vector<int64_t>& done, TrellisKept& kept);
+
+/// Gradients of z and, with `all`, of everything else that f depends on.
+struct TrellisGiven {
+  at::Tensor z, injected, weight;
+};
+TrellisGiven trellis_backward_cpu(const TrellisContext& context, const TrellisKept& kept,
+                                  const at::Tensor& df, bool all);
+
+}  // namespace deq::ops
