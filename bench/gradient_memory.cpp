@@ -38,7 +38,7 @@ void one_step(const Size& size, const deq::Gradient& gradient, int64_t steps) {
   options.solver = deq::Anderson{.scope = deq::Scope::Causal};
   options.stop = {.max_steps = steps, .rel_tol = 0};
   options.gradient = gradient;
-  const at::Tensor z = deq::equilibrium(cell.bind(x, {}), at::zeros_like(x), options);
+  const at::Tensor z = deq::equilibrium(cell.bind(x, {}).f, at::zeros_like(x), options);
   z.square().mean().backward();
 }
 

@@ -107,7 +107,7 @@ class Bench {
   deq::Solution solve(const deq::Solver& solver, const Tensor& tokens,
                       const deq::Histories& histories, const deq::StopRule& stop) {
     c10::NoGradGuard no_tape;
-    const deq::Map f = model_.bind(tokens, histories).front();
+    const deq::Map f = model_.bind(tokens, histories).front().f;
     const Tensor z0 = at::zeros({tokens.size(0), tokens.size(1), model_.cell().state_width()});
     return deq::solve(f, z0, solver, stop);
   }
@@ -117,7 +117,7 @@ class Bench {
   int64_t evaluations_to(const deq::Solver& solver, const Tensor& tokens,
                          const deq::Histories& histories, double tolerance) {
     c10::NoGradGuard no_tape;
-    const deq::Map f = model_.bind(tokens, histories).front();
+    const deq::Map f = model_.bind(tokens, histories).front().f;
     int64_t calls = 0, reached = 0;
     const deq::Map counted = [&](const Tensor& z) {
       const Tensor fz = f(z);

@@ -2,6 +2,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <random>
@@ -34,7 +35,7 @@ struct GenerateOptions {
 };
 
 void print_statistics(const GenerationReport& r, const LanguageModel& model, double seconds,
-                      int64_t seed) {
+                      int64_t seed, int64_t texts) {
   if (r.tokens == 0) return;
   fmt::print(stderr, "{} tokens, {:.0f} per second", r.tokens, double(r.tokens) / seconds);
   if (model.is_explicit()) {
@@ -43,10 +44,60 @@ void print_statistics(const GenerationReport& r, const LanguageModel& model, dou
     fmt::print(stderr,
                ", {:.1f} evaluations each; converged: {} of {}, prompt {:.1f}%; worst residual "
                "{:.1e}",
-               double(r.evaluations) / double(r.tokens), r.converged, r.tokens,
+               double(r.evaluations * texts) / double(r.tokens), r.converged, r.tokens,
                std::floor(1000 * r.prompt_converged_share) / 10, r.worst_residual);
   }
   fmt::print(stderr, "; seed {}\n", seed);
+}
+
+/// Texts as they grow: a single one is printed at once, several at the end.
+class Texts {
+ public:
+  Texts(const Vocabulary& vocabulary, const std::vector<std::string>& prompts,
+        const std::vector<std::vector<int64_t>>& ids)
+      : vocabulary_(vocabulary), texts_(prompts) {
+    for (const auto& text : ids) before_.push_back(text.empty() ? -1 : text.back());
+    if (texts_.size() == 1) show(texts_.front());
+  }
+
+  void add(const std::vector<int64_t>& tokens) {
+    for (size_t i = 0; i < texts_.size(); ++i) {
+      const std::string piece = vocabulary_.decode_next(tokens[i], before_[i]);
+      before_[i] = tokens[i];
+      if (texts_.size() == 1) show(piece);
+      texts_[i] += piece;
+    }
+  }
+
+  void finish() {
+    if (texts_.size() == 1) return show("\n");
+    for (size_t i = 0; i < texts_.size(); ++i) show((i > 0 ? "\n" : "") + texts_[i] + "\n");
+  }
+
+ private:
+  static void show(const std::string& text) {
+    fmt::print("{}", text);
+    std::fflush(stdout);
+  }
+
+  const Vocabulary& vocabulary_;
+  std::vector<std::string> texts_;
+  std::vector<int64_t> before_;
+};
+
+/// The tokens of every prompt; none of one that is empty where a cache goes before it.
+std::vector<std::vector<int64_t>> tokens_of(const std::vector<std::string>& prompts,
+                                            const Vocabulary& vocabulary, bool cached) {
+  std::vector<std::vector<int64_t>> ids;
+  for (const std::string& prompt : prompts) {
+    if (cached && prompt.empty()) {
+      ids.emplace_back();
+      continue;
+    }
+    ids.push_back(vocabulary.encode(prompt.empty() ? "\n" : prompt, "the prompt"));
+    DEQ_CHECK(!ids.back().empty(), "the prompt '{}' has no token; expected at least one", prompt);
+  }
+  return ids;
 }
 
 }  // namespace
@@ -56,12 +107,17 @@ int generate(int argc, char** argv) {
       "Continues a text. Each new token costs one solve of one position; earlier equilibria are "
       "kept.",
       "deq generate");
-  std::string folder, prompt, checkpoint;
+  std::string folder, checkpoint, cache, save_cache_as;
+  std::vector<std::string> prompts;
   int64_t threads = 0;
   bool quiet = false;
   Assignments flags;
   app.add_option("RUN", folder, "run folder")->required();
-  app.add_option("--prompt", prompt, "text to continue; none: the end of a line");
+  app.add_option("--prompt", prompts,
+                 "text to continue; none: the end of a line; several: texts side by side")
+      ->allow_extra_args(false);
+  app.add_option("--cache", cache, "go on from these equilibria, the prompt behind them");
+  app.add_option("--save-cache", save_cache_as, "leave the equilibria of the text in this file");
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   app.add_flag("--quiet", quiet, "only the text, no statistics");
@@ -84,27 +140,30 @@ int generate(int argc, char** argv) {
   if (options.history == 0) options.history = standard_history;
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
 
-  std::vector<int64_t> ids = run.vocabulary.encode(prompt.empty() ? "\n" : prompt, "the prompt");
-  DEQ_CHECK(!ids.empty(), "the prompt '{}' has no token; expected at least one", prompt);
+  if (prompts.empty()) prompts.emplace_back();
+  const auto ids = tokens_of(prompts, run.vocabulary, !cache.empty());
   const std::atomic<bool>& interrupted = interrupt_flag();
-  TextGenerator generator(*run.model, options.equilibrium, options.history);
-  at::Generator random = at::make_generator<at::CPUGeneratorImpl>(uint64_t(options.seed));
-  fmt::print("{}", prompt);
-  std::fflush(stdout);
-  generator.feed(ids);
+  TextGenerator generator(*run.model, options.equilibrium, options.history,
+                          int64_t(prompts.size()));
+  if (!cache.empty()) generator.restore(load_cache(cache, weights_fingerprint(*run.model)));
+  std::vector<at::Generator> random;
+  for (size_t i = 0; i < prompts.size(); ++i)
+    random.push_back(at::make_generator<at::CPUGeneratorImpl>(uint64_t(options.seed) + i));
+  Texts texts(run.vocabulary, prompts, ids);
+  const bool prompted =
+      std::any_of(ids.begin(), ids.end(), [](const auto& t) { return !t.empty(); });
+  if (prompted) generator.feed_all(ids);
   const auto start = std::chrono::steady_clock::now();
-  int64_t before = ids.back();
-  for (int64_t k = 0; k < options.tokens && !interrupted; ++k) {
-    const int64_t token = generator.next(options.sampling, random);
-    fmt::print("{}", run.vocabulary.decode_next(token, before));
-    std::fflush(stdout);
-    before = token;
-  }
+  for (int64_t k = 0; k < options.tokens && !interrupted; ++k)
+    texts.add(generator.next_all(options.sampling, random));
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  fmt::print("\n");
-  std::fflush(stdout);
-  if (!quiet) print_statistics(generator.report(), *run.model, seconds, options.seed);
+  texts.finish();
+  if (!save_cache_as.empty())
+    save_cache(save_cache_as, generator.cache(), weights_fingerprint(*run.model));
+  if (!quiet)
+    print_statistics(generator.report(), *run.model, seconds, options.seed,
+                     int64_t(prompts.size()));
   return interrupted ? kInterrupted : 0;
 }
 

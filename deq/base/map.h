@@ -26,7 +26,7 @@ class Map {
   Map() = default;
   template <class F>
   requires(!std::derived_from<std::remove_cvref_t<F>, Map> &&
-           std::is_invocable_r_v<at::Tensor, const F&, const at::Tensor&>) Map(F f)
+           std::is_invocable_r_v<at::Tensor, F&, const at::Tensor&>) Map(F f)
       : evaluate_(std::move(f)) {}  // NOLINT: any callable is a Map
   /// For an f that can leave out what is done; `series` starts a solve.
   Map(Evaluate f, std::function<Series()> series)

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "deq/base/error.h"
@@ -17,6 +18,12 @@ at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length
       old.defined() ? at::cat({old.detach(), fresh.detach()}, 1) : fresh.detach();
   const int64_t kept = std::min(length, all.size(1));
   return all.narrow(1, all.size(1) - kept, kept).clone(at::MemoryFormat::Contiguous);
+}
+
+std::vector<int64_t> still_hidden(std::vector<int64_t> hidden, int64_t forgotten) {
+  for (int64_t& count : hidden) count = std::max<int64_t>(0, count - forgotten);
+  const bool some = std::any_of(hidden.begin(), hidden.end(), [](int64_t n) { return n > 0; });
+  return some ? hidden : std::vector<int64_t>();
 }
 
 void check_bound_shapes(const char* cell, const at::Tensor& x, int64_t width, int64_t state_width,
@@ -39,6 +46,9 @@ void check_bound_shapes(const char* cell, const at::Tensor& x, int64_t width, in
     check(history.v, state_width);
     DEQ_CHECK(history.k.defined() == history.v.defined(),
               "{}: a history of keys or of values alone; expected both", cell);
+    DEQ_CHECK(history.hidden.empty() || int64_t(history.hidden.size()) == x.size(0),
+              "{}: a history with hidden positions of {} samples; expected {}", cell,
+              history.hidden.size(), x.size(0));
   }
 }
 

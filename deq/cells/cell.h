@@ -18,6 +18,9 @@ struct History {
   /// (B, M, D) keys and values of those positions, in place of z and x: kept in evaluation mode
   /// without a tape, when the weights stay as they are, and never computed again.
   at::Tensor k, v;
+  /// Of each sample, how many of the first positions here are none: its past is shorter than that
+  /// of others in the batch. Empty: all 0.
+  std::vector<int64_t> hidden = {};
 
   int64_t length() const { return k.defined() ? k.size(1) : z.defined() ? z.size(1) : 0; }
 };
@@ -82,6 +85,9 @@ struct CellPlace {
 /// The last `length` positions of `old` (may be undefined) followed by `fresh`, (B, ., W), without
 /// a tape and in memory of their own.
 at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length);
+
+/// `hidden` of a history without its first positions.
+std::vector<int64_t> still_hidden(std::vector<int64_t> hidden, int64_t forgotten);
 
 /// Throws deq::Error unless x is (batch, positions, width) and the histories are of that batch,
 /// their states `state_width` wide, their inputs `width`.

@@ -36,6 +36,14 @@ struct TcnCell::Level {
   Tensor first_bias, second_bias;
   Tensor first_mask, second_mask;  // (B, D, 1) or undefined
   Tensor past;                     // (B, M, D) or undefined
+  std::vector<int64_t> hidden;     // of the past
+
+  /// y (B, D, N), zero where a sample has no past.
+  Tensor present(const Tensor& y) const {
+    if (hidden.empty()) return y;
+    const Tensor none = at::tensor(hidden, at::kLong).to(y.device()).view({-1, 1, 1});
+    return y.masked_fill(at::arange(y.size(2), none.options()) < none, 0);
+  }
 
   /// y (B, D, N) -> (B, D, N), zeros before it
   Tensor layer(const Tensor& y, const Tensor& weight, const Tensor& bias,
@@ -45,7 +53,7 @@ struct TcnCell::Level {
   }
   Tensor operator()(const Tensor& z) const {
     const Tensor y = (past.defined() ? at::cat({past, z}, 1) : z).transpose(1, 2);
-    const Tensor inner = layer(y, first, first_bias, first_mask);
+    const Tensor inner = present(layer(present(y), first, first_bias, first_mask));
     const Tensor all = layer(inner, second, second_bias, second_mask).transpose(1, 2);
     const int64_t T = z.size(1);
     return (z + all.narrow(1, all.size(1) - T, T)).relu().contiguous();
@@ -70,10 +78,14 @@ std::vector<Bound> TcnCell::bind_levels(const Tensor& x, const std::vector<Histo
   for (const History& history : levels) {
     auto level = std::make_shared<Level>(shared);
     level->past = history.z;
+    level->hidden = history.hidden;
     Bound f;
     f.f = [level](const Tensor& z) { return (*level)(z); };
     f.extend = [level, seen](const Tensor& z, int64_t length) {
-      return length == 0 ? History{} : History{latest(level->past, z, seen), {}};
+      if (length == 0) return History{};
+      const int64_t all = (level->past.defined() ? level->past.size(1) : 0) + z.size(1);
+      return History{.z = latest(level->past, z, seen),
+                     .hidden = still_hidden(level->hidden, all - std::min(all, seen))};
     };
     bound.push_back(std::move(f));
   }

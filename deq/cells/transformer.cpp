@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/types.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -132,7 +133,15 @@ struct TransformerCell::Level {
         z,
         c.injected.defined() ? c.injected.narrow(1, 0, z.size(1)).narrow(2, D, 2 * D) : Tensor());
     return {.k = latest(c.attention.past_k, kv[0], length),
-            .v = latest(c.attention.past_v, kv[1], length)};
+            .v = latest(c.attention.past_v, kv[1], length),
+            .hidden = hidden_after(z.size(1), length)};
+  }
+
+  /// What is hidden of the latest `length` positions, the first `count` of the segment among them.
+  std::vector<int64_t> hidden_after(int64_t count, int64_t length) const {
+    const ops::AttentionContext& a = f.context().attention;
+    const int64_t all = (a.past_k.defined() ? a.past_k.size(1) : 0) + count;
+    return still_hidden(a.hidden, all - std::min(all, length));
   }
 
   /// Positions first .. first + count - 1 of it, behind states `before`.
@@ -219,6 +228,7 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
                           : shared->keys_and_values(history.z, injection(history.x));
       context.attention.past_k = kv[0];
       context.attention.past_v = kv[1];
+      context.attention.hidden = history.hidden;
     }
     const auto level = std::make_shared<const Level>(shared, std::move(context));
     Bound f;
@@ -232,7 +242,10 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
                 "TransformerCell: a history of keys and values cannot go on with a tape; expected "
                 "one of states and inputs");
       return History{latest(history.z, z, length),
-                     x.defined() ? latest(history.x, x, length) : Tensor()};
+                     x.defined() ? latest(history.x, x, length) : Tensor(),
+                     {},
+                     {},
+                     level->hidden_after(z.size(1), length)};
     };
     if (options_.causal) {
       f.part = [level](const Tensor& before, int64_t first, int64_t count) -> Map {

@@ -8,51 +8,96 @@
 namespace deq {
 
 TextGenerator::TextGenerator(LanguageModel& model, const EquilibriumOptions& equilibrium,
-                             int64_t history)
-    : model_(model) {
+                             int64_t history, int64_t texts)
+    : model_(model), texts_(texts) {
   DEQ_CHECK(model.cell().causal(),
             "generate: the cell is not causal; expected a model trained with cell-causal");
   DEQ_CHECK(history >= 0, "generate: history = {}; expected >= 0", history);
+  DEQ_CHECK(texts >= 1, "generate: {} texts; expected at least one", texts);
   how_.equilibrium = equilibrium;
   how_.history = history;
   model.eval();
 }
 
-Report TextGenerator::solve(const std::vector<int64_t>& tokens) {
+/// Feeds texts equal numbers of tokens.
+Report TextGenerator::solve(EquilibriumCache& cache,
+                            const std::vector<std::vector<int64_t>>& tokens) {
   c10::NoGradGuard no_tape;
-  for (const int64_t token : tokens) {
-    DEQ_CHECK(token >= 0 && token < model_.vocabulary(), "generate: token {}; expected 0 to {}",
-              token, model_.vocabulary() - 1);
+  std::vector<at::Tensor> rows;
+  for (const auto& text : tokens) {
+    for (const int64_t token : text) {
+      DEQ_CHECK(token >= 0 && token < model_.vocabulary(), "generate: token {}; expected 0 to {}",
+                token, model_.vocabulary() - 1);
+    }
+    rows.push_back(at::tensor(text, at::kLong));
   }
-  const at::Device device = model_.parameters().front().device();
-  const at::Tensor row = at::tensor(tokens, at::kLong).unsqueeze(0).to(device);  // (1, T)
-  ModelOutput output = model_.forward(row, histories_, how_);
-  histories_ = std::move(output.histories);
-  const at::Tensor last = output.z.narrow(1, row.size(1) - 1, 1);
-  log_probabilities_ = model_.log_probabilities(last).view({-1});
+  const at::Tensor batch = at::stack(rows).to(model_.parameters().front().device());  // (B, T)
+  ModelOutput output = model_.forward(batch, cache.histories, how_);
+  cache.histories = std::move(output.histories);
+  const at::Tensor last = output.z.narrow(1, batch.size(1) - 1, 1);
+  cache.log_probabilities = model_.log_probabilities(last).select(1, 0);
   const double worst = output.report.worst_residual();
   if (std::isnan(worst) || worst > report_.worst_residual) report_.worst_residual = worst;
   return std::move(output.report);
 }
 
-void TextGenerator::feed(const std::vector<int64_t>& tokens) {
-  DEQ_CHECK(!tokens.empty(), "generate: the prompt is empty; expected at least one token");
-  const Report report = solve(tokens);
-  report_.prompt_tokens += int64_t(tokens.size());
+void TextGenerator::count_prompt(const Report& report) {
   report_.prompt_evaluations += report.evaluations;
   report_.prompt_converged_share =
       std::min(report_.prompt_converged_share, report.converged_share());
 }
 
-int64_t TextGenerator::next(const SamplingOptions& options, at::Generator& generator) {
-  DEQ_CHECK(log_probabilities_.defined(),
+void TextGenerator::feed_all(const std::vector<std::vector<int64_t>>& tokens) {
+  DEQ_CHECK(int64_t(tokens.size()) == texts_, "generate: tokens for {} texts; expected {}",
+            tokens.size(), texts_);
+  bool equal = true;
+  for (const auto& text : tokens) {
+    DEQ_CHECK(!text.empty(), "generate: the prompt is empty; expected at least one token");
+    equal = equal && text.size() == tokens.front().size();
+    report_.prompt_tokens += int64_t(text.size());
+  }
+  if (equal) return count_prompt(solve(cache_, tokens));
+  std::vector<EquilibriumCache> texts(tokens.size());
+  if (cache_.log_probabilities.defined()) texts = split(cache_);
+  for (size_t i = 0; i < texts.size(); ++i) count_prompt(solve(texts[i], {tokens[i]}));
+  cache_ = join(texts);
+}
+
+std::vector<int64_t> TextGenerator::next_all(const SamplingOptions& options,
+                                             std::vector<at::Generator>& generators) {
+  DEQ_CHECK(cache_.log_probabilities.defined(),
             "generate: nothing was fed; expected a prompt of at least one token");
-  const int64_t token = sample(log_probabilities_, options, generator);
-  const Report report = solve({token});
-  ++report_.tokens;
+  DEQ_CHECK(int64_t(generators.size()) == texts_, "generate: {} generators for {} texts",
+            generators.size(), texts_);
+  std::vector<int64_t> drawn;
+  std::vector<std::vector<int64_t>> fed;
+  for (int64_t text = 0; text < texts_; ++text) {
+    drawn.push_back(sample(log_probabilities(text), options, generators[size_t(text)]));
+    fed.push_back({drawn.back()});
+  }
+  const Report report = solve(cache_, fed);
+  report_.tokens += texts_;
   report_.evaluations += report.evaluations;
-  report_.converged += report.converged();
-  return token;
+  report_.converged += std::llround(report.converged_share() * double(texts_));
+  return drawn;
+}
+
+int64_t TextGenerator::next(const SamplingOptions& options, at::Generator& generator) {
+  std::vector<at::Generator> one{generator};
+  return next_all(options, one).front();
+}
+
+void TextGenerator::restore(EquilibriumCache cache) {
+  const at::Tensor& next = cache.log_probabilities;
+  DEQ_CHECK(next.defined() && next.dim() == 2 && next.size(1) == model_.vocabulary(),
+            "generate: the cache expects a token of another vocabulary; expected one of {} tokens",
+            model_.vocabulary());
+  DEQ_CHECK(next.size(0) == texts_, "generate: a cache of {} texts; expected {}", next.size(0),
+            texts_);
+  const int64_t levels = model_.options().depth.levels();
+  DEQ_CHECK(int64_t(cache.histories.size()) == levels,
+            "generate: a cache of {} levels; expected {}", cache.histories.size(), levels);
+  cache_ = std::move(cache);
 }
 
 }  // namespace deq

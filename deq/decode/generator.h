@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "deq/decode/cache.h"
 #include "deq/decode/sampling.h"
 #include "deq/models/language_model.h"
 
@@ -10,42 +11,51 @@ namespace deq {
 
 struct GenerationReport {
   int64_t prompt_tokens = 0;
-  int64_t tokens = 0;  ///< generated
+  int64_t tokens = 0;  ///< generated, of all texts
   int64_t prompt_evaluations = 0;
-  double prompt_converged_share = 1;  ///< of the prompt's positions, least of what was fed
-  int64_t evaluations = 0;            ///< of f, for the generated tokens
-  int64_t converged = 0;              ///< generated tokens whose equilibrium converged
+  double prompt_converged_share = 1;  ///< of the prompts' positions, least of what was fed
+  int64_t evaluations = 0;  ///< of f, for the generated tokens; one serves all texts at a time
+  int64_t converged = 0;    ///< generated tokens whose equilibrium converged
   double worst_residual = 0;
 };
 
-/// Continues a text. The prompt is solved at once; each new token then costs one solve of one
-/// position against the keys and values (or the one state) of the `history` latest equilibria,
-/// which are computed once. With a causal cell these are the equilibria of the whole text, up to
-/// the tolerance. An explicit network costs its levels instead of a solve; each level keeps its
-/// own.
+/// Continues texts, side by side. A prompt is solved at once; each new token then costs one solve
+/// of one position against the keys and values (or the one state) of the `history` latest
+/// equilibria, which are computed once. With a causal cell these are the equilibria of the whole
+/// text, up to the tolerance, and no text depends on the others. An explicit network costs its
+/// levels instead of a solve; each level keeps its own.
 class TextGenerator {
  public:
   /// Throws deq::Error for a cell that is not causal. The model is put in evaluation mode.
-  TextGenerator(LanguageModel& model, const EquilibriumOptions& equilibrium, int64_t history);
+  TextGenerator(LanguageModel& model, const EquilibriumOptions& equilibrium, int64_t history,
+                int64_t texts = 1);
 
-  /// Feeds tokens that are given, at least one in all before `next`.
-  void feed(const std::vector<int64_t>& tokens);
-  /// Draws the next token and feeds it.
+  /// Feeds tokens that are given, to each text at least one in all before `next`. Texts that are
+  /// fed unequal numbers are solved one after the other.
+  void feed_all(const std::vector<std::vector<int64_t>>& tokens);
+  /// Draws the next token of every text, each from its own generator, and feeds it.
+  std::vector<int64_t> next_all(const SamplingOptions& options,
+                                std::vector<at::Generator>& generators);
+
+  /// The same for a single text.
+  void feed(const std::vector<int64_t>& tokens) { feed_all({tokens}); }
   int64_t next(const SamplingOptions& options, at::Generator& generator);
 
-  const at::Tensor& log_probabilities() const {
-    return log_probabilities_;
-  }  ///< (V,) of the next token
-  const Histories& histories() const { return histories_; }
+  /// (V,) of a text's next token.
+  at::Tensor log_probabilities(int64_t text = 0) const { return cache_.log_probabilities[text]; }
+  const EquilibriumCache& cache() const { return cache_; }
+  /// Goes on from a cache of as many texts that this model has left; throws deq::Error for others.
+  void restore(EquilibriumCache cache);
   const GenerationReport& report() const { return report_; }
 
  private:
-  Report solve(const std::vector<int64_t>& tokens);
+  Report solve(EquilibriumCache& cache, const std::vector<std::vector<int64_t>>& tokens);
+  void count_prompt(const Report& report);
 
   LanguageModel& model_;
   ForwardOptions how_;
-  Histories histories_;
-  at::Tensor log_probabilities_;
+  int64_t texts_;
+  EquilibriumCache cache_;
   GenerationReport report_;
 };
 

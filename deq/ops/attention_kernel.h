@@ -13,10 +13,12 @@ struct AttentionSpan {
   int64_t queries = 0, past = 0;  // T, M
   bool causal = true;
   int64_t window = 0;  // 0: all
+  int64_t hidden = 0;  // the first keys of the past, which nobody sees
 
   int64_t keys() const { return past + queries; }
   int64_t first(int64_t i) const {
-    return window > 0 && past + i - window + 1 > 0 ? past + i - window + 1 : 0;
+    const int64_t nearest = window > 0 ? past + i - window + 1 : 0;
+    return nearest > hidden ? nearest : hidden;
   }
   int64_t last(int64_t i) const {
     const int64_t own = past + i;  // the query's own key

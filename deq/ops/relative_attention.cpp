@@ -40,14 +40,17 @@ Tensor split_heads(const Tensor& x, int64_t heads) {
   return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
 }
 
-/// Which entries of the (T, K) score matrix are hidden.
-Tensor hidden_keys(int64_t T, int64_t M, const AttentionView& view, const Tensor& like) {
+/// Which entries of the scores (B, H, T, K) are hidden, in a shape that expands to theirs.
+Tensor hidden_keys(int64_t T, int64_t M, const AttentionView& view,
+                   const std::vector<int64_t>& none, const Tensor& like) {
   const auto options = like.options().dtype(at::kLong).requires_grad(false);
   const Tensor distance =
       M + at::arange(T, options).unsqueeze(1) - at::arange(M + T, options).unsqueeze(0);
   Tensor hidden = view.causal ? distance < 0 : at::zeros_like(distance, at::kBool);
   if (view.window > 0) hidden = hidden.logical_or(distance.abs() >= view.window);
-  return hidden;
+  if (none.empty()) return hidden;
+  const Tensor first = at::tensor(none, at::kLong).to(like.device()).view({-1, 1, 1, 1});
+  return hidden.logical_or(at::arange(M + T, options) < first);
 }
 
 }  // namespace
@@ -71,6 +74,12 @@ void check_attention(int64_t B, int64_t T, int64_t D, const AttentionContext& co
   check_shape("content_bias", context.content_bias, {D});
   check_shape("position_bias", context.position_bias, {D});
   if (context.mask.defined()) check_shape("mask", context.mask, {B, H, T, M + T});
+  DEQ_CHECK(context.hidden.empty() || int64_t(context.hidden.size()) == B,
+            "relative_attention: hidden of {} samples; expected {}", context.hidden.size(), B);
+  for (const int64_t hidden : context.hidden) {
+    DEQ_CHECK(hidden >= 0 && hidden <= M, "relative_attention: hidden = {}; expected 0 to {}",
+              hidden, M);
+  }
 }
 
 int64_t relative_rows(int64_t positions, int64_t past, bool causal) {
@@ -98,7 +107,7 @@ Tensor relative_attention_reference(const Tensor& q, const Tensor& k, const Tens
                          .clamp_max(positions.size(1) - 1);
   const Tensor position = by_distance.gather(3, row.expand({q.size(0), H, T, K}));
   Tensor score = (content + position) * (1 / std::sqrt(double(d)));
-  const Tensor hidden = hidden_keys(T, M, view, q);
+  const Tensor hidden = hidden_keys(T, M, view, context.hidden, q);
   if (view.float_scores && hidden.any().item<bool>())
     score = score.to(at::kFloat).to(q.scalar_type());
   score = score.masked_fill(hidden, -std::numeric_limits<double>::infinity());
@@ -148,7 +157,7 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     const auto held =
         c10::static_intrusive_pointer_cast<Held>(context->saved_data[kPacked].toCapsule());
     if (at::GradMode::is_enabled())
-      return differentiable_backward(saved, held->packed->view(), gradients[0]);
+      return differentiable_backward(saved, *held->packed, gradients[0]);
     const bool all = context->needs_input_grad({{3, 8}});
     const AttentionGradients found = attention_backward_cpu(
         saved[0], saved[1], saved[2], *held->packed, saved[9], saved[10], gradients[0], all);
@@ -163,10 +172,11 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
   }
 
   static variable_list differentiable_backward(const variable_list& saved,
-                                               const AttentionView& view, const Tensor& dy) {
-    const AttentionContext context{or_none(saved[3]), or_none(saved[4]), saved[5],
-                                   saved[6],          saved[7],          or_none(saved[8])};
-    const Tensor y = relative_attention_reference(saved[0], saved[1], saved[2], context, view);
+                                               const PackedAttention& packed, const Tensor& dy) {
+    const AttentionContext context{or_none(saved[3]), or_none(saved[4]), saved[5],       saved[6],
+                                   saved[7],          or_none(saved[8]), packed.hidden()};
+    const Tensor y =
+        relative_attention_reference(saved[0], saved[1], saved[2], context, packed.view());
     variable_list result = taped_gradients(y, {saved.begin(), saved.begin() + 8}, dy);
     result.resize(kInputs + 1);
     return result;

@@ -10,6 +10,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace deq::ops {
 
 /// Which keys a query sees: of query i, key j is M + i - j positions back.
@@ -29,6 +31,8 @@ struct AttentionContext {
   at::Tensor content_bias;   ///< (D) a
   at::Tensor position_bias;  ///< (D) b
   at::Tensor mask;           ///< (B, H, T, K) dropout mask on the probabilities, or undefined
+  /// Of each sample, how many of the first past keys are none: a past shorter than M; empty: all 0
+  std::vector<int64_t> hidden = {};
 };
 
 /// Rows of r: K for causal attention (distances K - 1 .. 0), K + T - 1 otherwise (down to -(T -

@@ -47,6 +47,7 @@ bool attention_on_cpu(const Tensor& q) {
 
 PackedAttention::PackedAttention(const AttentionContext& context, const AttentionView& view)
     : view_(view),
+      hidden_(context.hidden),
       H_(view.heads),
       d_(context.r.size(1) / view.heads),
       R_(context.r.size(0)),
@@ -106,7 +107,7 @@ AttentionHead<T> PackedAttention::head(int64_t b, int64_t h, int64_t queries, bo
     return t.defined() ? t.data_ptr<T>() + index * t.size(1) : nullptr;
   };
   AttentionHead<T> head;
-  head.span = {queries, M_, view_.causal, view_.window};
+  head.span = span(b, queries);
   head.width = d_;
   head.past = {piece(keys_, n), piece(values_, n), nullptr, nullptr, M_ * W};
   head.positions = {piece(positions_, h), nullptr, nullptr, nullptr, R_ * W};
@@ -130,9 +131,8 @@ void for_heads(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAt
                bool backward, const F& f) {
   const int64_t B = q.size(0), N = q.size(1), H = packed.view().heads, d = q.size(2) / H;
   at::parallel_for(0, B * H, 1, [&](int64_t begin, int64_t end) {
-    const AttentionSpan span{N, packed.past(), packed.view().causal, packed.view().window};
-    const auto scratch =
-        std::make_unique_for_overwrite<T[]>(size_t(attention_scratch<T>(span, d, backward)));
+    const auto scratch = std::make_unique_for_overwrite<T[]>(
+        size_t(attention_scratch<T>(packed.span(0, N), d, backward)));
     for (int64_t n = begin; n < end; ++n) {
       const int64_t b = n / H, h = n % H;
       AttentionHead<T> head = packed.head<T>(b, h, N, backward);

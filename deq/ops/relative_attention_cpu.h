@@ -23,6 +23,10 @@ class PackedAttention {
 
   int64_t past() const { return M_; }
   const AttentionView& view() const { return view_; }
+  const std::vector<int64_t>& hidden() const { return hidden_; }
+  AttentionSpan span(int64_t b, int64_t queries) const {
+    return {queries, M_, view_.causal, view_.window, hidden_.empty() ? 0 : hidden_[size_t(b)]};
+  }
   /// For head h of sample b, without q, k and v. `backward` packs what only backward reads.
   template <class T>
   AttentionHead<T> head(int64_t b, int64_t h, int64_t queries, bool backward) const;
@@ -34,6 +38,7 @@ class PackedAttention {
   at::Tensor packed(const at::Tensor& x, bool columns) const;
 
   AttentionView view_;
+  std::vector<int64_t> hidden_;
   int64_t H_, d_, M_ = 0, R_ = 0;
   at::Tensor past_k_, past_v_, r_;        // as given, (B, M, D) and (R, D)
   at::Tensor keys_, values_, positions_;  // (B H, .), (1 H, .) packed

@@ -40,6 +40,10 @@ Json json_of(const Evaluation& e, const Task& task) {
 }
 
 void Metrics::rewind(int64_t step) {
+  keep([step](const Json& row) { return row["step"].get<int64_t>() <= step; });
+}
+
+void Metrics::keep(const std::function<bool(const Json&)>& wanted) {
   if (!std::filesystem::exists(path_)) return;
   const std::string text = read_file(path_, kMostBytes);
   std::string kept;
@@ -49,8 +53,7 @@ void Metrics::rewind(int64_t step) {
     const std::string line = text.substr(begin, end - begin + 1);
     const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool counted = row.is_object() && row.contains("step") && row["step"].is_number_integer();
-    if (counted && row["step"].get<int64_t>() > step) break;
-    if (counted) kept += line;
+    if (counted && wanted(row)) kept += line;
     begin = end + 1;
   }
   if (kept != text) write_file(path_, kept);
@@ -91,6 +94,9 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
 
 void Metrics::evaluation(int64_t step, const char* kind, const Evaluation& evaluation,
                          const Task& task) {
+  keep([&](const Json& row) {
+    return row["step"] != step || !row.contains("kind") || row["kind"] != kind;
+  });
   Json row{{"step", step}, {"kind", kind}};
   row.update(json_of(evaluation, task));
   append(row);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 
 #include "deq/train/trainer.h"
@@ -22,9 +23,12 @@ class Metrics {
 
   /// Throw deq::Error where the line cannot be appended.
   void step(const StepReport& report, double tokens_per_second, double seconds);
+  /// In place of one of the same step and kind: the last evaluations of a run that was killed after
+  /// them are made again when it is resumed.
   void evaluation(int64_t step, const char* kind, const Evaluation& evaluation, const Task& task);
 
  private:
+  void keep(const std::function<bool(const nlohmann::ordered_json&)>& wanted);
   void append(const nlohmann::ordered_json& row);
 
   std::filesystem::path path_;

@@ -162,6 +162,13 @@ TEST_F(TrainedRun, EvaluationReportsItsResidualAndNoLeak) {
   EXPECT_EQ(run_deq("eval " + folder() + " --max-steps 1 --require-converged 2>&1").exit_code, 1);
 }
 
+TEST_F(TrainedRun, AFinishedRunThatIsResumedSaysNothingTwice) {
+  const fs::path copy = *scratch_ / "resumed";
+  fs::copy(folder(), copy);
+  ASSERT_EQ(run_deq("train " + copy.string() + " --resume --data " + text_ + " 2>&1").exit_code, 0);
+  EXPECT_EQ(losses(copy), losses(folder()));
+}
+
 TEST_F(TrainedRun, GeneratesTheSameTextBySeed) {
   const std::string command =
       "generate " + folder() + " --prompt 'the cat' --tokens 30 --seed 3 --quiet";
@@ -170,6 +177,31 @@ TEST_F(TrainedRun, GeneratesTheSameTextBySeed) {
   EXPECT_EQ(first.text.rfind("the cat", 0), 0u);
   EXPECT_GE(first.text.size(), 37u);
   EXPECT_EQ(run_deq(command).text, first.text);
+}
+
+TEST_F(TrainedRun, ATextGoesOnFromItsSavedEquilibria) {
+  const std::string command = "generate " + folder() + " --greedy --quiet",
+                    cache = (*scratch_ / "equilibria").string();
+  const std::string whole = run_deq(command + " --prompt 'the cat' --tokens 20").text;
+  const std::string first =
+      run_deq(command + " --prompt 'the cat' --tokens 12 --save-cache " + cache).text;
+  const std::string second = run_deq(command + " --tokens 8 --cache " + cache).text;
+  EXPECT_EQ(first.substr(0, first.size() - 1) + second, whole);
+  const std::string bytes = testing::slurp(cache);
+  const std::string bad[] = {" --cache nowhere", " --cache " + folder() + "/best.safetensors",
+                             " --cache " + text_, " --prompt a --prompt b --cache " + cache,
+                             " --save-cache nowhere/x --tokens 1"};
+  for (const std::string& arguments : bad)
+    expect_one_error_line("generate " + folder() + arguments, "");
+  EXPECT_EQ(testing::slurp(cache), bytes);
+}
+
+TEST_F(TrainedRun, SeveralPromptsAreContinuedSideBySide) {
+  const std::string command = "generate " + folder() + " --greedy --quiet --tokens 9";
+  std::string apart;
+  for (const char* prompt : {"the cat", "a", "on the"})
+    apart += (apart.empty() ? "" : "\n") + run_deq(command + " --prompt '" + prompt + "'").text;
+  EXPECT_EQ(run_deq(command + " --prompt 'the cat' --prompt a --prompt 'on the'").text, apart);
 }
 
 TEST_F(TrainedRun, BadInputIsOneLineAndHarmsNothing) {

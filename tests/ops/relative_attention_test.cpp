@@ -46,6 +46,8 @@ struct Sample {
     if (M > 0) {
       context.past_k = leaf({B, M, D});
       context.past_v = leaf({B, M, D});
+      if (pick(0, 2) == 0) context.hidden.resize(size_t(B));
+      for (int64_t& hidden : context.hidden) hidden = pick(0, M);
     }
     context.r = leaf({deq::ops::relative_rows(T, M, view.causal), D});
     context.content_bias = leaf({D});
@@ -158,6 +160,8 @@ TEST(RelativeAttention, ShapesThatDoNotFitAreErrors) {
   EXPECT_SAYS(with([](Sample& s) { s.view.heads = 0; }), "6 features in 0 heads");
   EXPECT_SAYS(with([](Sample& s) { s.view.window = -1; }), "window = -1");
   EXPECT_SAYS(with([](Sample& s) { s.context.past_v = Tensor(); }), "past_k alone");
+  EXPECT_SAYS(with([](Sample& s) { s.context.hidden = {1}; }), "hidden of 1 samples; expected 2");
+  EXPECT_SAYS(with([](Sample& s) { s.context.hidden = {0, 5}; }), "hidden = 5; expected 0 to 4");
   EXPECT_SAYS(with([](Sample& s) { s.context.past_v = s.context.past_v.narrow(1, 0, 3); }),
               "past_v is [2, 3, 6]; expected [2, 4, 6]");
   EXPECT_SAYS(with([](Sample& s) { s.context.past_k = s.context.past_k.narrow(0, 0, 1); }),

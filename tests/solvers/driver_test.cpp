@@ -76,6 +76,18 @@ TEST(Driver, TellsTheMethodWhichRowsAreDone) {
   EXPECT_TRUE(at::equal(active[0], at::tensor({1, 0, 0}).to(at::kBool)));
 }
 
+TEST(Driver, AnyCallableIsAMap) {
+  struct Counting {
+    int calls = 0;
+    Tensor operator()(Tensor z) { return ++calls, 0.5 * z + 0.5; }
+  };
+  const Propose picard = [](const Iterate& at) -> Proposal { return {at.fz, {}}; };
+  const Tensor z0 = at::zeros({2, 3}, at::kDouble);
+  EXPECT_TRUE(iterate(Counting(), z0, picard, {.max_steps = 60}, rows(z0)).report.converged());
+  EXPECT_FALSE(Map());
+  EXPECT_TRUE(Map(Counting()));
+}
+
 TEST(Driver, TellsTheMapWhichPositionsAreDone) {
   const Tensor rate = at::tensor({0.5, 0.1, 0.8, 0.9}, at::kDouble).view({1, 4, 1});
   const auto f = [&](const Tensor& z) { return 1 + rate * (z - 1); };
