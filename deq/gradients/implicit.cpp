@@ -5,6 +5,8 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "deq/solvers/secants.h"
+
 namespace deq {
 namespace {
 
@@ -17,6 +19,7 @@ using torch::autograd::variable_list;
 struct Tape : torch::CustomClassHolder {
   Implicit options;
   std::function<void(const Report&)> on_adjoint;
+  Secants secants{0};
   Tensor z;   // leaf, z*
   Tensor fz;  // f(z*), taped
 };
@@ -43,8 +46,8 @@ struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
           /*allow_unused=*/true);
       return product[0].defined() ? product[0] + g : g;
     };
-    const Solution solution =
-        deq::solve(adjoint, g, tape->options.solver, tape->options.stop, Order::Backward);
+    const Solution solution = deq::solve(adjoint, tape->secants.adjoint(g), tape->options.solver,
+                                         tape->options.stop, Order::Backward);
     if (tape->on_adjoint) tape->on_adjoint(solution.report);
     return {solution.z, Tensor()};
   }
@@ -54,7 +57,9 @@ struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
 
 Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   validate(*this, "Implicit");
-  Solution solution = forward.solve(f, z0);
+  const bool watched = shine > 0 && at::GradMode::is_enabled();
+  Secants secants(shine);
+  Solution solution = forward.solve(watched ? secants.watch(f) : f, z0);
   if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
   const Tensor z = solution.z.detach().requires_grad_(true);
   const Tensor fz = f(z);
@@ -63,6 +68,8 @@ Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forw
   auto tape = c10::make_intrusive<Tape>();
   tape->options = *this;
   tape->on_adjoint = forward.on_adjoint;
+  secants.finish();
+  tape->secants = std::move(secants);
   tape->z = z;
   tape->fz = fz;
   return {ImplicitNode::apply(fz, std::move(tape)), std::move(solution.report)};

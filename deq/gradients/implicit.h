@@ -6,6 +6,10 @@
 // z* is found without a tape; f(z*) is taped once, and the adjoint u is solved with vector-Jacobian
 // products of that tape through the same `solve`. Memory does not depend on the number of steps of
 // either solve.
+//
+// The adjoint's solve starts at g, or with `shine` at what the forward solve's last steps say that
+// u is (SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau, ICLR 2022): fewer products where they
+// say much. With max_steps = 1 that estimate is the gradient, its residual measured by one product.
 #pragma once
 
 #include "deq/gradients/differentiate.h"
@@ -16,10 +20,15 @@ struct Implicit {
   static constexpr const char* name = "implicit";
   Solver solver = Anderson{};
   StopRule stop = {.max_steps = 40, .rel_tol = 1e-3};
+  int64_t shine = 0;
 
   static void fields(auto& self, auto&& field) {
     field("solver", self.solver, "solver of the adjoint u = J^T u + g");
     field("", self.stop);
+    field("shine", self.shine,
+          "steps of the forward solve from which the adjoint's start is estimated; 2 states each; "
+          "0: none",
+          between(0, 1024));
   }
 
   /// The value is z* itself (the reported residual is its own); the gradient passes u on to f(z*).

@@ -52,6 +52,49 @@ TEST(Implicit, EverySolverAndScopeFindsTheAdjoint) {
   }
 }
 
+// Six features: so many independent steps tell all of J.
+TEST(Implicit, StepsOfTheForwardSolveTellTheAdjointOfALinearMap) {
+  const Tensor A = 0.3 * randn({6, 6}, at::kDouble, 91), b = randn({6}, at::kDouble, 92);
+  const Tensor shift = b.clone().requires_grad_(true);
+  const Map f = [&](const Tensor& z) { return z.matmul(A.t()) + shift; };
+  int64_t products = 0;
+  Report adjoint;
+  const auto gradient = [&](int64_t shine, int64_t steps) {
+    EquilibriumOptions options = exact(Implicit{
+        .solver = Anderson{}, .stop = {.max_steps = steps, .rel_tol = 1e-9}, .shine = shine});
+    options.solver = Anderson{.memory = 3};
+    const Equilibrated found =
+        equilibrate(f, at::zeros({2, 1, 6}, at::kDouble), options, [&](const Report& report) {
+          products = report.evaluations;
+          adjoint = report;
+        });
+    return gradients_of(loss_of(found.z), {shift})[0];
+  };
+  const Tensor expected = gradient(0, 200);
+  const Tensor estimate = gradient(40, 1);
+  EXPECT_EQ(products, 1);
+  EXPECT_LT(relative_error(estimate, expected),
+            1e-3);                            // steps that nearly depend on others cost digits
+  EXPECT_LT(adjoint.worst_residual(), 1e-3);  // and it says so
+  EXPECT_GT(relative_error(gradient(0, 1), expected), 0.1);
+}
+
+TEST(Implicit, AStartFromTheForwardSolveChangesNoGradientAndSavesProducts) {
+  const TanhLayer layer(0.9);
+  std::vector<int64_t> products;
+  std::vector<std::vector<Tensor>> found;
+  for (const int64_t shine : {0, 20}) {
+    Implicit mode = kTight;
+    mode.shine = shine;
+    const Equilibrated z =
+        equilibrate(layer.map(), layer.z0(), exact(mode),
+                    [&](const Report& report) { products.push_back(report.evaluations); });
+    found.push_back(gradients_of(loss_of(z.z), layer.leaves()));
+  }
+  EXPECT_LT(worst_error(found[1], found[0]), 1e-10);
+  EXPECT_LT(products[1], products[0]);
+}
+
 TEST(Implicit, TheAdjointOfACausalMapRunsBackward) {
   // The loss looks at one position only; the adjoint of those after it is exactly zero, whatever
   // the tolerance, and that of those before it is found in scopes that stop by position.
