@@ -69,6 +69,27 @@ History of_text(const History& all, int64_t text) {
   return own;
 }
 
+/// What reading a level relies on; the cell checks its widths.
+void check_level(const std::filesystem::path& path, const History& level, const Tensor& next) {
+  for (const Part& part : kParts) {
+    const Tensor& t = level.*part.tensor;
+    DEQ_CHECK(!t.defined() || (next.dim() == 2 && t.dim() == 3 && t.size(0) == next.size(0) &&
+                               t.scalar_type() == next.scalar_type()),
+              "cache '{}': {} is {} [{}]; expected 3 dimensions, as many texts and the type of "
+              "log_probabilities, {} [{}]",
+              path.string(), part.name, c10::toString(t.scalar_type()), fmt::join(t.sizes(), ", "),
+              c10::toString(next.scalar_type()), fmt::join(next.sizes(), ", "));
+  }
+  DEQ_CHECK(level.hidden.empty() || int64_t(level.hidden.size()) == next.size(0),
+            "cache '{}': hidden positions of {} texts; expected {}", path.string(),
+            level.hidden.size(), next.size(0));
+  for (const int64_t hidden : level.hidden) {
+    DEQ_CHECK(hidden >= 0 && hidden <= level.length(),
+              "cache '{}': {} hidden positions; expected 0 to {}", path.string(), hidden,
+              level.length());
+  }
+}
+
 }  // namespace
 
 EquilibriumCache join(const std::vector<EquilibriumCache>& texts) {
@@ -156,6 +177,7 @@ EquilibriumCache load_cache(const std::filesystem::path& path, const std::string
       const int64_t* counts = hidden->second.data_ptr<int64_t>();
       history.hidden.assign(counts, counts + hidden->second.numel());
     }
+    check_level(path, history, cache.log_probabilities);
     cache.histories.push_back(std::move(history));
   }
   return cache;

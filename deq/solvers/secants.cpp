@@ -44,6 +44,10 @@ void Secants::finish() {
     const Seen &from = seen_[i - 1], &to = seen_[i];
     Tensor sum = rows_of(to.fz - from.fz);  // s + y is the difference of f's values
     Tensor y = sum - rows_of(to.z - from.z);
+    // A step that is not finite tells nothing, and must not reach the others.
+    const Tensor lost = norms(y).isfinite().logical_and_(norms(sum).isfinite()).logical_not_();
+    y = y.masked_fill(lost, 0);
+    sum = sum.masked_fill(lost, 0);
     const Tensor size = at::maximum(norms(y), norms(rows_of(to.fz)));
     if (!differences_.empty()) {
       const Tensor along = -ops::row_dots(differences_, y);

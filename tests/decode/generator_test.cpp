@@ -243,6 +243,17 @@ TEST(EquilibriumCache, WhatIsNoCacheOfThisModelIsRefused) {
   EXPECT_SAYS(refusal("cache", weights_fingerprint(model)), "belongs to other weights");
   save_tensors(folder / "other", {{"a", at::zeros({2})}});
   EXPECT_SAYS(refusal("other", weights), "is no equilibrium cache");
+  TensorFile file = load_tensors(folder / "cache");
+  file.tensors["level0.hidden"] = at::tensor({0, 5}, at::kLong);
+  save_tensors(folder / "hidden", file.tensors, file.metadata);
+  EXPECT_SAYS(refusal("hidden", weights), "hidden positions of 2 texts; expected 1");
+  file.tensors["level0.hidden"] = at::tensor({9}, at::kLong);
+  save_tensors(folder / "hidden", file.tensors, file.metadata);
+  EXPECT_SAYS(refusal("hidden", weights), "9 hidden positions; expected 0 to 3");
+  file.tensors.erase("level0.hidden");
+  file.tensors["level0.k"] = file.tensors["level0.k"].to(at::kFloat);
+  save_tensors(folder / "hidden", file.tensors, file.metadata);
+  EXPECT_SAYS(refusal("hidden", weights), "k is Float [1, 3, 12]; expected 3 dimensions");
   TextGenerator two(model, tight(), 100, 2);
   EXPECT_SAYS(testing::error_of([&] { two.restore(load_cache(folder / "cache", weights)); }),
               "a cache of 1 texts; expected 2");
