@@ -136,6 +136,12 @@ ModelOutput LanguageModel::forward(const Tensor& tokens, const Histories& histor
 ModelOutput LanguageModel::solve(const Bound& f, const Tensor& z0, const ForwardOptions& options) {
   const EquilibriumOptions& how = options.equilibrium;
   check_scope(how, cell().causal());
+  const auto* implicit = std::get_if<Implicit>(&how.gradient);
+  DEQ_CHECK(
+      !implicit || implicit->shine == 0 || options.subsequence == 0,
+      "gradient-shine = {} with subsequence = {}: parts are solved without a whole that could "
+      "be learned from; expected 0",
+      implicit ? implicit->shine : 0, options.subsequence);
   Forward forward;
   forward.stop = how.stop;
   forward.on_adjoint = options.on_adjoint;

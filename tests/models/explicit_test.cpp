@@ -171,6 +171,15 @@ TEST(Subsequences, WhatStandsBehindAnUnconvergedPartHasNotConverged) {
   }
 }
 
+TEST(Subsequences, LeaveNothingToLearnFromForTheAdjoint) {
+  LanguageModel model = make_model(kCells[0]);
+  ForwardOptions how = exact(3);
+  std::get<Implicit>(how.equilibrium.gradient).shine = 4;
+  EXPECT_THROW(model.forward(tokens_of(1, 6), {}, how), Error);
+  how.subsequence = 0;
+  EXPECT_NO_THROW(model.forward(tokens_of(1, 6), {}, how));
+}
+
 TEST(Subsequences, NeedACausalCell) {
   Transformer cell{.width = 8, .heads = 2, .inner = 12};
   cell.causal = false;
