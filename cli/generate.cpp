@@ -2,7 +2,6 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <random>
@@ -38,14 +37,16 @@ void print_statistics(const GenerationReport& r, const LanguageModel& model, dou
                       int64_t seed, int64_t texts) {
   if (r.tokens == 0) return;
   fmt::print(stderr, "{} tokens, {:.0f} per second", r.tokens, double(r.tokens) / seconds);
+  const std::string prompt =
+      r.prompt_tokens == 0
+          ? ""
+          : fmt::format(", prompt {:.1f}%", std::floor(1000 * r.prompt_converged_share) / 10);
   if (model.is_explicit()) {
     fmt::print(stderr, "; explicit network of {} levels", model.options().depth.depth);
   } else {
-    fmt::print(stderr,
-               ", {:.1f} evaluations each; converged: {} of {}, prompt {:.1f}%; worst residual "
-               "{:.1e}",
-               double(r.evaluations * texts) / double(r.tokens), r.converged, r.tokens,
-               std::floor(1000 * r.prompt_converged_share) / 10, r.worst_residual);
+    fmt::print(stderr, ", {:.1f} evaluations each; converged: {} of {}{}; worst residual {:.1e}",
+               double(r.evaluations * texts) / double(r.tokens), r.converged, r.tokens, prompt,
+               r.worst_residual);
   }
   fmt::print(stderr, "; seed {}\n", seed);
 }
@@ -113,8 +114,10 @@ int generate(int argc, char** argv) {
   bool quiet = false;
   Assignments flags;
   app.add_option("RUN", folder, "run folder")->required();
-  app.add_option("--prompt", prompts,
-                 "text to continue; none: the end of a line; several: texts side by side")
+  app.add_option(
+         "--prompt", prompts,
+         "text to continue; none: the end of a line, or as many texts as the cache has; several: "
+         "texts side by side")
       ->allow_extra_args(false);
   app.add_option("--cache", cache, "go on from these equilibria, the prompt behind them");
   app.add_option("--save-cache", save_cache_as, "leave the equilibria of the text in this file");
@@ -140,19 +143,19 @@ int generate(int argc, char** argv) {
   if (options.history == 0) options.history = standard_history;
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
 
-  if (prompts.empty()) prompts.emplace_back();
+  EquilibriumCache kept;
+  if (!cache.empty()) kept = load_cache(cache, weights_fingerprint(*run.model));
+  if (prompts.empty()) prompts.resize(size_t(cache.empty() ? 1 : kept.log_probabilities.size(0)));
   const auto ids = tokens_of(prompts, run.vocabulary, !cache.empty());
   const std::atomic<bool>& interrupted = interrupt_flag();
   TextGenerator generator(*run.model, options.equilibrium, options.history,
                           int64_t(prompts.size()));
-  if (!cache.empty()) generator.restore(load_cache(cache, weights_fingerprint(*run.model)));
+  if (!cache.empty()) generator.restore(std::move(kept));
   std::vector<at::Generator> random;
   for (size_t i = 0; i < prompts.size(); ++i)
     random.push_back(at::make_generator<at::CPUGeneratorImpl>(uint64_t(options.seed) + i));
   Texts texts(run.vocabulary, prompts, ids);
-  const bool prompted =
-      std::any_of(ids.begin(), ids.end(), [](const auto& t) { return !t.empty(); });
-  if (prompted) generator.feed_all(ids);
+  generator.feed_all(ids);
   const auto start = std::chrono::steady_clock::now();
   for (int64_t k = 0; k < options.tokens && !interrupted; ++k)
     texts.add(generator.next_all(options.sampling, random));

@@ -50,16 +50,22 @@ void TextGenerator::count_prompt(const Report& report) {
 void TextGenerator::feed_all(const std::vector<std::vector<int64_t>>& tokens) {
   DEQ_CHECK(int64_t(tokens.size()) == texts_, "generate: tokens for {} texts; expected {}",
             tokens.size(), texts_);
-  bool equal = true;
+  const bool first = !cache_.log_probabilities.defined();
+  bool equal = true, none = true;
   for (const auto& text : tokens) {
-    DEQ_CHECK(!text.empty(), "generate: the prompt is empty; expected at least one token");
+    DEQ_CHECK(!first || !text.empty(),
+              "generate: the prompt is empty; expected at least one token");
     equal = equal && text.size() == tokens.front().size();
+    none = none && text.empty();
     report_.prompt_tokens += int64_t(text.size());
   }
+  if (none) return;
   if (equal) return count_prompt(solve(cache_, tokens));
   std::vector<EquilibriumCache> texts(tokens.size());
-  if (cache_.log_probabilities.defined()) texts = split(cache_);
-  for (size_t i = 0; i < texts.size(); ++i) count_prompt(solve(texts[i], {tokens[i]}));
+  if (!first) texts = split(cache_);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (!tokens[i].empty()) count_prompt(solve(texts[i], {tokens[i]}));
+  }
   cache_ = join(texts);
 }
 

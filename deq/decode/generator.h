@@ -30,8 +30,8 @@ class TextGenerator {
   TextGenerator(LanguageModel& model, const EquilibriumOptions& equilibrium, int64_t history,
                 int64_t texts = 1);
 
-  /// Feeds tokens that are given, to each text at least one in all before `next`. Texts that are
-  /// fed unequal numbers are solved one after the other.
+  /// Feeds tokens that are given: to each text at least one the first time, then any number. Texts
+  /// that are fed unequal numbers are solved one after the other.
   void feed_all(const std::vector<std::vector<int64_t>>& tokens);
   /// Draws the next token of every text, each from its own generator, and feeds it.
   std::vector<int64_t> next_all(const SamplingOptions& options,

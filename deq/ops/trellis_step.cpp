@@ -29,6 +29,9 @@ void check_context(const TrellisContext& c) {
   DEQ_CHECK(
       w.defined() && w.dim() == 2 && w.size(0) % 4 == 0 && w.size(1) == c.kernel * (w.size(0) / 4),
       "trellis_step: weight is {}; expected [4 H, {} H]", shape_of(w), c.kernel);
+  DEQ_CHECK(!c.weight.packed || c.weight.packed->forward().size(0) == 4 * c.kernel,
+            "trellis_step: a weight laid out for {} taps; expected kernel = {}",
+            c.weight.packed->forward().size(0) / 4, c.kernel);
   const int64_t H = w.size(0) / 4;
   DEQ_CHECK(c.injected.defined() && c.injected.dim() == 3 && c.injected.size(2) == 4 * H,
             "trellis_step: injected is {}; expected (batch, positions, {})", shape_of(c.injected),

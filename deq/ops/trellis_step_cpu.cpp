@@ -132,9 +132,11 @@ int64_t unit_blocks(int64_t H) {
   return (H + panel_width<T>() - 1) / panel_width<T>();
 }
 
-/// h (B, P + T, H): those of the past and of z, masked.
+/// h (B, P + T, H), masked: those of the past and of z. Of the past and of rows that are done it is
+/// there where `done` says so.
 template <class T>
-void gather_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k) {
+void pad_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k,
+           const std::vector<int64_t>& done) {
   const int64_t H = s.H, M = c.past.size(1);
   T* out = k.h.data_ptr<T>();
   const T *past = c.past.data_ptr<T>(), *z = k.z.data_ptr<T>();
@@ -142,6 +144,7 @@ void gather_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k) {
   at::parallel_for(0, s.B * (s.P + s.T), 64, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t b = row / (s.P + s.T), t = row % (s.P + s.T) - s.P;
+      if (!done.empty() && t < done[size_t(b)]) continue;
       const T* from = t < 0 ? past + (b * M + M + t) * 2 * H : z + (b * s.T + t) * 2 * H;
       T* to = out + row * H;
       for (int64_t u = 0; u < H; ++u) to[u] = mask ? from[u] * mask[b * H + u] : from[u];
@@ -163,7 +166,7 @@ void forward(const TrellisContext& c, TrellisKept& k, bool taped,
                 k.f.data_ptr<T>() + int64_t(b) * s.T * row);
   if (!k.h.defined()) k.h = at::empty({s.B, s.P + s.T, s.H}, options);
   if (taped) k.gates = at::empty({s.B, s.T, 4 * s.H}, options);
-  gather_h<T>(c, s, k);
+  pad_h<T>(c, s, k, done);
   const Tensor& weights = c.weight.packed->forward();
   for_pieces<T>(pieces_of(s, unit_blocks<T>(s.H), done), [&](const Piece& p, T* scratch) {
     TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
@@ -196,9 +199,8 @@ TrellisGiven backward(const TrellisContext& c, const TrellisKept& k, const Tenso
     to.z = found.z.data_ptr<T>() + b * s.T * 2 * H;
     return to;
   };
-  at::parallel_for(0, s.samples(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
-      trellis_gates_backward(rows_of<T>(c, k, b), at_sample(b), 0, s.rows());
+  for_pieces<T>(pieces_of(s, 1, {}), [&](const Piece& p, T*) {
+    trellis_gates_backward(rows_of<T>(c, k, p.sample), at_sample(p.sample), p.begin, p.end);
   });
   for_pieces<T>(pieces_of(s, unit_blocks<T>(H), {}), [&](const Piece& p, T* scratch) {
     TrellisRows<T> rows = rows_of<T>(c, k, p.sample);

@@ -21,7 +21,7 @@ struct Iterate {
 
 struct Proposal {
   at::Tensor z;   ///< (R, n)
-  at::Tensor fz;  ///< what `evaluate` has given at z, if it was asked; undefined otherwise
+  at::Tensor fz;  ///< the latest `evaluate`'s, if that was at z; undefined otherwise
 };
 
 /// One method's step and memory: where to go next from an iterate.

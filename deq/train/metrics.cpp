@@ -40,6 +40,7 @@ Json json_of(const Evaluation& e, const Task& task) {
 }
 
 void Metrics::rewind(int64_t step) {
+  rewound_to_ = step;
   keep([step](const Json& row) { return row["step"].get<int64_t>() <= step; });
 }
 
@@ -94,9 +95,11 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
 
 void Metrics::evaluation(int64_t step, const char* kind, const Evaluation& evaluation,
                          const Task& task) {
-  keep([&](const Json& row) {
-    return row["step"] != step || !row.contains("kind") || row["kind"] != kind;
-  });
+  if (step == rewound_to_) {
+    keep([&](const Json& row) {
+      return row["step"] != step || !row.contains("kind") || row["kind"] != kind;
+    });
+  }
   Json row{{"step", step}, {"kind", kind}};
   row.update(json_of(evaluation, task));
   append(row);

@@ -32,6 +32,7 @@ class Metrics {
   void append(const nlohmann::ordered_json& row);
 
   std::filesystem::path path_;
+  int64_t rewound_to_ = -1;  // the only step of which evaluations may stand here already
 };
 
 }  // namespace deq

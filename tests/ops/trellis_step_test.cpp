@@ -168,6 +168,10 @@ TEST(TrellisStep, ShapesThatDoNotFitAreErrors) {
   bad.weight.weight = bad.weight.weight.narrow(0, 0, 1);
   EXPECT_SAYS(refusal(bad, s.z), "trellis_step: weight is [1, ");
   bad = s.context;
+  bad.kernel += 1;
+  bad.weight.weight = at::zeros({4, bad.kernel});
+  EXPECT_SAYS(refusal(bad, s.z), "a weight laid out for");
+  bad = s.context;
   bad.injected = at::zeros({1, 1, 2});
   EXPECT_SAYS(refusal(bad, s.z), "trellis_step: injected is [1, 1, 2]");
   bad = s.context;
