@@ -1,7 +1,6 @@
 // `deq bench RUN`: where the time of a training step and of a new token goes, as one JSON object.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/parse.h"
+#include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
 #include "deq/train/run.h"
 
@@ -53,12 +53,6 @@ double seconds_of(int64_t runs, const std::function<void()>& work) {
     if (run >= 0) seconds.push_back(spent.count());
   }
   return median(seconds);
-}
-
-double peak_megabytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return double(usage.ru_maxrss) / 1024;
 }
 
 /// A segment and the one before it, (B, 2 T + 1) tokens.
@@ -228,7 +222,7 @@ int bench(int argc, char** argv) {
   row["evaluation_gflops"] =
       number(run.model->cell().operations(options.batch, options.length, options.length) /
              evaluation / 1e9);
-  row["peak_mb"] = peak_megabytes();
+  row["peak_mb"] = peak_process_megabytes();
   row["threads"] = at::get_num_threads();
   if (options.decode > 0) {
     const auto [token, again] = bench.decode_seconds(options.decode);

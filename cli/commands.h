@@ -4,6 +4,7 @@
 namespace deq::cli {
 
 int bench(int argc, char** argv);
+int report(int argc, char** argv);
 int data(int argc, char** argv);
 int eval(int argc, char** argv);
 int generate(int argc, char** argv);

@@ -2,6 +2,7 @@
 
 #include <c10/core/Allocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
+#include <sys/resource.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -34,6 +35,12 @@ int64_t peak_tensor_bytes(const std::function<void()>& work) {
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
   work();
   return meter->peak;
+}
+
+double peak_process_megabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return double(usage.ru_maxrss) / 1024;
 }
 
 }  // namespace deq

@@ -1,4 +1,4 @@
-// How much memory tensors hold at most, while a piece of code runs.
+// How much memory tensors hold at most while a piece of code runs, and the process so far.
 #pragma once
 
 #include <cstdint>
@@ -10,5 +10,8 @@ namespace deq {
 /// counted in the calling thread, where LibTorch runs forward and backward. What `work` allocates
 /// in threads of its own, or outside tensors, is not seen.
 int64_t peak_tensor_bytes(const std::function<void()>& work);
+
+/// The most memory this process has held so far, libraries included, in MB (2^20 bytes).
+double peak_process_megabytes();
 
 }  // namespace deq

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "deq/base/files.h"
+#include "deq/base/memory_meter.h"
 
 namespace deq {
 namespace {
@@ -90,6 +91,7 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
   if (!report.finite) row["skipped"] = true;
   row["tokens_per_second"] = std::round(tokens_per_second);
   row["seconds"] = std::round(seconds * 10) / 10;
+  row["peak_mb"] = std::round(peak_process_megabytes());
   append(row);
 }
 

@@ -1,0 +1,163 @@
+#include "deq/report/chart.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace deq {
+namespace {
+
+constexpr double kWidth = 560, kHeight = 300;  // of the viewBox
+constexpr double kLeft = 56, kRight = 12, kTop = 12, kBottom = 40;
+constexpr size_t kMostPoints = 240;
+constexpr int kColours = 8;
+
+using Points = std::vector<std::pair<double, double>>;
+
+Points drawn(const Points& points, bool logarithmic) {
+  Points kept;
+  for (const auto& [x, y] : points) {
+    if (std::isfinite(x) && std::isfinite(y) && (!logarithmic || y > 0))
+      kept.emplace_back(x, logarithmic ? std::log10(y) : y);
+  }
+  if (kept.size() <= kMostPoints) return kept;
+  Points means;
+  for (size_t part = 0; part < kMostPoints; ++part) {
+    const size_t begin = part * kept.size() / kMostPoints;
+    const size_t end = (part + 1) * kept.size() / kMostPoints;
+    double x = 0, y = 0;
+    for (size_t i = begin; i < end; ++i) x += kept[i].first, y += kept[i].second;
+    means.emplace_back(x / double(end - begin), y / double(end - begin));
+  }
+  return means;
+}
+
+struct Range {
+  double low = std::numeric_limits<double>::infinity(), high = -low;
+
+  void add(double value) {
+    low = std::min(low, value);
+    high = std::max(high, value);
+  }
+  void widen() {  // one value alone gets room around it
+    if (high > low) return;
+    const double room = std::max(std::abs(low) * 0.1, 0.5);
+    low -= room;
+    high += room;
+  }
+};
+
+/// Multiples of 1, 2 or 5 times a power of ten, about `count` of them.
+std::vector<double> ticks(const Range& range, int count) {
+  const double rough = (range.high - range.low) / count;
+  const double power = std::pow(10, std::floor(std::log10(rough)));
+  const double step = power * (rough / power > 5   ? 10
+                               : rough / power > 2 ? 5
+                               : rough / power > 1 ? 2
+                                                   : 1);
+  std::vector<double> at;
+  for (double k = std::ceil(range.low / step - 1e-9); k * step <= range.high + 1e-9 * step; ++k)
+    at.push_back(k * step);
+  return at;
+}
+
+std::string number(double value) {
+  if (std::abs(value) < 1e-12) return "0";
+  return std::abs(value) >= 1e5 ? fmt::format("{:.3g}M", value / 1e6)
+                                : fmt::format("{:.4g}", value);
+}
+
+class Canvas {
+ public:
+  Canvas(const Range& x, const Range& y) : x_(x), y_(y) {}
+
+  double across(double x) const {
+    return kLeft + (x - x_.low) / (x_.high - x_.low) * (kWidth - kLeft - kRight);
+  }
+  double down(double y) const {
+    return kHeight - kBottom - (y - y_.low) / (y_.high - y_.low) * (kHeight - kTop - kBottom);
+  }
+
+  std::string grid(const Axes& axes) const {
+    std::string svg;
+    for (const double y : ticks(y_, 5)) {
+      const std::string label = axes.logarithmic ? number(std::pow(10, y)) : number(y);
+      svg += fmt::format(
+          "<line class=grid x1='{}' x2='{}' y1='{:.1f}' y2='{:.1f}'/>"
+          "<text x='{}' y='{:.1f}' text-anchor=end>{}</text>",
+          kLeft, kWidth - kRight, down(y), down(y), kLeft - 6, down(y) + 4, label);
+    }
+    for (const double x : ticks(x_, 6))
+      svg += fmt::format("<text x='{:.1f}' y='{}' text-anchor=middle>{}</text>", across(x),
+                         kHeight - kBottom + 18, number(x));
+    return svg + fmt::format("<text x='{}' y='{}' text-anchor=end>{}</text>", kWidth - kRight,
+                             kHeight - 6, html(axes.x));
+  }
+
+  std::string line(const Points& points, size_t colour) const {
+    if (points.size() == 1)
+      return fmt::format("<circle class='s{}' cx='{:.1f}' cy='{:.1f}' r=3 />", colour % kColours,
+                         across(points[0].first), down(points[0].second));
+    std::string path;
+    for (const auto& [x, y] : points) path += fmt::format("{:.1f},{:.1f} ", across(x), down(y));
+    return fmt::format("<polyline class='s{}' points='{}'/>", colour % kColours, path);
+  }
+
+ private:
+  Range x_, y_;
+};
+
+}  // namespace
+
+std::string html(const std::string& text) {
+  std::string escaped;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        escaped += "&amp;";
+        break;
+      case '<':
+        escaped += "&lt;";
+        break;
+      case '>':
+        escaped += "&gt;";
+        break;
+      case '"':
+        escaped += "&quot;";
+        break;
+      case '\'':
+        escaped += "&#39;";
+        break;
+      default:
+        escaped += c;
+    }
+  }
+  return escaped;
+}
+
+std::string line_chart(const std::vector<Series>& series, const Axes& axes) {
+  Range x, y;
+  std::vector<Points> lines;
+  for (const Series& one : series) {
+    lines.push_back(drawn(one.points, axes.logarithmic));
+    for (const auto& [px, py] : lines.back()) x.add(px), y.add(py);
+  }
+  if (!(x.low <= x.high)) return "";
+  x.widen();
+  y.widen();
+  const Canvas canvas(x, y);
+  std::string svg = canvas.grid(axes), legend;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (lines[i].empty()) continue;
+    svg += canvas.line(lines[i], i);
+    legend += fmt::format("<span class='key s{}'>{}</span> ", i % kColours, html(series[i].name));
+  }
+  return fmt::format(
+      "<figure><figcaption><b>{}</b> {}</figcaption>\n<svg viewBox='0 0 {} {}' role=img "
+      "aria-label='{}'>{}</svg>\n<div class=legend>{}</div></figure>\n",
+      html(axes.title), html(axes.y), kWidth, kHeight, html(axes.title), svg, legend);
+}
+
+}  // namespace deq

@@ -1,0 +1,194 @@
+#include "deq/report/page.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <functional>
+#include <set>
+
+#include "deq/report/chart.h"
+
+namespace deq {
+namespace {
+
+constexpr const char* kStyle = R"(
+:root{color-scheme:light dark;--ink:#1d1d1f;--paper:#fff;--faint:#d8d8dc;--quiet:#6b6b70}
+@media(prefers-color-scheme:dark){:root{--ink:#e8e8ea;--paper:#161618;--faint:#3a3a3e;--quiet:#a0a0a6}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1200px;padding:1rem;background:var(--paper);color:var(--ink);font:16px/1.45 system-ui,sans-serif}
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:1.2rem}
+figure{margin:0;min-width:0}figcaption{color:var(--quiet);font-size:.9rem}figcaption b{color:var(--ink)}
+svg{width:100%;height:auto;font-size:13px}svg text{fill:var(--quiet)}.grid{stroke:var(--faint)}
+polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke:var(--c)}circle{fill:var(--c)}
+.key{white-space:normal;overflow-wrap:anywhere;font-size:.85rem;margin-right:.8rem}.key::before{content:"";display:inline-block;width:1em;height:.25em;margin-right:.35em;vertical-align:middle;background:var(--c)}
+.s0{--c:#2f6fde}.s1{--c:#d9662b}.s2{--c:#2a9d63}.s3{--c:#b4479b}.s4{--c:#b08a00}.s5{--c:#1a9ba8}.s6{--c:#c9404a}.s7{--c:#7a6ae0}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
+th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--faint);vertical-align:top;overflow-wrap:anywhere}
+td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.heat{font-family:ui-monospace,monospace;font-size:.85rem;line-height:1.7;white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0}
+.heat span{background:hsl(calc(220 - 200*var(--h)) 80% 50%/.4);border-radius:2px}.heat .open{outline:1px solid #c9404a}
+.note{color:var(--quiet)}
+)";
+
+using Value = std::function<double(const MetricsLine&)>;
+using Wanted = std::function<bool(const MetricsLine&)>;
+
+bool is_training(const MetricsLine& line) {
+  return line.kind == "train" || line.kind == "pretrain";
+}
+bool is_validation(const MetricsLine& line) { return line.kind == "valid"; }
+Value field(const std::string& name) {
+  return [name](const MetricsLine& line) { return line.at(name); };
+}
+
+/// One line for each run.
+std::string chart(const std::vector<ReportedRun>& runs, const Axes& axes, const Wanted& wanted,
+                  const Value& y) {
+  std::vector<Series> series;
+  for (const ReportedRun& run : runs) {
+    Series& one = series.emplace_back(Series{run.record.name, {}});
+    for (const MetricsLine& line : run.record.lines) {
+      if (!wanted(line)) continue;
+      one.points.emplace_back(axes.x == "minutes" ? line.minutes : double(line.step), y(line));
+    }
+  }
+  return line_chart(series, axes);
+}
+
+std::string training_charts(const std::vector<ReportedRun>& runs) {
+  const std::string& metric = runs.front().record.metric;
+  std::string out = "<div class=charts>\n";
+  for (const char* x : {"steps", "minutes"}) {
+    out += chart(runs, {"Training loss", x, "nats"}, is_training, field("loss"));
+    out += chart(runs, {"Validation", x, metric}, is_validation, field(metric));
+  }
+  const auto add = [&](const char* title, const char* y, const char* name, bool logarithmic) {
+    out += chart(runs, {title, "steps", y, logarithmic}, is_training, field(name));
+  };
+  add("Evaluations, forward", "of f, for each solve", "evaluations", false);
+  add("Evaluations, backward", "vector-Jacobian products, for each solve", "adjoint_evaluations",
+      false);
+  add("Residual, forward", "|f(z) - z| / |f(z)|, mean over positions", "residual", true);
+  add("Residual, backward", "of the adjoint, mean over positions", "adjoint_residual", true);
+  add("Converged, forward", "share of positions", "converged_share", false);
+  add("Jacobian", "|J|² / n, on the steps that estimate it", "jacobian", false);
+  add("Norm of the gradient", "before it is clipped", "gradient_norm", true);
+  add("Speed", "tokens per second", "tokens_per_second", false);
+  add("Memory", "MB, the process at its peak", "peak_mb", false);
+  return out + "</div>\n";
+}
+
+std::string cell(double value, const char* format = "{:.4g}") {
+  return std::isfinite(value)
+             ? fmt::format("<td class=n>{}", fmt::format(fmt::runtime(format), value))
+             : "<td class=n>–";
+}
+
+std::string summary(const std::vector<ReportedRun>& runs) {
+  const std::string& metric = runs.front().record.metric;
+  std::string out = fmt::format(
+      "<div class=wide><table><tr><th>run<th>best validation, {0}<th>at step<th>test, {0}"
+      "<th>residual<th>converged<th>evaluations<th>steps<th>minutes<th>peak MB\n",
+      html(metric));
+  for (const ReportedRun& run : runs) {
+    const MetricsLine *best = run.record.best_validation(), *test = run.record.test();
+    const MetricsLine* judged = test ? test : best;
+    const auto of = [](const MetricsLine* line, const std::string& name) {
+      return line ? line->at(name) : NAN;
+    };
+    double peak = NAN;
+    for (const MetricsLine& line : run.record.lines) peak = std::fmax(peak, line.at("peak_mb"));
+    out += "<tr><td>" + html(run.record.name) + cell(of(best, metric)) +
+           cell(best ? double(best->step) : NAN, "{:.0f}") + cell(of(test, metric)) +
+           cell(of(judged, "residual"), "{:.2g}") +
+           cell(100 * of(judged, "converged_share"), "{:.2f}%") + cell(of(judged, "evaluations")) +
+           cell(double(run.record.latest().step), "{:.0f}") +
+           cell(run.record.latest().minutes, "{:.1f}") + cell(peak, "{:.0f}") + "\n";
+  }
+  return out +
+         "</table></div><p class=note>Residual, share of converged positions and evaluations "
+         "are those of the test, or of the best validation where there was no test.</p>\n";
+}
+
+std::string configuration(const std::vector<ReportedRun>& runs) {
+  std::set<std::string> keys;
+  for (const ReportedRun& run : runs)
+    for (const auto& [key, value] : run.record.configuration) keys.insert(key);
+  std::string head = "<tr><th>option", differing, shared;
+  for (const ReportedRun& run : runs) head += "<th>" + html(run.record.name);
+  for (const std::string& key : keys) {
+    std::string row = "<tr><td>" + html(key);
+    std::set<std::string> values;
+    for (const ReportedRun& run : runs) {
+      const auto found = run.record.configuration.find(key);
+      values.insert(found == run.record.configuration.end() ? "–" : found->second);
+      row += "<td>" + html(found == run.record.configuration.end() ? "–" : found->second);
+    }
+    (values.size() > 1 ? differing : shared) += row + "\n";
+  }
+  std::string out;
+  if (!differing.empty())
+    out += "<h2>Where the configurations differ</h2><div class=wide><table>" + head + "\n" +
+           differing + "</table></div>\n";
+  return out + "<details" + (runs.size() == 1 ? " open" : "") +
+         "><summary>Configuration, the same in all runs</summary><div class=wide><table>" + head +
+         "\n" + shared + "</table></div></details>\n";
+}
+
+std::string heat_map(const std::vector<Passage::Position>& sample, int64_t most) {
+  std::string out = "<div class=heat>";
+  for (const Passage::Position& at : sample) {
+    const bool breaks = at.token == "\n" || at.token == kEndOfLine;
+    const bool word = at.token.size() > 1 || at.token == "a";
+    out += fmt::format("<span{} style='--h:{:.2f}' title='{} steps{}'>{}</span>{}",
+                       at.converged ? "" : " class=open", double(at.steps) / double(most), at.steps,
+                       at.converged ? "" : ", not converged", breaks ? "⏎" : html(at.token),
+                       breaks ? "\n"
+                       : word ? " "
+                              : "");
+  }
+  return out + "</div>\n";
+}
+
+std::string solves(const ReportedRun& run) {
+  std::string out = "<h2>Solves of " + html(run.record.name) + "</h2>\n";
+  if (!run.passage) return out + "<p class=note>Left out: " + html(run.no_passage) + "</p>\n";
+  const Passage& passage = *run.passage;
+  std::vector<Series> series;
+  for (size_t b = 0; b < passage.traces.size(); ++b) {
+    Series& one = series.emplace_back(Series{fmt::format("sample {}", b + 1), {}});
+    for (size_t s = 0; s < passage.traces[b].size(); ++s)
+      one.points.emplace_back(double(s + 1), passage.traces[b][s]);
+  }
+  out += "<div class=charts>" +
+         line_chart(series, {"Residual", "evaluations", "mean over a sample's positions", true});
+  out += fmt::format(
+      "<div><p>Steps until each position was done, of {} at most, to a relative residual of {:g}: "
+      "blue few, red many. Framed: not converged.</p>",
+      passage.max_steps, passage.rel_tol);
+  int64_t most = 1;
+  for (const auto& sample : passage.samples)
+    for (const Passage::Position& at : sample) most = std::max(most, at.steps);
+  for (const auto& sample : passage.samples) out += heat_map(sample, most);
+  return out + "</div></div>\n";
+}
+
+}  // namespace
+
+std::string report_page(const std::vector<ReportedRun>& runs) {
+  std::string title;
+  for (const ReportedRun& run : runs) title += (title.empty() ? "" : ", ") + run.record.name;
+  std::string out =
+      "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n<meta name=viewport "
+      "content='width=device-width,initial-scale=1'>\n<title>deq: " +
+      html(title) + "</title>\n<style>" + kStyle + "</style></head><body>\n<h1>" + html(title) +
+      "</h1>\n";
+  out += summary(runs) + "<h2>Training</h2>\n" + training_charts(runs);
+  for (const ReportedRun& run : runs) {
+    if (run.passage || !run.no_passage.empty()) out += solves(run);
+  }
+  return out + "<h2>Configuration</h2>\n" + configuration(runs) + "</body></html>\n";
+}
+
+}  // namespace deq

@@ -1,0 +1,29 @@
+// A few solves of a run's model on a passage of its data, looked at step by step.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "deq/train/run.h"
+
+namespace deq {
+
+struct Passage {
+  struct Position {
+    std::string token;  ///< UTF-8; a byte that is none alone is a middle dot
+    int64_t steps = 0;  ///< of the solver until it was done
+    bool converged = false;
+  };
+  /// Samples of one batch, solved without history.
+  std::vector<std::vector<Position>> samples;
+  /// traces[b][s]: mean relative residual of sample b's positions before step s + 1.
+  std::vector<std::vector<double>> traces;
+  int64_t max_steps = 0;
+  double rel_tol = 0;
+};
+
+/// The first `count` segments of the split, each of the run's eval-length (sequences as they are).
+/// Throws deq::Error for an explicit network, and for a split too short for one segment.
+Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count);
+
+}  // namespace deq

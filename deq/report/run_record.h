@@ -1,0 +1,44 @@
+// What a run folder tells of a run without loading the model: its configuration and metrics.jsonl.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "deq/train/options.h"
+
+namespace deq {
+
+/// One line of metrics.jsonl; docs/checkpoint.md lists the fields.
+struct MetricsLine {
+  std::string kind;  ///< "pretrain", "train", "valid" or "test"
+  int64_t step = 0;
+  double minutes = 0;  ///< of training until then; of an evaluation those of the step before it
+  std::map<std::string, double> numbers;
+
+  /// NaN where the line has no such number.
+  double at(const std::string& field) const;
+};
+
+struct RunRecord {
+  std::string name;  ///< the folder as it was given
+  TrainOptions options;
+  Assignments configuration;  ///< config.toml, by key
+  std::string metric;         ///< "perplexity", "bits per byte", ...
+  std::vector<MetricsLine> lines;
+
+  /// The validation with the lowest loss, or the latest test; null where there is none.
+  const MetricsLine* best_validation() const;
+  const MetricsLine* test() const;
+  const MetricsLine& latest() const { return lines.back(); }
+};
+
+/// A last line without its end, as a killed run leaves it, is left out. Throws deq::Error for a
+/// folder that is no run, one without a step or evaluation yet, and a line that is no metrics.
+RunRecord read_run(const std::filesystem::path& folder);
+
+/// Throws deq::Error unless all runs report the same metric.
+void check_comparable(const std::vector<RunRecord>& runs);
+
+}  // namespace deq

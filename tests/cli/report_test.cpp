@@ -1,0 +1,135 @@
+// deq report as a user runs it: the page of real runs, and what it refuses.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/base/scratch.h"
+#include "tests/cli/command.h"
+#include "tests/train/small_run.h"
+
+namespace deq {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::expect_one_error_line;
+using testing::run_deq;
+using testing::Scratch;
+
+/// Two short runs on one text; made once.
+class ReportTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    scratch_ = new Scratch;
+    const std::string text = (*scratch_ / "text <b>.txt").string();
+    testing::spill(text, testing::small_text());
+    const std::string common =
+        " --data '" + text +
+        "' --task bytes --cell-width 16 --cell-heads 2 --cell-inner 24 --batch 4 --length 12 "
+        "--history 12 --steps 12 --eval-every 5 --log-every 1 --eval-lanes 4 --eval-length 12 "
+        "--threads 1 2>&1";
+    const std::string stable = " --jacobian-weight 0.1 --pretrain-steps 2";
+    ASSERT_EQ(run_deq("train " + folder("a") + stable + common).exit_code, 0);
+    ASSERT_EQ(run_deq("train " + folder("b") + " --depth 2" + common).exit_code, 0);
+  }
+  static void TearDownTestSuite() { delete scratch_; }
+
+  static std::string folder(const std::string& name) { return (*scratch_ / name).string(); }
+
+  static Scratch* scratch_;
+};
+Scratch* ReportTest::scratch_ = nullptr;
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+/// The last line of a kind in a run's metrics.
+nlohmann::json last_of(const fs::path& run, const std::string& kind) {
+  nlohmann::json found;
+  std::istringstream lines(testing::slurp(run / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    nlohmann::json row = nlohmann::json::parse(line);
+    if (row.at("kind") == kind) found = row;
+  }
+  return found;
+}
+
+TEST_F(ReportTest, APageOfOneRunHasItsNumbersItsChartsAndItsSolves) {
+  ASSERT_EQ(run_deq("report " + folder("a") + " --solves 2").exit_code, 0);
+  const std::string page = testing::slurp(fs::path(folder("a")) / "report.html");
+  const nlohmann::json test = last_of(folder("a"), "test");
+  EXPECT_NE(page.find(fmt::format("<td class=n>{:.4g}", test.at("bits per byte").get<double>())),
+            std::string::npos);
+  EXPECT_GT(last_of(folder("a"), "train").at("peak_mb").get<double>(), 10);
+  EXPECT_EQ(count(page, "<div class=heat>"), 2u);
+  EXPECT_EQ(count(page, " steps"), count(page, "<span") - count(page, "class='key") + 1);
+  EXPECT_GE(count(page, "<svg"), 12u);
+  EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
+  for (const char* outside : {"http:", "https:", "<script", "src=", "nan", "inf\""})
+    EXPECT_EQ(count(page, outside), 0u) << outside;
+  EXPECT_EQ(count(page, "text <b>"), 0u) << "the name of the data is not escaped";
+  EXPECT_GE(count(page, "text &lt;b&gt;"), 1u);
+}
+
+TEST_F(ReportTest, RunsStandSideBySideWithWhatDiffers) {
+  const std::string out = folder("both.html");
+  ASSERT_EQ(run_deq("report " + folder("a") + " " + folder("b") + " --out " + out).exit_code, 0);
+  const std::string page = testing::slurp(out);
+  EXPECT_EQ(count(page, "Where the configurations differ"), 1u);
+  const size_t differ = page.find("Where the configurations differ");
+  EXPECT_LT(page.find("<td>depth", differ), page.find("</table>", differ));
+  EXPECT_GT(page.find("<td>batch", differ), page.find("</table>", differ));
+  EXPECT_EQ(count(page, "Left out: an explicit network of depth 2 has no equilibria"), 1u);
+}
+
+TEST_F(ReportTest, DataThatAreGoneAreSaidToBeMissing) {
+  const std::string copy = folder("moved");
+  fs::copy(folder("a"), copy);
+  std::string config = testing::slurp(fs::path(copy) / "config.toml");
+  const size_t at = config.find("text <b>.txt");
+  ASSERT_NE(at, std::string::npos);
+  testing::spill(fs::path(copy) / "config.toml", config.replace(at, 4, "gone"));
+  ASSERT_EQ(run_deq("report " + copy).exit_code, 0);
+  const std::string page = testing::slurp(fs::path(copy) / "report.html");
+  EXPECT_EQ(count(page, "Left out: "), 1u);
+  EXPECT_EQ(count(page, "<div class=heat>"), 0u);
+  expect_one_error_line("report " + copy + " --data " + folder("nothing.txt"), "nothing.txt");
+}
+
+TEST_F(ReportTest, AKilledRunIsReportedUpToItsLastWholeLine) {
+  const std::string copy = folder("killed");
+  fs::copy(folder("a"), copy);
+  const fs::path metrics = fs::path(copy) / "metrics.jsonl";
+  testing::spill(metrics, testing::slurp(metrics) + "{\"step\": 13, \"kind\": \"tra");
+  EXPECT_EQ(run_deq("report " + copy + " --solves 0").exit_code, 0);
+  EXPECT_EQ(count(testing::slurp(fs::path(copy) / "report.html"), "<td class=n>12"), 1u);
+}
+
+TEST_F(ReportTest, BadInputIsOneLineAndLosesNothing) {
+  const std::string copy = folder("bad");
+  fs::copy(folder("a"), copy);
+  const fs::path metrics = fs::path(copy) / "metrics.jsonl", page = fs::path(copy) / "report.html";
+  testing::spill(page, "old");
+  testing::spill(metrics, "{\"step\": 1, \"kind\": \"train\"}\nnonsense\n");
+  expect_one_error_line("report " + copy, "metrics.jsonl:2: 'nonsense'; expected a JSON object");
+  testing::spill(metrics, "{\"step\": 1, \"kind\": \"trian\"}\n");
+  expect_one_error_line("report " + copy, "kind 'trian'; known: pretrain, train, valid, test");
+  testing::spill(metrics, "");
+  expect_one_error_line("report " + copy, "has no line of metrics.jsonl yet");
+  EXPECT_EQ(testing::slurp(page), "old");
+  expect_one_error_line("report " + folder("nowhere"), "nowhere");
+  const std::string copies = folder("copies");
+  ASSERT_EQ(run_deq("train " + copies +
+                    " --task copy-memory --task-delay 5 --task-train-sequences 50 "
+                    "--task-valid-sequences 9 --task-test-sequences 7 --cell-width 16 "
+                    "--cell-heads 2 --cell-inner 24 --steps 2 --batch 4 --log-every 1 2>&1")
+                .exit_code,
+            0);
+  expect_one_error_line("report " + folder("a") + " " + copies, "runs cannot be compared");
+}
+
+}  // namespace
+}  // namespace deq
