@@ -63,10 +63,27 @@ std::vector<double> ticks(const Range& range, int count) {
   return at;
 }
 
+/// Of values that are logarithms: powers of ten, with 2 and 5 between them where these are few.
+std::vector<double> logarithmic_ticks(const Range& range) {
+  const bool few = range.high - range.low < 2;
+  const double every = std::max(1.0, std::ceil((range.high - range.low) / 6));
+  std::vector<double> at;
+  for (double power = std::floor(range.low); power <= range.high; power += every) {
+    for (const double factor : {1.0, 2.0, 5.0}) {
+      const double value = power + std::log10(factor);
+      const bool within = value >= range.low - 1e-9 && value <= range.high + 1e-9;
+      if (within && (factor == 1 || few)) at.push_back(value);
+    }
+  }
+  return at;
+}
+
 std::string number(double value) {
-  if (std::abs(value) < 1e-12) return "0";
-  return std::abs(value) >= 1e5 ? fmt::format("{:.3g}M", value / 1e6)
-                                : fmt::format("{:.4g}", value);
+  const double size = std::abs(value);
+  if (size < 1e-12) return "0";
+  if (size >= 1e6) return fmt::format("{:.3g}M", value / 1e6);
+  if (size >= 1000) return fmt::format("{:.0f}", value);
+  return size < 1e-3 ? fmt::format("{:.0e}", value) : fmt::format("{:.4g}", value);
 }
 
 class Canvas {
@@ -82,7 +99,7 @@ class Canvas {
 
   std::string grid(const Axes& axes) const {
     std::string svg;
-    for (const double y : ticks(y_, 5)) {
+    for (const double y : axes.logarithmic ? logarithmic_ticks(y_) : ticks(y_, 5)) {
       const std::string label = axes.logarithmic ? number(std::pow(10, y)) : number(y);
       svg += fmt::format(
           "<line class=grid x1='{}' x2='{}' y1='{:.1f}' y2='{:.1f}'/>"

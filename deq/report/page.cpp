@@ -24,8 +24,9 @@ polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke:var(--c)}circle{f
 .key{white-space:normal;overflow-wrap:anywhere;font-size:.85rem;margin-right:.8rem}.key::before{content:"";display:inline-block;width:1em;height:.25em;margin-right:.35em;vertical-align:middle;background:var(--c)}
 .s0{--c:#2f6fde}.s1{--c:#d9662b}.s2{--c:#2a9d63}.s3{--c:#b4479b}.s4{--c:#b08a00}.s5{--c:#1a9ba8}.s6{--c:#c9404a}.s7{--c:#7a6ae0}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
-th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--faint);vertical-align:top;overflow-wrap:anywhere}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--faint);vertical-align:top}
+td{overflow-wrap:anywhere;min-width:6rem}th{font-weight:600}
+td.n{text-align:right;min-width:0;font-variant-numeric:tabular-nums;white-space:nowrap}
 .heat{font-family:ui-monospace,monospace;font-size:.85rem;line-height:1.7;white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0}
 .heat span{background:hsl(calc(220 - 200*var(--h)) 80% 50%/.4);border-radius:2px}.heat .open{outline:1px solid #c9404a}
 .note{color:var(--quiet)}
