@@ -25,6 +25,9 @@ echo "== 3. Its loss on the test split, which it has not seen, and what leaks fr
 echo
 echo "== 4. A sample: one equilibrium per byte, earlier ones kept"
 "$deq" generate "$run" --prompt "// The " --tokens 240 --temperature 0.8 --seed 1
+echo
+echo "== 5. What the run did, and its solves, on a page to open in a browser"
+"$deq" report "$run"
 cat <<END
 
 The run is in $run: config.toml, metrics.jsonl, vocab.txt, best.safetensors, last.safetensors.

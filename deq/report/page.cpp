@@ -130,24 +130,23 @@ std::string configuration(const std::vector<ReportedRun>& runs) {
   }
   std::string out;
   if (!differing.empty())
-    out += "<h2>Where the configurations differ</h2><div class=wide><table>" + head + "\n" +
+    out += "<p>Where the configurations differ:</p><div class=wide><table>" + head + "\n" +
            differing + "</table></div>\n";
-  return out + "<details" + (runs.size() == 1 ? " open" : "") +
-         "><summary>Configuration, the same in all runs</summary><div class=wide><table>" + head +
-         "\n" + shared + "</table></div></details>\n";
+  return out + "<details" + (runs.size() == 1 ? " open" : "") + "><summary>" +
+         (runs.size() == 1 ? "Every option" : "Options that are the same in all runs") +
+         "</summary><div class=wide><table>" + head + "\n" + shared + "</table></div></details>\n";
 }
 
-std::string heat_map(const std::vector<Passage::Position>& sample, int64_t most) {
+std::string heat_map(const std::vector<Passage::Position>& sample, int64_t most, bool spaced) {
   std::string out = "<div class=heat>";
   for (const Passage::Position& at : sample) {
     const bool breaks = at.token == "\n" || at.token == kEndOfLine;
-    const bool word = at.token.size() > 1 || at.token == "a";
     out += fmt::format("<span{} style='--h:{:.2f}' title='{} steps{}'>{}</span>{}",
                        at.converged ? "" : " class=open", double(at.steps) / double(most), at.steps,
                        at.converged ? "" : ", not converged", breaks ? "⏎" : html(at.token),
-                       breaks ? "\n"
-                       : word ? " "
-                              : "");
+                       breaks   ? "\n"
+                       : spaced ? " "
+                                : "");
   }
   return out + "</div>\n";
 }
@@ -171,7 +170,7 @@ std::string solves(const ReportedRun& run) {
   int64_t most = 1;
   for (const auto& sample : passage.samples)
     for (const Passage::Position& at : sample) most = std::max(most, at.steps);
-  for (const auto& sample : passage.samples) out += heat_map(sample, most);
+  for (const auto& sample : passage.samples) out += heat_map(sample, most, passage.spaced);
   return out + "</div></div>\n";
 }
 

@@ -37,7 +37,9 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   const Report report = run.model->forward(tokens, {}, how).report;
   const int64_t B = tokens.size(0), T = tokens.size(1), S = report.trace.size(0);
   const int64_t rows = report.steps.numel() / B;  // of a sample: T, or 1 in scope `sample`
-  Passage passage{.max_steps = report.max_steps, .rel_tol = report.rel_tol};
+  Passage passage{.spaced = is_spaced(run.vocabulary.unit()),
+                  .max_steps = report.max_steps,
+                  .rel_tol = report.rel_tol};
   const at::Tensor means = report.trace.view({S, B, rows}).mean(2).contiguous();  // (S, B)
   for (int64_t b = 0; b < B; ++b) {
     auto& sample = passage.samples.emplace_back();

@@ -18,6 +18,7 @@ struct Passage {
   std::vector<std::vector<Position>> samples;
   /// traces[b][s]: mean relative residual of sample b's positions before step s + 1.
   std::vector<std::vector<double>> traces;
+  bool spaced = false;  ///< tokens stand between white space
   int64_t max_steps = 0;
   double rel_tol = 0;
 };
