@@ -1,4 +1,8 @@
 // `deq report RUN...`: a page with what the runs did, side by side.
+#include <ATen/Parallel.h>
+
+#include <fstream>
+
 #include "cli/commands.h"
 #include "cli/parse.h"
 #include "deq/base/files.h"
@@ -12,20 +16,37 @@ struct SolvesWanted {
   std::string data;  // "": the run's
 };
 
-/// Without the data or the weights a page is still worth having: it says what it lacks. Data that
-/// were asked for are another matter.
-void add_passage(ReportedRun& run, const SolvesWanted& wanted) {
+/// Without the data a page is still worth having: it says what it lacks. Data that were asked for,
+/// and weights that are damaged, are another matter.
+void look_at_model(ReportedRun& run, const SolvesWanted& wanted) {
   if (wanted.count == 0) return;
+  const std::filesystem::path folder = run.record.name;
+  if (!std::filesystem::exists(folder / "best.safetensors") &&
+      !std::filesystem::exists(folder / "last.safetensors")) {
+    run.no_passage = "the run has no checkpoint yet";
+    return;
+  }
+  const TrainedModel model = load_run(run.record.name);
+  run.parameters = model.model->parameter_count(true);
   try {
-    const TrainedModel model = load_run(run.record.name);
-    const Corpus corpus =
-        load(model.options.task, wanted.data.empty() ? model.options.data : wanted.data,
-             model.vocabulary);
+    const std::string& data = wanted.data.empty() ? model.options.data : wanted.data;
+    const Corpus corpus = load(model.options.task, data, model.vocabulary);
     run.passage = solve_passage(model, corpus.valid, wanted.count);
   } catch (const Error& error) {
     if (!wanted.data.empty()) throw;
     run.no_passage = error.what();
   }
+}
+
+/// Only a page of ours is replaced.
+void check_replaceable(const std::filesystem::path& out) {
+  if (!std::filesystem::exists(out)) return;
+  DEQ_CHECK(std::filesystem::is_regular_file(out), "--out '{}' is no file", out.string());
+  std::ifstream file(out);
+  std::string start(std::string_view(kPageStart).size(), '\0');
+  file.read(start.data(), std::streamsize(start.size()));
+  DEQ_CHECK(start == kPageStart, "--out '{}' exists and is no report; expected a new name",
+            out.string());
 }
 
 }  // namespace
@@ -34,6 +55,7 @@ int report(int argc, char** argv) {
   CLI::App app("Writes one HTML page about a run, or about several side by side.", "deq report");
   std::vector<std::string> folders;
   std::string out;
+  int64_t threads = 0;
   SolvesWanted wanted{.count = 3};
   app.add_option("RUN", folders, "run folders")->required();
   app.add_option("--out", out, "the page [RUN/report.html; of several runs report.html]");
@@ -41,20 +63,23 @@ int report(int argc, char** argv) {
                  "segments of the validation split to solve and show; 0: none [3]")
       ->check(CLI::Range(0, 64));
   app.add_option("--data", wanted.data, "text for these, in place of the run's");
+  app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   if (const auto code = parse(app, argc, argv)) return *code;
+  if (threads > 0) at::set_num_threads(int(threads));
 
+  if (out.empty()) {
+    const std::filesystem::path page = "report.html";
+    out = folders.size() == 1 ? (std::filesystem::path(folders.front()) / page).string()
+                              : page.string();
+  }
+  check_replaceable(out);
   std::vector<RunRecord> records;
   for (const std::string& folder : folders) records.push_back(read_run(folder));
   check_comparable(records);
   std::vector<ReportedRun> runs;
   for (RunRecord& record : records) {
     runs.push_back({.record = std::move(record)});
-    add_passage(runs.back(), wanted);
-  }
-  if (out.empty()) {
-    const std::filesystem::path page = "report.html";
-    out = folders.size() == 1 ? (std::filesystem::path(folders.front()) / page).string()
-                              : page.string();
+    look_at_model(runs.back(), wanted);
   }
   write_file(out, report_page(runs));
   fmt::print("wrote {}\n", out);

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
+
+#include "deq/base/utf8.h"
 
 namespace deq {
 namespace {
@@ -13,6 +16,8 @@ constexpr double kWidth = 560, kHeight = 300;  // of the viewBox
 constexpr double kLeft = 56, kRight = 12, kTop = 12, kBottom = 40;
 constexpr size_t kMostPoints = 240;
 constexpr int kColours = 8;
+const std::map<char, const char*> kEntities = {
+    {'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&quot;"}, {'\'', "&#39;"}};
 
 using Points = std::vector<std::pair<double, double>>;
 
@@ -130,26 +135,18 @@ class Canvas {
 
 std::string html(const std::string& text) {
   std::string escaped;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        escaped += "&amp;";
-        break;
-      case '<':
-        escaped += "&lt;";
-        break;
-      case '>':
-        escaped += "&gt;";
-        break;
-      case '"':
-        escaped += "&quot;";
-        break;
-      case '\'':
-        escaped += "&#39;";
-        break;
-      default:
-        escaped += c;
+  for (size_t at = 0; at < text.size();) {
+    const size_t length = utf8_length(text, at);
+    const char c = text[at];
+    const bool control = (c >= 0 && c < ' ' && c != '\n' && c != '\t') || c == '\x7f';
+    if (length == 0 || control) {
+      escaped += "\u00b7";
+    } else if (const auto entity = kEntities.find(c); entity != kEntities.end()) {
+      escaped += entity->second;
+    } else {
+      escaped.append(text, at, length);
     }
+    at += std::max<size_t>(length, 1);
   }
   return escaped;
 }

@@ -21,7 +21,8 @@ struct Axes {
 /// 240 equal parts are drawn.
 std::string line_chart(const std::vector<Series>& series, const Axes& axes);
 
-/// `text` with &, <, >, " and ' as entities.
+/// `text` with &, <, >, " and ' as entities, and a middle dot for what is not UTF-8 or a control
+/// character.
 std::string html(const std::string& text);
 
 }  // namespace deq

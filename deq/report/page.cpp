@@ -29,6 +29,7 @@ td{overflow-wrap:anywhere;min-width:6rem}th{font-weight:600}
 td.n{text-align:right;min-width:0;font-variant-numeric:tabular-nums;white-space:nowrap}
 .heat{font-family:ui-monospace,monospace;font-size:.85rem;line-height:1.7;white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0}
 .heat span{background:hsl(calc(220 - 200*var(--h)) 80% 50%/.4);border-radius:2px}.heat .open{outline:1px solid #c9404a}
+@media(max-width:600px){svg{font-size:20px}}
 .note{color:var(--quiet)}
 )";
 
@@ -73,6 +74,10 @@ std::string training_charts(const std::vector<ReportedRun>& runs) {
   add("Residual, forward", "|f(z) - z| / |f(z)|, mean over positions", "residual", true);
   add("Residual, backward", "of the adjoint, mean over positions", "adjoint_residual", true);
   add("Converged, forward", "share of positions", "converged_share", false);
+  out += chart(runs, {"Residual, validation", "steps", "mean over positions", true}, is_validation,
+               field("residual"));
+  out += chart(runs, {"Answered exactly", "steps", "share of the validation's sequences"},
+               is_validation, field("exact_share"));
   add("Jacobian", "|J|² / n, on the steps that estimate it", "jacobian", false);
   add("Norm of the gradient", "before it is clipped", "gradient_norm", true);
   add("Speed", "tokens per second", "tokens_per_second", false);
@@ -90,7 +95,7 @@ std::string summary(const std::vector<ReportedRun>& runs) {
   const std::string& metric = runs.front().record.metric;
   std::string out = fmt::format(
       "<div class=wide><table><tr><th>run<th>best validation, {0}<th>at step<th>test, {0}"
-      "<th>residual<th>converged<th>evaluations<th>steps<th>minutes<th>peak MB\n",
+      "<th>parameters<th>residual<th>converged<th>evaluations<th>steps<th>minutes<th>peak MB\n",
       html(metric));
   for (const ReportedRun& run : runs) {
     const MetricsLine *best = run.record.best_validation(), *test = run.record.test();
@@ -102,6 +107,7 @@ std::string summary(const std::vector<ReportedRun>& runs) {
     for (const MetricsLine& line : run.record.lines) peak = std::fmax(peak, line.at("peak_mb"));
     out += "<tr><td>" + html(run.record.name) + cell(of(best, metric)) +
            cell(best ? double(best->step) : NAN, "{:.0f}") + cell(of(test, metric)) +
+           cell(run.parameters > 0 ? double(run.parameters) : NAN, "{:.0f}") +
            cell(of(judged, "residual"), "{:.2g}") +
            cell(100 * of(judged, "converged_share"), "{:.2f}%") + cell(of(judged, "evaluations")) +
            cell(double(run.record.latest().step), "{:.0f}") +
@@ -162,7 +168,7 @@ std::string solves(const ReportedRun& run) {
       one.points.emplace_back(double(s + 1), passage.traces[b][s]);
   }
   out += "<div class=charts>" +
-         line_chart(series, {"Residual", "evaluations", "mean over a sample's positions", true});
+         line_chart(series, {"Residual", "evaluations", "median over a sample's positions", true});
   out += fmt::format(
       "<div><p>Steps until each position was done, of {} at most, to a relative residual of {:g}: "
       "blue few, red many. Framed: not converged.</p>",
@@ -179,11 +185,11 @@ std::string solves(const ReportedRun& run) {
 std::string report_page(const std::vector<ReportedRun>& runs) {
   std::string title;
   for (const ReportedRun& run : runs) title += (title.empty() ? "" : ", ") + run.record.name;
-  std::string out =
-      "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n<meta name=viewport "
-      "content='width=device-width,initial-scale=1'>\n<title>deq: " +
-      html(title) + "</title>\n<style>" + kStyle + "</style></head><body>\n<h1>" + html(title) +
-      "</h1>\n";
+  std::string out = std::string(kPageStart) +
+                    "<html lang=en><head><meta charset=utf-8>\n<meta name=viewport "
+                    "content='width=device-width,initial-scale=1'>\n<title>deq: " +
+                    html(title) + "</title>\n<style>" + kStyle + "</style></head><body>\n<h1>" +
+                    html(title) + "</h1>\n";
   out += summary(runs) + "<h2>Training</h2>\n" + training_charts(runs);
   for (const ReportedRun& run : runs) {
     if (run.passage || !run.no_passage.empty()) out += solves(run);

@@ -8,8 +8,12 @@
 
 namespace deq {
 
+/// How every page begins, so that nothing else is taken for one and replaced.
+inline constexpr const char* kPageStart = "<!doctype html>\n<!-- deq report -->\n";
+
 struct ReportedRun {
   RunRecord record;
+  int64_t parameters = 0;  ///< of the model; 0: not looked at
   std::optional<Passage> passage;
   std::string no_passage;  ///< why there is none; "": nobody asked
 };

@@ -40,7 +40,8 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   Passage passage{.spaced = is_spaced(run.vocabulary.unit()),
                   .max_steps = report.max_steps,
                   .rel_tol = report.rel_tol};
-  const at::Tensor means = report.trace.view({S, B, rows}).mean(2).contiguous();  // (S, B)
+  const at::Tensor medians =
+      std::get<0>(at::nanmedian(report.trace.view({S, B, rows}), 2));  // (S, B)
   for (int64_t b = 0; b < B; ++b) {
     auto& sample = passage.samples.emplace_back();
     for (int64_t t = 0; t < T; ++t) {
@@ -50,7 +51,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
                         report.reason[row].item<uint8_t>() == uint8_t(Reason::Converged)});
     }
     auto& trace = passage.traces.emplace_back();
-    for (int64_t s = 0; s < S; ++s) trace.push_back(means[s][b].item<double>());
+    for (int64_t s = 0; s < S; ++s) trace.push_back(medians[s][b].item<double>());
   }
   return passage;
 }

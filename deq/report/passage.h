@@ -16,7 +16,7 @@ struct Passage {
   };
   /// Samples of one batch, solved without history.
   std::vector<std::vector<Position>> samples;
-  /// traces[b][s]: mean relative residual of sample b's positions before step s + 1.
+  /// traces[b][s]: median relative residual of sample b's positions before step s + 1.
   std::vector<std::vector<double>> traces;
   bool spaced = false;  ///< tokens stand between white space
   int64_t max_steps = 0;

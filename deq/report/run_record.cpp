@@ -15,8 +15,9 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kMostBytes = uint64_t(1) << 30;
 
-/// Throws deq::Error where `text` is no line of metrics; `place` is "FILE:LINE".
-MetricsLine parse_line(const std::string& text, const std::string& place) {
+/// Throws deq::Error where `text` is no line of metrics that can follow step `before`; `place` is
+/// "FILE:LINE".
+MetricsLine parse_line(const std::string& text, const std::string& place, int64_t before) {
   const Json row = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   const bool fits = row.is_object() && row.contains("step") && row["step"].is_number_integer() &&
                     row.contains("kind") && row["kind"].is_string();
@@ -26,8 +27,14 @@ MetricsLine parse_line(const std::string& text, const std::string& place) {
                      line.kind == "test";
   DEQ_CHECK(known, "{}: kind '{}'; known: pretrain, train, valid, test", place,
             printable(line.kind));
+  DEQ_CHECK(line.step >= before, "{}: step {} after step {}; expected rising steps", place,
+            line.step, before);
+  DEQ_CHECK(row.contains("loss"), "{}: no loss; expected one, or null", place);
   for (const auto& [key, value] : row.items()) {
-    if (value.is_number()) line.numbers[key] = value.get<double>();
+    if (key == "kind" || value.is_null() || value.is_boolean()) continue;
+    DEQ_CHECK(value.is_number(), "{}: {} = {}; expected a number or null", place, printable(key),
+              printable(value.dump()));
+    line.numbers[key] = value.get<double>();
   }
   return line;
 }
@@ -35,13 +42,14 @@ MetricsLine parse_line(const std::string& text, const std::string& place) {
 std::vector<MetricsLine> read_lines(const std::filesystem::path& path) {
   const std::string text = read_file(path, kMostBytes);
   std::vector<MetricsLine> lines;
-  int64_t number = 0;
+  int64_t number = 0, step = 0;
   double minutes = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
     if (end == std::string::npos) break;
-    MetricsLine line =
-        parse_line(text.substr(begin, end - begin), fmt::format("{}:{}", path.string(), ++number));
+    MetricsLine line = parse_line(text.substr(begin, end - begin),
+                                  fmt::format("{}:{}", path.string(), ++number), step);
+    step = line.step;
     if (line.numbers.contains("seconds")) minutes = line.numbers["seconds"] / 60;
     line.minutes = minutes;
     lines.push_back(std::move(line));

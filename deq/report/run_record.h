@@ -14,7 +14,7 @@ namespace deq {
 struct MetricsLine {
   std::string kind;  ///< "pretrain", "train", "valid" or "test"
   int64_t step = 0;
-  double minutes = 0;  ///< of training until then; of an evaluation those of the step before it
+  double minutes = 0;  ///< of training until then; where a line has none those of the one before
   std::map<std::string, double> numbers;
 
   /// NaN where the line has no such number.
@@ -28,9 +28,8 @@ struct RunRecord {
   std::string metric;         ///< "perplexity", "bits per byte", ...
   std::vector<MetricsLine> lines;
 
-  /// The validation with the lowest loss, or the latest test; null where there is none.
-  const MetricsLine* best_validation() const;
-  const MetricsLine* test() const;
+  const MetricsLine* best_validation() const;  ///< the lowest loss; null where there is none
+  const MetricsLine* test() const;             ///< the latest; null where there is none
   const MetricsLine& latest() const { return lines.back(); }
 };
 

@@ -96,7 +96,7 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
 }
 
 void Metrics::evaluation(int64_t step, const char* kind, const Evaluation& evaluation,
-                         const Task& task) {
+                         const Task& task, double seconds) {
   if (step == rewound_to_) {
     keep([&](const Json& row) {
       return row["step"] != step || !row.contains("kind") || row["kind"] != kind;
@@ -104,6 +104,7 @@ void Metrics::evaluation(int64_t step, const char* kind, const Evaluation& evalu
   }
   Json row{{"step", step}, {"kind", kind}};
   row.update(json_of(evaluation, task));
+  row["seconds"] = std::round(seconds * 10) / 10;
   append(row);
 }
 

@@ -25,7 +25,8 @@ class Metrics {
   void step(const StepReport& report, double tokens_per_second, double seconds);
   /// In place of one of the same step and kind: the last evaluations of a run that was killed after
   /// them are made again when it is resumed.
-  void evaluation(int64_t step, const char* kind, const Evaluation& evaluation, const Task& task);
+  void evaluation(int64_t step, const char* kind, const Evaluation& evaluation, const Task& task,
+                  double seconds);
 
  private:
   void keep(const std::function<bool(const nlohmann::ordered_json&)>& wanted);

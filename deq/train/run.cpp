@@ -138,7 +138,7 @@ class Run {
     trainer_.schedule().evaluated(evaluation.loss);
     const bool best = evaluation.loss < progress_.best_loss;
     progress_.since_best = best ? 0 : progress_.since_best + 1;
-    metrics_.evaluation(trainer_.steps_done(), "valid", evaluation, options_.task);
+    metrics_.evaluation(trainer_.steps_done(), "valid", evaluation, options_.task, seconds());
     if (best) {
       progress_.best_loss = evaluation.loss;
       save_tensors(folder_ / "best.safetensors", named_tensors(trainer_.model()), metadata());
@@ -152,7 +152,7 @@ class Run {
       load_weights(trainer_.model(), best.tensors, "best.safetensors");
     }
     const Evaluation evaluation = trainer_.evaluate_test(observer_.evaluating);
-    metrics_.evaluation(trainer_.steps_done(), "test", evaluation, options_.task);
+    metrics_.evaluation(trainer_.steps_done(), "test", evaluation, options_.task, seconds());
     return evaluation;
   }
 

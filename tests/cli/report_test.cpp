@@ -115,14 +115,24 @@ TEST_F(ReportTest, BadInputIsOneLineAndLosesNothing) {
   const std::string copy = folder("bad");
   fs::copy(folder("a"), copy);
   const fs::path metrics = fs::path(copy) / "metrics.jsonl", page = fs::path(copy) / "report.html";
-  testing::spill(page, "old");
-  testing::spill(metrics, "{\"step\": 1, \"kind\": \"train\"}\nnonsense\n");
+  const std::string old = "<!doctype html>\n<!-- deq report -->\nold";
+  testing::spill(page, old);
+  testing::spill(metrics, "{\"step\": 1, \"kind\": \"train\", \"loss\": 5}\nnonsense\n");
   expect_one_error_line("report " + copy, "metrics.jsonl:2: 'nonsense'; expected a JSON object");
   testing::spill(metrics, "{\"step\": 1, \"kind\": \"trian\"}\n");
   expect_one_error_line("report " + copy, "kind 'trian'; known: pretrain, train, valid, test");
   testing::spill(metrics, "");
   expect_one_error_line("report " + copy, "has no line of metrics.jsonl yet");
-  EXPECT_EQ(testing::slurp(page), "old");
+  testing::spill(metrics, "{\"step\": 1, \"kind\": \"train\", \"loss\": \"low\"}\n");
+  expect_one_error_line("report " + copy, "expected a number or null");
+  EXPECT_EQ(testing::slurp(page), old);
+  const std::string weights = testing::slurp(fs::path(copy) / "best.safetensors");
+  expect_one_error_line("report " + folder("a") + " --out " + copy + "/best.safetensors",
+                        "exists and is no report");
+  EXPECT_EQ(testing::slurp(fs::path(copy) / "best.safetensors"), weights);
+  testing::spill(fs::path(copy) / "best.safetensors", weights.substr(0, weights.size() - 9));
+  testing::spill(metrics, "{\"step\": 1, \"kind\": \"train\", \"loss\": 5}\n");
+  expect_one_error_line("report " + copy, "best.safetensors");
   expect_one_error_line("report " + folder("nowhere"), "nowhere");
   const std::string copies = folder("copies");
   ASSERT_EQ(run_deq("train " + copies +
