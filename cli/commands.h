@@ -4,12 +4,12 @@
 namespace deq::cli {
 
 int bench(int argc, char** argv);
-int report(int argc, char** argv);
 int data(int argc, char** argv);
 int eval(int argc, char** argv);
 int generate(int argc, char** argv);
 int import_weights(int argc, char** argv);
 int info(int argc, char** argv);
+int report(int argc, char** argv);
 int train(int argc, char** argv);
 
 }  // namespace deq::cli

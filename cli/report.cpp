@@ -68,9 +68,8 @@ int report(int argc, char** argv) {
   if (threads > 0) at::set_num_threads(int(threads));
 
   if (out.empty()) {
-    const std::filesystem::path page = "report.html";
-    out = folders.size() == 1 ? (std::filesystem::path(folders.front()) / page).string()
-                              : page.string();
+    const std::filesystem::path folder = folders.size() == 1 ? folders.front() : "";
+    out = (folder / "report.html").string();
   }
   check_replaceable(out);
   std::vector<RunRecord> records;

@@ -5,36 +5,19 @@
 
 #include <algorithm>
 
-#include "deq/base/utf8.h"
+#include "deq/train/evaluate.h"
 
 namespace deq {
-namespace {
-
-/// (S, T), no more than `count`.
-at::Tensor first_segments(const Split& split, int64_t count, int64_t length) {
-  const at::Tensor& tokens = split.tokens;
-  if (split.sequences()) return tokens.narrow(0, 0, std::min(count, tokens.size(0)));
-  const int64_t segments = std::min(count, tokens.size(0) / length);
-  DEQ_CHECK(segments > 0, "text of {} tokens; expected eval-length = {} or more", tokens.size(0),
-            length);
-  return tokens.narrow(0, 0, segments * length).reshape({segments, length});
-}
-
-std::string shown(const std::string& token) {
-  return find_invalid_utf8(token) == std::string::npos ? token : "\u00b7";
-}
-
-}  // namespace
-
 Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count) {
   DEQ_CHECK(!run.model->is_explicit(), "an explicit network of depth {} has no equilibria",
             run.options.model.depth.depth);
   c10::AutoGradMode no_tape(false);
   run.model->eval();
   const at::Tensor tokens = first_segments(split, count, run.options.eval.length);
+  const at::Device device = run.model->parameters().front().device();
   ForwardOptions how;
   how.equilibrium = run.options.equilibrium;
-  const Report report = run.model->forward(tokens, {}, how).report;
+  const Report report = run.model->forward(tokens.to(device), {}, how).report;
   const int64_t B = tokens.size(0), T = tokens.size(1), S = report.trace.size(0);
   const int64_t rows = report.steps.numel() / B;  // of a sample: T, or 1 in scope `sample`
   Passage passage{.spaced = is_spaced(run.vocabulary.unit()),
@@ -46,7 +29,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
     auto& sample = passage.samples.emplace_back();
     for (int64_t t = 0; t < T; ++t) {
       const int64_t row = b * rows + std::min(t, rows - 1);
-      sample.push_back({shown(run.vocabulary.token(tokens[b][t].item<int64_t>())),
+      sample.push_back({run.vocabulary.token(tokens[b][t].item<int64_t>()),
                         report.steps[row].item<int64_t>(),
                         report.reason[row].item<uint8_t>() == uint8_t(Reason::Converged)});
     }

@@ -10,7 +10,7 @@ namespace deq {
 
 struct Passage {
   struct Position {
-    std::string token;  ///< UTF-8; a byte that is none alone is a middle dot
+    std::string token;  ///< as the vocabulary has it: of bytes perhaps no UTF-8
     int64_t steps = 0;  ///< of the solver until it was done
     bool converged = false;
   };

@@ -37,24 +37,16 @@ void keep_worst(double& worst, double value) {  // NaN is the worst
   if (std::isnan(value) || value > worst) worst = value;
 }
 
-/// The first segments of a split, (S, T), solved without history.
-at::Tensor first_segments(const Split& split, const EvaluationOptions& options) {
-  const at::Tensor& tokens = split.tokens;
-  if (split.sequences()) {
-    DEQ_CHECK(tokens.size(1) >= 2, "check-leak: sequences of {} position; expected >= 2",
-              tokens.size(1));
-    return tokens.narrow(0, 0, std::min(options.lanes, tokens.size(0)));
-  }
-  const int64_t T = options.length;
-  DEQ_CHECK(T >= 2, "check-leak: eval-length = {}; expected >= 2", T);
-  DEQ_CHECK(tokens.size(0) > T,
-            "check-leak: text of {} tokens; expected more than eval-length = {}", tokens.size(0),
-            T);
-  const int64_t segments = std::min(options.lanes, tokens.size(0) / T);
-  return tokens.narrow(0, 0, segments * T).reshape({segments, T});
-}
-
 }  // namespace
+
+at::Tensor first_segments(const Split& split, int64_t count, int64_t length) {
+  const at::Tensor& tokens = split.tokens;
+  if (split.sequences()) return tokens.narrow(0, 0, std::min(count, tokens.size(0)));
+  DEQ_CHECK(tokens.size(0) > length, "text of {} tokens; expected more than eval-length = {}",
+            tokens.size(0), length);
+  const int64_t segments = std::min(count, tokens.size(0) / length);
+  return tokens.narrow(0, 0, segments * length).reshape({segments, length});
+}
 
 Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options, const std::function<void(double)>& progress) {
@@ -107,8 +99,10 @@ double measure_leak(LanguageModel& model, const Split& split, const EquilibriumO
                     const EvaluationOptions& options) {
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
-  const at::Tensor segments = first_segments(split, options);
+  const at::Tensor segments = first_segments(split, options.lanes, options.length);
   const int64_t T = segments.size(1);
+  DEQ_CHECK(T >= 2, "check-leak: {} of {} position; expected >= 2",
+            split.sequences() ? "sequences" : "segments (eval-length)", T);
   const at::Device device = model.parameters().front().device();
   const ForwardOptions how = forward_options(equilibrium, options, false);
   double leak = 0;

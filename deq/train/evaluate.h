@@ -29,6 +29,10 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
                     const EvaluationOptions& options,
                     const std::function<void(double)>& progress = {});
 
+/// The first `count` segments of `length` positions, (S, length), or the first sequences as they
+/// are; fewer where there are no more. Throws deq::Error for a text of `length` tokens or fewer.
+at::Tensor first_segments(const Split& split, int64_t count, int64_t length);
+
 /// How far earlier positions of a segment's equilibrium move when only its last token changes: the
 /// largest change of a position, relative to its norm. 0 where nothing of the future leaks. Several
 /// segments (`options.lanes`) are looked at: sequences as they are, or parts of a text, which needs

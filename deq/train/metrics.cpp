@@ -18,6 +18,8 @@ constexpr uint64_t kMostBytes = uint64_t(1) << 30;
 
 Json finite_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
+double to_tenths(double value) { return std::round(value * 10) / 10; }
+
 }  // namespace
 
 Json json_of(const Evaluation& e, const Task& task) {
@@ -90,7 +92,7 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
   if (report.jacobian > 0) row["jacobian"] = report.jacobian;
   if (!report.finite) row["skipped"] = true;
   row["tokens_per_second"] = std::round(tokens_per_second);
-  row["seconds"] = std::round(seconds * 10) / 10;
+  row["seconds"] = to_tenths(seconds);
   row["peak_mb"] = std::round(peak_process_megabytes());
   append(row);
 }
@@ -104,7 +106,7 @@ void Metrics::evaluation(int64_t step, const char* kind, const Evaluation& evalu
   }
   Json row{{"step", step}, {"kind", kind}};
   row.update(json_of(evaluation, task));
-  row["seconds"] = std::round(seconds * 10) / 10;
+  row["seconds"] = to_tenths(seconds);
   append(row);
 }
 

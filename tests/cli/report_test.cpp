@@ -6,6 +6,7 @@
 
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
+#include "tests/cli/small_options.h"
 #include "tests/train/small_run.h"
 
 namespace deq {
@@ -13,6 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::expect_one_error_line;
+using testing::kCopy;
+using testing::kPlain;
 using testing::run_deq;
 using testing::Scratch;
 
@@ -23,11 +26,7 @@ class ReportTest : public ::testing::Test {
     scratch_ = new Scratch;
     const std::string text = (*scratch_ / "text <b>.txt").string();
     testing::spill(text, testing::small_text());
-    const std::string common =
-        " --data '" + text +
-        "' --task bytes --cell-width 16 --cell-heads 2 --cell-inner 24 --batch 4 --length 12 "
-        "--history 12 --steps 12 --eval-every 5 --log-every 1 --eval-lanes 4 --eval-length 12 "
-        "--threads 1 2>&1";
+    const std::string common = " --data '" + text + "' --task bytes --steps 12" + kPlain + " 2>&1";
     const std::string stable = " --jacobian-weight 0.1 --pretrain-steps 2";
     ASSERT_EQ(run_deq("train " + folder("a") + stable + common).exit_code, 0);
     ASSERT_EQ(run_deq("train " + folder("b") + " --depth 2" + common).exit_code, 0);
@@ -65,7 +64,7 @@ TEST_F(ReportTest, APageOfOneRunHasItsNumbersItsChartsAndItsSolves) {
             std::string::npos);
   EXPECT_GT(last_of(folder("a"), "train").at("peak_mb").get<double>(), 10);
   EXPECT_EQ(count(page, "<div class=heat>"), 2u);
-  EXPECT_EQ(count(page, " steps"), count(page, "<span") - count(page, "class='key") + 1);
+  EXPECT_EQ(count(page, " style='--h:"), 2u * 12) << "each position of both segments";
   EXPECT_GE(count(page, "<svg"), 12u);
   EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
   for (const char* outside : {"http:", "https:", "<script", "src=", "nan", "inf\""})
@@ -105,9 +104,8 @@ TEST_F(ReportTest, AKilledRunIsReportedUpToItsLastWholeLine) {
   const fs::path metrics = fs::path(copy) / "metrics.jsonl";
   testing::spill(metrics, testing::slurp(metrics) + "{\"step\": 13, \"kind\": \"tra");
   EXPECT_EQ(run_deq("report " + copy + " --solves 0").exit_code, 0);
-  EXPECT_EQ(count(testing::slurp(fs::path(copy) / "report.html"), "<td class=n>12\n") +
-                count(testing::slurp(fs::path(copy) / "report.html"), "<td class=n>12<"),
-            2u)
+  const std::string page = testing::slurp(fs::path(copy) / "report.html");
+  EXPECT_EQ(count(page, "<td class=n>12\n") + count(page, "<td class=n>12<"), 2u)
       << "the best validation and the last step";
 }
 
@@ -135,12 +133,7 @@ TEST_F(ReportTest, BadInputIsOneLineAndLosesNothing) {
   expect_one_error_line("report " + copy, "best.safetensors");
   expect_one_error_line("report " + folder("nowhere"), "nowhere");
   const std::string copies = folder("copies");
-  ASSERT_EQ(run_deq("train " + copies +
-                    " --task copy-memory --task-delay 5 --task-train-sequences 50 "
-                    "--task-valid-sequences 9 --task-test-sequences 7 --cell-width 16 "
-                    "--cell-heads 2 --cell-inner 24 --steps 2 --batch 4 --log-every 1 2>&1")
-                .exit_code,
-            0);
+  ASSERT_EQ(run_deq("train " + copies + kCopy + " --steps 2" + kPlain + " 2>&1").exit_code, 0);
   expect_one_error_line("report " + folder("a") + " " + copies, "runs cannot be compared");
 }
 
