@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/parse.h"
+#include "deq/base/device.h"
 #include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
 #include "deq/train/run.h"
@@ -44,11 +45,12 @@ double median(std::vector<double> values) {
 }
 
 /// Median seconds of `runs` calls, after one that warms up.
-double seconds_of(int64_t runs, const std::function<void()>& work) {
+double seconds_of(int64_t runs, at::Device device, const std::function<void()>& work) {
   std::vector<double> seconds;
   for (int64_t run = -1; run < runs; ++run) {
     const auto start = std::chrono::steady_clock::now();
     work();
+    synchronize(device);
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
     if (run >= 0) seconds.push_back(spent.count());
   }
@@ -96,7 +98,7 @@ class Bench {
     c10::NoGradGuard no_tape;
     const at::Tensor z = model_.forward(second_, histories_, how_).z;
     const Bound f = model_.bind(second_, histories_).front();
-    return seconds_of(options_.runs,
+    return seconds_of(options_.runs, model_.device(),
                       [&] {
                         for (int repeat = 0; repeat < 5; ++repeat) f(z);
                       }) /
@@ -105,13 +107,14 @@ class Bench {
 
   double forward_seconds() {
     c10::NoGradGuard no_tape;
-    return seconds_of(options_.runs, [&] { model_.forward(second_, histories_, how_); });
+    return seconds_of(options_.runs, model_.device(),
+                      [&] { model_.forward(second_, histories_, how_); });
   }
 
   /// Of step(), and of the backward part of it.
   std::pair<double, double> step_seconds() {
     std::vector<double> backward;
-    const double whole = seconds_of(options_.runs, [&] {
+    const double whole = seconds_of(options_.runs, model_.device(), [&] {
       step_ = step();
       backward.push_back(step_.backward_seconds);
     });
@@ -120,6 +123,12 @@ class Bench {
   }
   const Step& last_step() const { return step_; }
 
+  /// Of tensors on the model's device, at the peak of a step.
+  double step_megabytes() {
+    const int64_t bytes = peak_tensor_bytes([&] { step(); }, model_.device().type());
+    return double(bytes) / 1048576;
+  }
+
   /// Of the next token after `n`, and of solving all n + 1 again.
   std::pair<double, double> decode_seconds(int64_t n) {
     at::manual_seed(uint64_t(options_.seed));
@@ -127,9 +136,10 @@ class Bench {
     const int64_t* ids = tokens.data_ptr<int64_t>();
     TextGenerator generator(model_, options_.equilibrium, n + options_.runs + 1);
     generator.feed({ids, ids + n});
-    const double token = seconds_of(options_.runs, [&] { generator.feed({ids[n]}); });
+    const double token =
+        seconds_of(options_.runs, model_.device(), [&] { generator.feed({ids[n]}); });
     c10::NoGradGuard no_tape;
-    const double again = seconds_of(std::min<int64_t>(options_.runs, 5), [&] {
+    const double again = seconds_of(std::min<int64_t>(options_.runs, 5), model_.device(), [&] {
       model_.forward(tokens.unsqueeze(0), {}, {options_.equilibrium});
     });
     return {token, again};
@@ -146,6 +156,7 @@ class Bench {
     step.loss = loss.item<double>();
     const auto start = std::chrono::steady_clock::now();
     loss.backward();
+    synchronize(model_.device());
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
     step.backward_seconds = spent.count();
     step.forward = output.report;
@@ -161,11 +172,11 @@ class Bench {
 };
 
 /// Rate of the product of two square matrices of 1024 floats, what this machine can do.
-double product_gflops(int64_t runs) {
-  const at::Tensor a = at::rand({1024, 1024}), b = at::rand({1024, 1024});
-  at::Tensor c = at::empty({1024, 1024});
+double product_gflops(int64_t runs, at::Device device) {
+  const at::Tensor a = at::rand({1024, 1024}, device), b = at::rand({1024, 1024}, device);
+  at::Tensor c = at::empty({1024, 1024}, device);
   return 2 * std::pow(1024.0, 3) /
-         seconds_of(std::max<int64_t>(runs, 9), [&] { at::mm_out(c, a, b); }) / 1e9;
+         seconds_of(std::max<int64_t>(runs, 9), device, [&] { at::mm_out(c, a, b); }) / 1e9;
 }
 
 nlohmann::ordered_json number(double value) {
@@ -179,19 +190,20 @@ int bench(int argc, char** argv) {
       "Times a training step (without its optimiser) on one segment behind one of history, and its "
       "parts. Prints one JSON object; medians, seconds.",
       "deq bench");
-  std::string folder, data, checkpoint;
+  std::string folder, data, checkpoint, device = "cpu";
   int64_t threads = 0;
   Assignments flags;
   app.add_option("RUN", folder, "run folder")->required();
   app.add_option("--data", data, "a text file to take the tokens from; none: they are made up");
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
   add_options(app, BenchOptions{}, flags, Defaults::Hidden);
   app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
   if (threads > 0) at::set_num_threads(int(threads));
 
-  TrainedModel run = load_run(folder, checkpoint);
+  TrainedModel run = load_run(folder, checkpoint, device);
   DEQ_CHECK(!run.model->is_explicit(),
             "bench: run '{}' is an explicit network of depth {}; expected an equilibrium", folder,
             run.options.model.depth.depth);
@@ -218,11 +230,12 @@ int bench(int argc, char** argv) {
   row["forward_converged"] = last.forward.converged_share();
   row["backward_converged"] = last.adjoint.converged_share();
   row["loss"] = number(last.loss);
-  row["product_gflops"] = product_gflops(options.runs);
+  row["product_gflops"] = product_gflops(options.runs, run.model->device());
   row["evaluation_gflops"] =
       number(run.model->cell().operations(options.batch, options.length, options.length) /
              evaluation / 1e9);
   row["peak_mb"] = peak_process_megabytes();
+  if (run.model->device().is_cuda()) row["device_peak_mb"] = bench.step_megabytes();
   row["threads"] = at::get_num_threads();
   if (options.decode > 0) {
     const auto [token, again] = bench.decode_seconds(options.decode);

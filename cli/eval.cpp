@@ -60,7 +60,7 @@ int eval(int argc, char** argv) {
   CLI::App app(
       "Evaluates a trained model. Solver, step limit, tolerance and history can be changed here.",
       "deq eval");
-  std::string folder, data, split = "test", checkpoint;
+  std::string folder, data, split = "test", checkpoint, device = "cpu";
   bool leak = false, require_converged = false, json = false;
   int64_t threads = 0;
   Assignments flags;
@@ -70,6 +70,7 @@ int eval(int argc, char** argv) {
                  "train, valid or test; all: the whole of the file --data [test]");
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
   app.add_flag("--check-leak", leak,
                "measure how far earlier positions move when only the last token changes");
   app.add_flag("--require-converged", require_converged,
@@ -80,7 +81,7 @@ int eval(int argc, char** argv) {
   if (const auto code = parse(app, argc, argv)) return *code;
   if (threads > 0) at::set_num_threads(int(threads));
 
-  TrainedModel run = load_run(folder, checkpoint);
+  TrainedModel run = load_run(folder, checkpoint, device);
   DEQ_CHECK(!require_converged || !run.model->is_explicit(),
             "--require-converged: run '{}' is an explicit network of depth {}; expected one with "
             "equilibria",

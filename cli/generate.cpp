@@ -108,7 +108,7 @@ int generate(int argc, char** argv) {
       "Continues a text. Each new token costs one solve of one position; earlier equilibria are "
       "kept.",
       "deq generate");
-  std::string folder, checkpoint, cache, save_cache_as;
+  std::string folder, checkpoint, cache, save_cache_as, device = "cpu";
   std::vector<std::string> prompts;
   int64_t threads = 0;
   bool quiet = false;
@@ -123,13 +123,14 @@ int generate(int argc, char** argv) {
   app.add_option("--save-cache", save_cache_as, "leave the equilibria of the text in this file");
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
   app.add_flag("--quiet", quiet, "only the text, no statistics");
   add_options(app, GenerateOptions{}, flags, Defaults::Hidden);
   app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
   if (threads > 0) at::set_num_threads(int(threads));
 
-  TrainedModel run = load_run(folder, checkpoint);
+  TrainedModel run = load_run(folder, checkpoint, device);
   DEQ_CHECK(continues_text(run.options.task),
             "run '{}' is of task {}, which answers whole sequences; expected a text to continue",
             folder, task_name(run.options.task));

@@ -32,6 +32,14 @@ class Map {
   Map(Evaluate f, std::function<Series()> series)
       : evaluate_(std::move(f)), series_(std::move(series)) {}
 
+  /// Declares that on a GPU each evaluation launches the same work, whatever z holds, and neither
+  /// waits for it nor copies from the host: it can be recorded once as a CUDA graph and replayed.
+  Map& set_recordable(bool recordable) {
+    recordable_ = recordable;
+    return *this;
+  }
+  bool recordable() const { return recordable_; }
+
   at::Tensor operator()(const at::Tensor& z) const { return evaluate_(z); }
   explicit operator bool() const { return bool(evaluate_); }
 
@@ -44,6 +52,7 @@ class Map {
  private:
   Evaluate evaluate_;
   std::function<Series()> series_;
+  bool recordable_ = false;
 };
 
 }  // namespace deq

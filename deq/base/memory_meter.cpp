@@ -19,9 +19,12 @@ using Total = int64_t;
 
 /// LibTorch's allocator reports to it as it would to a profiler.
 struct Meter : c10::MemoryReportingInfoBase {
+  explicit Meter(c10::DeviceType kind) : kind(kind) {}
+  c10::DeviceType kind;
   int64_t current = 0, peak = 0;
 
-  void reportMemoryUsage(void*, int64_t bytes, Total, Total, c10::Device) override {
+  void reportMemoryUsage(void*, int64_t bytes, Total, Total, c10::Device device) override {
+    if (device.type() != kind) return;
     current += bytes;
     peak = std::max(peak, current);
   }
@@ -30,8 +33,8 @@ struct Meter : c10::MemoryReportingInfoBase {
 
 }  // namespace
 
-int64_t peak_tensor_bytes(const std::function<void()>& work) {
-  const auto meter = std::make_shared<Meter>();
+int64_t peak_tensor_bytes(const std::function<void()>& work, c10::DeviceType kind) {
+  const auto meter = std::make_shared<Meter>(kind);
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
   work();
   return meter->peak;

@@ -119,6 +119,17 @@ std::vector<EquilibriumCache> split(const EquilibriumCache& cache) {
   return texts;
 }
 
+EquilibriumCache on_device(EquilibriumCache cache, c10::Device device) {
+  const auto move = [&](Tensor& t) {
+    if (t.defined()) t = t.to(device);
+  };
+  for (History& level : cache.histories) {
+    for (const Part& part : kParts) move(level.*part.tensor);
+  }
+  move(cache.log_probabilities);
+  return cache;
+}
+
 std::string weights_fingerprint(const LanguageModel& model) {
   Sha256 digest;
   for (const auto& item : model.named_parameters()) {

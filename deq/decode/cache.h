@@ -22,6 +22,9 @@ EquilibriumCache join(const std::vector<EquilibriumCache>& texts);
 /// One cache for each text, without what is hidden.
 std::vector<EquilibriumCache> split(const EquilibriumCache& cache);
 
+/// The cache with all its tensors on a device.
+EquilibriumCache on_device(EquilibriumCache cache, c10::Device device);
+
 /// Of all weights: a cache is worth nothing with others.
 std::string weights_fingerprint(const LanguageModel& model);
 

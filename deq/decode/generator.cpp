@@ -31,7 +31,7 @@ Report TextGenerator::solve(EquilibriumCache& cache,
     }
     rows.push_back(at::tensor(text, at::kLong));
   }
-  const at::Tensor batch = at::stack(rows).to(model_.parameters().front().device());  // (B, T)
+  const at::Tensor batch = at::stack(rows);  // (B, T)
   ModelOutput output = model_.forward(batch, cache.histories, how_);
   cache.histories = std::move(output.histories);
   const at::Tensor last = output.z.narrow(1, batch.size(1) - 1, 1);
@@ -103,7 +103,7 @@ void TextGenerator::restore(EquilibriumCache cache) {
   const int64_t levels = model_.options().depth.levels();
   DEQ_CHECK(int64_t(cache.histories.size()) == levels,
             "generate: a cache of {} levels; expected {}", cache.histories.size(), levels);
-  cache_ = std::move(cache);
+  cache_ = on_device(std::move(cache), model_.device());
 }
 
 }  // namespace deq

@@ -31,8 +31,8 @@ Tensor restrict(const Tensor& log_probabilities, const SamplingOptions& options)
 int64_t sample(const Tensor& log_probabilities, const SamplingOptions& options,
                at::Generator& generator) {
   if (options.greedy) return log_probabilities.argmax().item<int64_t>();
-  return at::multinomial(restrict(log_probabilities, options).exp(), 1, false, generator)
-      .item<int64_t>();
+  const Tensor here = log_probabilities.to(at::kCPU);  // where the generator is
+  return at::multinomial(restrict(here, options).exp(), 1, false, generator).item<int64_t>();
 }
 
 }  // namespace deq

@@ -20,8 +20,9 @@ struct Tape : torch::CustomClassHolder {
   Implicit options;
   std::function<void(const Report&)> on_adjoint;
   Secants secants{0};
-  Tensor z;   // leaf, z*
-  Tensor fz;  // f(z*), taped
+  Tensor z;                 // leaf, z*
+  Tensor fz;                // f(z*), taped
+  bool recordable = false;  // f is
 };
 constexpr const char* kTape = "tape";
 
@@ -40,12 +41,13 @@ struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
     const auto tape =
         c10::static_intrusive_pointer_cast<Tape>(context->saved_data[kTape].toCapsule());
     const Tensor g = gradients[0].contiguous();
-    const Map adjoint = [&](const Tensor& u) {
+    Map adjoint = [&](const Tensor& u) {
       const variable_list product = torch::autograd::grad(
           {tape->fz}, {tape->z}, {u}, /*retain_graph=*/true, /*create_graph=*/false,
           /*allow_unused=*/true);
       return product[0].defined() ? product[0] + g : g;
     };
+    adjoint.set_recordable(tape->recordable);
     const Solution solution = deq::solve(adjoint, tape->secants.adjoint(g), tape->options.solver,
                                          tape->options.stop, Order::Backward);
     if (tape->on_adjoint) tape->on_adjoint(solution.report);
@@ -72,6 +74,7 @@ Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forw
   tape->secants = std::move(secants);
   tape->z = z;
   tape->fz = fz;
+  tape->recordable = f.recordable();
   return {ImplicitNode::apply(fz, std::move(tape)), std::move(solution.report)};
 }
 

@@ -20,14 +20,17 @@ void check_scope(const Solver& solver, bool causal_cell, const char* name) {
             name, Names<Scope>::values[size_t(scope)]);
 }
 
-void check_ids(const char* what, const Tensor& ids, int64_t lowest, int64_t vocabulary) {
+/// The ids, checked where they are (of those on the CPU a GPU need not be asked), on `device`.
+Tensor checked_ids(const char* what, const Tensor& ids, int64_t lowest, int64_t vocabulary,
+                   c10::Device device) {
   DEQ_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong,
             "LanguageModel: {}s of shape [{}], {}; expected (batch, positions), Long", what,
             fmt::join(ids.sizes(), ", "), c10::toString(ids.scalar_type()));
-  if (ids.numel() == 0) return;
+  if (ids.numel() == 0) return ids.to(device);
   const int64_t low = ids.min().item<int64_t>(), high = ids.max().item<int64_t>();
   DEQ_CHECK(low >= lowest && high < vocabulary, "LanguageModel: {} {}; expected {} to {}", what,
             low < lowest ? low : high, lowest, vocabulary - 1);
+  return ids.to(device);
 }
 
 /// Cells that go with a depth: one that does not depend on x cannot be solved, and its weights can
@@ -94,8 +97,7 @@ LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocabulary)
 }
 
 Tensor LanguageModel::embed(const Tensor& tokens) {
-  check_ids("token", tokens, 0, vocabulary_);
-  const Tensor x = embedding_->forward(tokens);
+  const Tensor x = embedding_->forward(checked_ids("token", tokens, 0, vocabulary_, device()));
   return masked(x,
                 dropout_mask({x.size(0), 1, x.size(2)}, options_.input_dropout, is_training(), x));
 }
@@ -166,8 +168,8 @@ Tensor LanguageModel::read_out(const Tensor& z) const {
                                      is_training(), hidden));
 }
 
-Tensor LanguageModel::loss(const Tensor& z, const Tensor& targets) const {
-  check_ids("target", targets, -1, vocabulary_);
+Tensor LanguageModel::loss(const Tensor& z, const Tensor& expected) const {
+  const Tensor targets = checked_ids("target", expected, -1, vocabulary_, z.device());
   const Tensor hidden = read_out(z), known = targets.clamp_min(0);
   Tensor loss;
   if (mixture_) {

@@ -71,8 +71,8 @@ class LanguageModel : public torch::nn::Module {
   /// Throws deq::Error for options that do not go together.
   LanguageModel(const ModelOptions& options, int64_t vocabulary);
 
-  /// tokens (B, T) int64 in [0, vocabulary). Throws deq::Error for tokens out of range and for a
-  /// scope that needs a causal cell.
+  /// tokens (B, T) int64 in [0, vocabulary), on any device. Throws deq::Error for tokens out of
+  /// range and for a scope that needs a causal cell.
   ModelOutput forward(const at::Tensor& tokens, const Histories& histories,
                       const ForwardOptions& options);
 
@@ -89,6 +89,8 @@ class LanguageModel : public torch::nn::Module {
   const Cell& cell() const { return *cells_.front(); }
   AdaptiveEmbedding& embedding() { return *embedding_; }
   int64_t vocabulary() const { return vocabulary_; }
+  /// Where its weights are, and hence what it returns.
+  c10::Device device() const { return embedding_->tables().front().device(); }
   /// All, or all but those of embedding and softmax.
   int64_t parameter_count(bool with_embedding) const;
 

@@ -40,7 +40,8 @@ Tensor split_heads(const Tensor& x, int64_t heads) {
   return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
 }
 
-/// Which entries of the scores (B, H, T, K) are hidden, in a shape that expands to theirs.
+}  // namespace
+
 Tensor hidden_keys(int64_t T, int64_t M, const AttentionView& view,
                    const std::vector<int64_t>& none, const Tensor& like) {
   const auto options = like.options().dtype(at::kLong).requires_grad(false);
@@ -52,8 +53,6 @@ Tensor hidden_keys(int64_t T, int64_t M, const AttentionView& view,
   const Tensor first = at::tensor(none, at::kLong).to(like.device()).view({-1, 1, 1, 1});
   return hidden.logical_or(at::arange(M + T, options) < first);
 }
-
-}  // namespace
 
 void check_attention(int64_t B, int64_t T, int64_t D, const AttentionContext& context,
                      const AttentionView& view) {

@@ -39,6 +39,10 @@ struct AttentionContext {
 /// 1)).
 int64_t relative_rows(int64_t positions, int64_t past, bool causal);
 
+/// Which scores are not there, bool, (T, K) or with `hidden` (B, 1, T, K); on the device of `like`.
+at::Tensor hidden_keys(int64_t positions, int64_t past, const AttentionView& view,
+                       const std::vector<int64_t>& hidden, const at::Tensor& like);
+
 /// Throws deq::Error unless these fit queries (B, T, D).
 void check_attention(int64_t B, int64_t T, int64_t D, const AttentionContext& context,
                      const AttentionView& view);

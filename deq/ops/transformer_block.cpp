@@ -9,6 +9,7 @@
 
 #include "deq/base/error.h"
 #include "deq/ops/transformer_block_cpu.h"
+#include "deq/ops/transformer_composed.h"
 #include "deq/ops/twice.h"
 
 namespace deq::ops {
@@ -171,6 +172,7 @@ struct TransformerBlock::Bound {
   BlockContext context;
   std::once_flag once;
   std::shared_ptr<const PackedAttention> attention;
+  std::shared_ptr<const ComposedBlock> composed;  // on a GPU
 };
 
 TransformerBlock::TransformerBlock(BlockContext context) : bound_(std::make_shared<Bound>()) {
@@ -198,22 +200,35 @@ const PackedAttention* TransformerBlock::attention(const Tensor& z) const {
   return bound_->attention.get();
 }
 
+/// f where the kernels are not.
+Tensor TransformerBlock::without_kernels(const Tensor& z) const {
+  const BlockContext& c = bound_->context;
+  if (!z.is_cuda() || c.view.float_scores || z.numel() == 0)
+    return transformer_block_reference(z, c);
+  check_attention(z.size(0), z.size(1), z.size(2), c.attention, c.view);
+  std::call_once(bound_->once,
+                 [&] { bound_->composed = std::make_shared<const ComposedBlock>(c, z.size(1)); });
+  return (*bound_->composed)(c, z);
+}
+
 Map TransformerBlock::map() const {
   const auto series = [block = *this]() -> Map::Series {
     return [block, kept = std::make_shared<BlockKept>()](const Tensor& z,
                                                          const std::vector<int64_t>& done) {
       const PackedAttention* attention = block.attention(z);
       return attention ? block_resume_cpu(block.context(), *attention, z.contiguous(), done, *kept)
-                       : transformer_block_reference(z, block.context());
+                       : block.without_kernels(z);
     };
   };
-  return Map([block = *this](const Tensor& z) { return block(z); }, series);
+  const BlockContext& c = bound_->context;
+  return Map([block = *this](const Tensor& z) { return block(z); }, series)
+      .set_recordable(!c.view.float_scores);
 }
 
 Tensor TransformerBlock::operator()(const Tensor& z) const {
   const BlockContext& c = bound_->context;
   const PackedAttention* packed = attention(z);
-  if (!packed) return transformer_block_reference(z, c);
+  if (!packed) return without_kernels(z);
   if (!at::GradMode::is_enabled()) return block_forward_cpu(c, *packed, z.contiguous(), false).f;
   auto held = c10::make_intrusive<Held>();
   held->context = std::shared_ptr<const BlockContext>(bound_, &c);

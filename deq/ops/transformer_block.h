@@ -58,6 +58,7 @@ class TransformerBlock {
  private:
   struct Bound;
   const PackedAttention* attention(const at::Tensor& z) const;
+  at::Tensor without_kernels(const at::Tensor& z) const;
 
   std::shared_ptr<Bound> bound_;
 };

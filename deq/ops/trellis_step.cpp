@@ -151,7 +151,7 @@ Map TrellisStep::map() const {
       return on_cpu(z, c) ? trellis_resume_cpu(c, z.contiguous(), done, *kept) : step(z);
     };
   };
-  return Map([step = *this](const Tensor& z) { return step(z); }, series);
+  return Map([step = *this](const Tensor& z) { return step(z); }, series).set_recordable(true);
 }
 
 }  // namespace deq::ops

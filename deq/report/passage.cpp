@@ -14,10 +14,9 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   c10::AutoGradMode no_tape(false);
   run.model->eval();
   const at::Tensor tokens = first_segments(split, count, run.options.eval.length);
-  const at::Device device = run.model->parameters().front().device();
   ForwardOptions how;
   how.equilibrium = run.options.equilibrium;
-  const Report report = run.model->forward(tokens.to(device), {}, how).report;
+  const Report report = run.model->forward(tokens, {}, how).report;
   const int64_t B = tokens.size(0), T = tokens.size(1), S = report.trace.size(0);
   const int64_t rows = report.steps.numel() / B;  // of a sample: T, or 1 in scope `sample`
   Passage passage{.spaced = is_spaced(run.vocabulary.unit()),

@@ -1,6 +1,9 @@
 #include "deq/solvers/solvers.h"
 
 #include "deq/base/fields.h"
+#ifdef DEQ_WITH_CUDA
+#include "deq/gpu/anderson.h"
+#endif
 
 namespace deq {
 
@@ -11,6 +14,11 @@ Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const S
         validate(method, method.name);
         DEQ_CHECK(z0.defined(), "solve: z0 is undefined; expected a floating-point tensor");
         const Layout layout(z0, method.scope, order);
+#ifdef DEQ_WITH_CUDA
+        if constexpr (std::is_same_v<decltype(method), const Anderson&>) {
+          if (gpu::takes(method, z0)) return gpu::iterate(f, z0, method, stop, layout);
+        }
+#endif
         return iterate(f, z0, method.start(layout), stop, layout);
       },
       solver);

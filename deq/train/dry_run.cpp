@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "deq/base/device.h"
 #include "deq/base/memory_meter.h"
 #include "deq/train/trainer.h"
 
@@ -34,7 +35,9 @@ DryRun dry_run(const TrainOptions& options) {
   DryRun run;
   run.vocabulary = std::visit([](const auto& task) { return vocabulary_of(task); }, options.task);
   at::manual_seed(uint64_t(options.loop.run.seed));
+  const at::Device device = use_device(options.loop.run.device);
   LanguageModel model(options.model, run.vocabulary);
+  model.to(device);
   run.parameters = model.parameter_count(true);
   run.parameters_without_embedding = model.parameter_count(false);
   const auto* copy = std::get_if<CopyMemory>(&options.task);  // its sequences are not cut
@@ -61,15 +64,18 @@ DryRun dry_run(const TrainOptions& options) {
   }
   Descent descent(options.loop.optimization.optimizer, parameters);
   const auto start = Clock::now();
-  run.activation_bytes = peak_tensor_bytes([&] {
-    const ModelOutput output = model.forward(tokens, histories, how);
-    at::Tensor loss = model.loss(output.z, targets).mean();
-    run.loss = loss.item<double>();
-    run.forward = output.report;
-    if (output.jacobian_loss.defined()) loss = loss + jacobian_weight * output.jacobian_loss;
-    loss.backward();
-  });
+  run.activation_bytes = peak_tensor_bytes(
+      [&] {
+        const ModelOutput output = model.forward(tokens, histories, how);
+        at::Tensor loss = model.loss(output.z, targets).mean();
+        run.loss = loss.item<double>();
+        run.forward = output.report;
+        if (output.jacobian_loss.defined()) loss = loss + jacobian_weight * output.jacobian_loss;
+        loss.backward();
+      },
+      device.type());
   descent.step(options.loop.optimization.schedule.rate);
+  synchronize(device);
   run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return run;
 }

@@ -54,7 +54,6 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
   const auto start = std::chrono::steady_clock::now();
-  const at::Device device = model.parameters().front().device();
   EvaluationReader reader(
       split, {.lanes = options.lanes, .batch = options.batch, .length = options.length});
   const ForwardOptions how = forward_options(equilibrium, options, !split.sequences());
@@ -65,7 +64,7 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
   double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0;
   while (const auto segment = reader.next()) {
     if (segment->reset) histories.clear();
-    const ModelOutput output = model.forward(segment->tokens.to(device), histories, how);
+    const ModelOutput output = model.forward(segment->tokens, histories, how);
     const Losses losses = losses_of(model, output.z, segment->targets);
     loss += losses.nats.to(at::kDouble).sum().item<double>();
     if (segment->answer > 0) answers.add(score_answer(model, output.z, losses, *segment));
@@ -103,11 +102,10 @@ double measure_leak(LanguageModel& model, const Split& split, const EquilibriumO
   const int64_t T = segments.size(1);
   DEQ_CHECK(T >= 2, "check-leak: {} of {} position; expected >= 2",
             split.sequences() ? "sequences" : "segments (eval-length)", T);
-  const at::Device device = model.parameters().front().device();
   const ForwardOptions how = forward_options(equilibrium, options, false);
   double leak = 0;
   for (int64_t s = 0; s < segments.size(0); ++s) {
-    const at::Tensor tokens = segments.narrow(0, s, 1).to(device);  // (1, T)
+    const at::Tensor tokens = segments.narrow(0, s, 1);  // (1, T)
     at::Tensor changed = tokens.clone();
     changed.select(1, T - 1).add_(1).remainder_(model.vocabulary());
     const at::Tensor a = model.forward(tokens, {}, how).z.narrow(1, 0, T - 1);

@@ -24,12 +24,13 @@ void Descent::zero_gradients() {
 
 double Descent::clip(double limit) {
   at::AutoGradMode no_tape(false);
-  double sum = 0;
+  Tensor sum;  // one number to wait for, where the gradients are on a GPU
   for (const auto& [name, parameter] : parameters_) {
-    if (parameter.grad().defined())
-      sum += parameter.grad().to(at::kDouble).square().sum().item<double>();
+    if (!parameter.grad().defined()) continue;
+    const Tensor own = parameter.grad().to(at::kDouble).square().sum();
+    sum = sum.defined() ? sum + own : own;
   }
-  const double norm = std::sqrt(sum);
+  const double norm = sum.defined() ? std::sqrt(sum.item<double>()) : 0;
   if (limit > 0 && norm > limit) {
     for (auto& [name, parameter] : parameters_) {
       if (parameter.grad().defined()) parameter.mutable_grad().mul_(limit / norm);

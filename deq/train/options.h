@@ -113,10 +113,12 @@ struct OptimizationOptions {
 struct RunOptions {
   int64_t seed = 1;
   int64_t threads = 0;
+  std::string device = "cpu";
 
   static void fields(auto& self, auto&& field) {
     field("seed", self.seed, "of weights, masks and probes", at_least(0));
     field("threads", self.threads, "threads; 0: all cores", between(0, 4096));
+    field("device", self.device, "cpu, cuda or cuda:N");
   }
 };
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <deque>
 
+#include "deq/base/device.h"
 #include "deq/base/files.h"
 #include "deq/base/safetensors.h"
 #include "deq/train/metrics.h"
@@ -232,6 +233,7 @@ class Run {
 RunResult run_training(const TrainOptions& options, const fs::path& folder, bool resume,
                        const RunObserver& observer, const std::atomic<bool>& interrupt) {
   validate(options, "TrainOptions");
+  device_of(options.loop.run.device);
   return Run(options, folder, resume, observer, interrupt).train();
 }
 
@@ -243,7 +245,9 @@ TrainOptions read_run_options(const fs::path& folder) {
   return options;
 }
 
-TrainedModel load_run(const fs::path& folder, const std::string& checkpoint) {
+TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
+                      const std::string& device) {
+  const at::Device place = use_device(device);
   DEQ_CHECK(checkpoint.empty() || checkpoint == "best" || checkpoint == "last",
             "unknown checkpoint '{}'; known: best, last", checkpoint);
   TrainedModel run{read_run_options(folder), Vocabulary::load(folder / "vocab.txt"), nullptr,
@@ -264,6 +268,7 @@ TrainedModel load_run(const fs::path& folder, const std::string& checkpoint) {
   }
   run.model = std::make_shared<LanguageModel>(run.options.model, run.vocabulary.size());
   load_weights(*run.model, file.tensors, path.string());
+  run.model->to(place);
   run.model->eval();
   return run;
 }

@@ -49,7 +49,8 @@ struct TrainedModel {
   std::string weights;  ///< which: "best" or "last"
 };
 /// `checkpoint` is "best", "last" or "" (best if there is one). Throws deq::Error naming what is
-/// missing.
-TrainedModel load_run(const std::filesystem::path& folder, const std::string& checkpoint = "");
+/// missing. The model is put on `device` (see device.h), wherever it was trained.
+TrainedModel load_run(const std::filesystem::path& folder, const std::string& checkpoint = "",
+                      const std::string& device = "cpu");
 
 }  // namespace deq

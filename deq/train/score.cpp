@@ -7,7 +7,7 @@ namespace deq {
 using at::Tensor;
 
 Losses losses_of(const LanguageModel& model, const Tensor& z, const Tensor& targets) {
-  return {model.loss(z, targets.to(z.device())), targets.ge(0).sum().item<int64_t>()};
+  return {model.loss(z, targets), targets.ge(0).sum().item<int64_t>()};
 }
 
 void AnswerScore::add(const AnswerScore& other) {

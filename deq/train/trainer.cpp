@@ -5,6 +5,7 @@
 #include <cmath>
 #include <random>
 
+#include "deq/base/device.h"
 #include "deq/train/score.h"
 
 namespace deq {
@@ -16,12 +17,18 @@ namespace {
 constexpr const char* kModel = "model.";
 constexpr const char* kOptimizer = "optimizer.";
 constexpr const char* kHistory = "history.";
+constexpr const char* kDeviceRandom = "random.device";
 
-at::Generator default_generator() { return at::globalContext().defaultGenerator(at::kCPU); }
+at::Generator default_generator(at::Device device) {
+  return at::globalContext().defaultGenerator(device);
+}
 
 std::shared_ptr<LanguageModel> seeded_model(const TrainOptions& options, int64_t vocabulary) {
-  default_generator().set_current_seed(uint64_t(options.loop.run.seed));
-  return std::make_shared<LanguageModel>(options.model, vocabulary);
+  const at::Device device = use_device(options.loop.run.device);
+  at::manual_seed(uint64_t(options.loop.run.seed));  // of every device
+  const auto model = std::make_shared<LanguageModel>(options.model, vocabulary);
+  model->to(device);
+  return model;
 }
 
 NamedTensors parameters_of(const LanguageModel& model) {
@@ -181,7 +188,9 @@ NamedTensors Trainer::state() const {
     if (histories_[level].z.defined()) state[prefix + ".z"] = histories_[level].z;
     if (histories_[level].x.defined()) state[prefix + ".x"] = histories_[level].x;
   }
-  state["random"] = default_generator().get_state();
+  state["random"] = default_generator(at::kCPU).get_state();
+  if (model_->device().is_cuda())
+    state[kDeviceRandom] = default_generator(model_->device()).get_state();
   state["step"] = at::scalar_tensor(step_, at::kLong);
   state["position"] = at::scalar_tensor(reader_.position(), at::kLong);
   for (const auto& [name, value] : schedule_.state())
@@ -200,7 +209,11 @@ void Trainer::restore(const NamedTensors& state) {
       const auto found = histories.find(std::to_string(level) + name);
       return found == histories.end() ? Tensor() : found->second;
     };
-    histories_[level] = {part(".z"), part(".x")};
+    for (const auto& [name, place] :
+         {std::pair{".z", &histories_[level].z}, {".x", &histories_[level].x}}) {
+      const Tensor held = part(name);
+      if (held.defined()) *place = held.to(model_->device());
+    }
   }
   std::map<std::string, double> schedule;
   for (const auto& [name, tensor] : section(state, "schedule."))
@@ -213,8 +226,10 @@ void Trainer::restore(const NamedTensors& state) {
   }
   step_ = require(state, "step").item<int64_t>();
   reader_.seek(require(state, "position").item<int64_t>());
-  at::Generator generator = default_generator();
-  generator.set_state(require(state, "random"));
+  default_generator(at::kCPU).set_state(require(state, "random"));
+  // A run that goes on with another kind of device starts that one's numbers from the seed.
+  if (model_->device().is_cuda() && state.count(kDeviceRandom))
+    default_generator(model_->device()).set_state(state.at(kDeviceRandom));
 }
 
 }  // namespace deq
