@@ -32,7 +32,8 @@ struct BenchOptions {
     field("batch", self.batch, "segments side by side; 0: the run's", between(0, 1 << 20));
     field("runs", self.runs, "each number is the median of so many", between(1, 1000));
     field("decode", self.decode, "also time a new token after so many; 0: no", between(0, 1 << 24));
-    field("seed", self.seed, "of the tokens that are made up where there is no --data",
+    field("seed", self.seed,
+          "of dropout masks, and of the tokens that are made up where there is no --data",
           at_least(0));
     field("", self.equilibrium);
   }
@@ -90,6 +91,7 @@ class Bench {
     how_.equilibrium = options.equilibrium;
     how_.history = T;
     model.train();
+    at::manual_seed(uint64_t(options.seed));  // of the masks
     c10::NoGradGuard no_tape;
     histories_ = model.forward(first_, {}, how_).histories;
   }

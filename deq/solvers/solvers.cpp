@@ -2,7 +2,7 @@
 
 #include "deq/base/fields.h"
 #ifdef DEQ_WITH_CUDA
-#include "deq/gpu/anderson.h"
+#include "deq/solvers/anderson_cuda.h"
 #endif
 
 namespace deq {
@@ -16,7 +16,7 @@ Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const S
         const Layout layout(z0, method.scope, order);
 #ifdef DEQ_WITH_CUDA
         if constexpr (std::is_same_v<decltype(method), const Anderson&>) {
-          if (gpu::takes(method, z0)) return gpu::iterate(f, z0, method, stop, layout);
+          if (cuda::takes(method, z0)) return cuda::iterate(f, z0, method, stop, layout);
         }
 #endif
         return iterate(f, z0, method.start(layout), stop, layout);

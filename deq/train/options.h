@@ -129,7 +129,7 @@ struct TrainOptions {
   EquilibriumOptions equilibrium = {
       .solver = Anderson{.scope = Scope::Causal},
       .stop = {.max_steps = 30, .rel_tol = 1e-3},
-      .gradient = Implicit{.solver = Anderson{.scope = Scope::Sample},
+      .gradient = Implicit{.solver = Anderson{.memory = 12, .scope = Scope::Sample},
                            .stop = {.max_steps = 30, .rel_tol = 1e-3}}};
   struct Loop {
     BatchOptions batch;

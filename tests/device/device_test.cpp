@@ -64,20 +64,19 @@ TEST_P(SolverOnGpu, TellsWhatDidNotConverge) {
   EXPECT_TRUE(found.z.isfinite().all().item<bool>());
 }
 
-TEST_P(SolverOnGpu, GivesUpWhatDiverges) {
+TEST_P(SolverOnGpu, OneSampleThatDivergesSpoilsNoOther) {
   const SolverCase& c = GetParam();
-  const Tensor slope =
-      at::tensor({0.5, 3.0, 0.5}, c.type == at::kFloat ? at::kFloat : at::kDouble).view({3, 1, 1});
-  const Tensor x = at::ones({3, 2, 4}, c.type);
-  const auto f = [](const Tensor& slope, const Tensor& x) -> Map {
-    return [=](const Tensor& z) { return slope * z * z.abs() * z.abs() + x * 9; };
-  };
-  const StopRule stop{.max_steps = 40, .rel_tol = 1e-6};
-  const Solution expected = solve(f(slope, x), x, c.solver, stop);
-  const Solution found = solve(f(slope.cuda(), x.cuda()), x.cuda(), c.solver, stop);
-  // Why and when a row is given up may hang on the last bit of a number that grows beyond bounds.
-  EXPECT_TRUE(found.report.reason.eq(0).equal(expected.report.reason.eq(0)));
+  const Tensor slope = at::tensor({0.5, 300.0, 0.5}, c.type).view({3, 1, 1}).cuda();
+  const Tensor x = at::full({3, 2, 4}, 0.1, c.type).cuda();
+  const Map f = [=](const Tensor& z) { return slope * z * z * z + x; };
+  const StopRule stop{.max_steps = 60, .rel_tol = 1e-5};
+  const Solution found = solve(f, at::full_like(x, 0.5), c.solver, stop);
   EXPECT_TRUE(found.z.isfinite().all().item<bool>());
+  const Tensor reason = found.report.reason.view({3, -1}), z = found.z.cpu();
+  for (const int64_t sample : {0, 2}) {
+    EXPECT_TRUE(reason[sample].eq(int64_t(Reason::Converged)).all().item<bool>());
+    EXPECT_LT(largest(f(found.z)[sample].cpu() - z[sample]), 1e-4);
+  }
 }
 
 ModelOptions transformer(NormPlace norm, int64_t window, bool causal = true) {
@@ -87,7 +86,7 @@ ModelOptions transformer(NormPlace norm, int64_t window, bool causal = true) {
   cell.causal = causal;
   ModelOptions options;
   options.cell = cell;
-  options.initial = {.init_std = 0.5, .embedding_init_std = 0.3};
+  options.initial = {.init_std = 0.4, .embedding_init_std = 0.3};
   return options;
 }
 
@@ -139,6 +138,7 @@ class ModelOnGpu : public OnGpu<::testing::TestWithParam<size_t>> {
 INSTANTIATE_TEST_SUITE_P(All, ModelOnGpu, ::testing::Range(size_t(0), models().size()));
 
 TEST_P(ModelOnGpu, HasTheSameLossAndGradients) {
+  at::manual_seed(8);
   const Tensor tokens = at::randint(17, {2, 18}, at::kLong);
   std::map<std::string, Tensor> gradients[2];
   double losses[2];

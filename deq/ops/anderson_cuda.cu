@@ -1,6 +1,6 @@
-#include "deq/gpu/anderson_kernels.h"
+#include "deq/ops/anderson_cuda.h"
 
-namespace deq::gpu {
+namespace deq::cuda {
 namespace {
 
 constexpr int kThreads = 128;         // of products and mix
@@ -290,4 +290,4 @@ template void judge<double>(const Solve<double>&, int, cudaStream_t);
 template void mix<float>(const Solve<float>&, const float*, float*, int, cudaStream_t);
 template void mix<double>(const Solve<double>&, const double*, double*, int, cudaStream_t);
 
-}  // namespace deq::gpu
+}  // namespace deq::cuda

@@ -10,7 +10,7 @@ namespace at::cuda {
 struct CUDAGraph;
 }
 
-namespace deq::gpu {
+namespace deq::cuda {
 
 /// Whether this thread's stream can be recorded: not the default one.
 bool can_record();
@@ -33,4 +33,4 @@ class Recording {
   at::Tensor result_;
 };
 
-}  // namespace deq::gpu
+}  // namespace deq::cuda

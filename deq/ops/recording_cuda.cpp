@@ -1,4 +1,4 @@
-#include "deq/gpu/recording.h"
+#include "deq/ops/recording_cuda.h"
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAGraph.h>
@@ -7,7 +7,7 @@
 
 #include <map>
 
-namespace deq::gpu {
+namespace deq::cuda {
 namespace {
 
 /// The graphs of one thread and device share one pool of memory, which lives as long as one of
@@ -56,4 +56,4 @@ at::Tensor Recording::replay() {
   return result_;
 }
 
-}  // namespace deq::gpu
+}  // namespace deq::cuda

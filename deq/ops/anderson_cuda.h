@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-namespace deq::gpu {
+namespace deq::cuda {
 
 inline constexpr int kMaxMemory = 16;
 
@@ -47,4 +47,4 @@ void judge(const Solve<T>& solve, int step, cudaStream_t stream);
 template <class T>
 void mix(const Solve<T>& solve, const T* z, T* next, int step, cudaStream_t stream);
 
-}  // namespace deq::gpu
+}  // namespace deq::cuda

@@ -1,4 +1,4 @@
-#include "deq/gpu/anderson.h"
+#include "deq/solvers/anderson_cuda.h"
 
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
@@ -7,11 +7,11 @@
 
 #include <array>
 
-#include "deq/gpu/anderson_kernels.h"
-#include "deq/gpu/recording.h"
+#include "deq/ops/anderson_cuda.h"
+#include "deq/ops/recording_cuda.h"
 #include "deq/solvers/solver_loop.h"
 
-namespace deq::gpu {
+namespace deq::cuda {
 namespace {
 
 using at::Tensor;
@@ -156,4 +156,4 @@ Solution iterate(const Map& f, const Tensor& z0, const Anderson& options, const 
                                         : Loop<double>(f, z0, options, stop, layout).run();
 }
 
-}  // namespace deq::gpu
+}  // namespace deq::cuda

@@ -3,7 +3,7 @@
 
 #include "deq/solvers/anderson.h"
 
-namespace deq::gpu {
+namespace deq::cuda {
 
 /// Whether iterate() knows these options and this state; else the loop of driver.h runs on
 /// LibTorch's operators.
@@ -16,4 +16,4 @@ bool takes(const Anderson& options, const at::Tensor& z0);
 Solution iterate(const Map& f, const at::Tensor& z0, const Anderson& options, const StopRule& stop,
                  const Layout& layout);
 
-}  // namespace deq::gpu
+}  // namespace deq::cuda
