@@ -2,6 +2,7 @@
 
 #include <torch/cuda.h>
 
+#include <algorithm>
 #include <charconv>
 #include <string_view>
 
@@ -26,10 +27,9 @@ c10::Device device_of(const std::string& name) {
         "device = '{}'; expected cpu, cuda or cuda:N", name);
   }
   const auto count = int(torch::cuda::is_available() ? torch::cuda::device_count() : 0);
-  DEQ_CHECK(index<count, "device = '{}': LibTorch sees {} CUDA devices here; expected {}", name,
-                  count, count> 0
-                ? "a smaller number"
-                : "cpu");
+  const bool there = index < count;
+  DEQ_CHECK(there, "device = '{}': LibTorch sees {} CUDA devices here; expected {}", name, count,
+            count == 0 ? "cpu" : "a smaller number");
   return {c10::kCUDA, c10::DeviceIndex(index)};
 }
 

@@ -76,12 +76,12 @@ class Loop : SolverLoop {
     int step = 0;
     while (step < solve_.max_steps && (step < 2 || is_open(step - 1))) {
       ++step;
-      const bool fixed = recording_.recorded();  // f is replayed on one place, which z is then
       Tensor fz = recordable_ && step >= 2 ? replayed(z) : call(z, none_);
       products(solve_, z.data_ptr<T>(), fz.data_ptr<T>(), step, stream_);
       judge(solve_, step, stream_);
       tell(step);
-      Tensor next = fixed || recording_.recorded() ? z : at::empty_like(best_);
+      // What is replayed reads one place, which z is then.
+      Tensor next = recording_.recorded() ? z : at::empty_like(best_);
       mix(solve_, z.data_ptr<T>(), next.data_ptr<T>(), step, stream_);
       if (step < solve_.max_steps) z = std::move(next);
     }

@@ -77,7 +77,8 @@ Tensor composed(const Sample& s) {
   return deq::ops::ComposedBlock(s.context, s.z.size(1))(s.context, s.z);
 }
 
-void compare(const Evaluate& block, at::ScalarType type, double tolerance) {
+/// Without a tape the kernels give the same bits as with one; LibTorch's operators round otherwise.
+void compare(const Evaluate& block, at::ScalarType type, double tolerance, bool same_bits) {
   std::mt19937 random(7);
   at::manual_seed(7);
   for (int trial = 0; trial < 60; ++trial) {
@@ -88,7 +89,8 @@ void compare(const Evaluate& block, at::ScalarType type, double tolerance) {
     ASSERT_LT(relative(ours, plain), tolerance);
     {
       c10::NoGradGuard no_tape;
-      ASSERT_LT(relative(block(s), ours), type == at::kFloat ? 1e-6 : 1e-15);
+      const Tensor again = block(s);
+      ASSERT_TRUE(same_bits ? at::equal(again, ours) : relative(again, ours) < tolerance);
     }
     const Tensor df = at::randn_like(plain);
     const auto mine = torch::autograd::grad({ours}, s.inputs, {df}, true, false, true);
@@ -103,10 +105,14 @@ void compare(const Evaluate& block, at::ScalarType type, double tolerance) {
   }
 }
 
-TEST(TransformerBlock, AgreesWithTheReferenceInDouble) { compare(by_kernels, at::kDouble, 1e-11); }
-TEST(TransformerBlock, AgreesWithTheReferenceInFloat) { compare(by_kernels, at::kFloat, 3e-4); }
-TEST(TransformerBlock, ComposedItAgreesInDouble) { compare(composed, at::kDouble, 1e-11); }
-TEST(TransformerBlock, ComposedItAgreesInFloat) { compare(composed, at::kFloat, 3e-4); }
+TEST(TransformerBlock, AgreesWithTheReferenceInDouble) {
+  compare(by_kernels, at::kDouble, 1e-11, true);
+}
+TEST(TransformerBlock, AgreesWithTheReferenceInFloat) {
+  compare(by_kernels, at::kFloat, 3e-4, true);
+}
+TEST(TransformerBlock, ComposedItAgreesInDouble) { compare(composed, at::kDouble, 1e-11, false); }
+TEST(TransformerBlock, ComposedItAgreesInFloat) { compare(composed, at::kFloat, 3e-4, false); }
 
 /// Evaluations of one solve in which the states of ever more positions stay as they are.
 void leave_out(at::ScalarType type) {
