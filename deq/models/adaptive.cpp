@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "deq/cells/dropout.h"
-#include "deq/ops/softmax_loss.h"
 
 namespace deq {
 
@@ -162,20 +161,20 @@ Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
   return at::addmm(bias(i), projected(i, hidden), table(i).t());
 }
 
-Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets) const {
+Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets,
+                             ops::LossUse use) const {
   const Tensor head = table(0);
   // In the head a token of a tail stands for its cluster.
   Tensor in_head = targets;
   for (size_t i = 1; i < clusters_.count(); ++i)
     in_head = in_head.masked_fill(members_of(i, targets), head.size(0) - int64_t(i));
-  Tensor out = ops::softmax_loss(projected(0, hidden), head, bias(0), in_head);
+  Tensor out = ops::softmax_loss(projected(0, hidden), head, bias(0), in_head, use);
   for (size_t i = 1; i < clusters_.count(); ++i) {
     const Tensor members = members_of(i, targets).nonzero().squeeze(1);
     if (members.numel() == 0) continue;
     const Tensor index = targets.index_select(0, members) - clusters_.begin(i);
-    out = out.index_add(
-        0, members,
-        ops::softmax_loss(projected(i, hidden.index_select(0, members)), table(i), bias(i), index));
+    const Tensor states = projected(i, hidden.index_select(0, members));
+    out = out.index_add(0, members, ops::softmax_loss(states, table(i), bias(i), index, use));
   }
   return out;
 }

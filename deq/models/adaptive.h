@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "deq/base/fields.h"
+#include "deq/ops/softmax_loss.h"
 
 namespace deq {
 
@@ -91,8 +92,9 @@ class AdaptiveSoftmax : public torch::nn::Module {
   AdaptiveSoftmax(const Clusters& clusters, const EmbeddingOptions& options,
                   const AdaptiveEmbedding& embedding);
 
-  at::Tensor loss(const at::Tensor& hidden,
-                  const at::Tensor& targets) const;              ///< (N), -log p(target)
+  /// (N), -log p(target)
+  at::Tensor loss(const at::Tensor& hidden, const at::Tensor& targets,
+                  ops::LossUse use = ops::LossUse::Mean) const;
   at::Tensor log_probabilities(const at::Tensor& hidden) const;  ///< (N, vocabulary)
   void initialise(double std);  ///< what is not shared, as the embedding's; biases 0
 

@@ -175,8 +175,8 @@ Tensor LanguageModel::loss(const Tensor& z, const Tensor& expected) const {
   if (mixture_) {
     const Mixture::Output mixed = mixture_->forward(hidden);
     const Tensor each = known.unsqueeze(2).expand(mixed.log_share.sizes());  // (B, T, K)
-    const Tensor losses =
-        softmax_->loss(mixed.states.reshape({-1, mixed.states.size(3)}), each.reshape({-1}));
+    const Tensor losses = softmax_->loss(mixed.states.reshape({-1, mixed.states.size(3)}),
+                                         each.reshape({-1}), ops::LossUse::Any);
     loss = -(mixed.log_share - losses.view(mixed.log_share.sizes())).logsumexp(2);
   } else {
     loss = softmax_->loss(hidden.reshape({-1, hidden.size(2)}), known.reshape({-1}))

@@ -53,39 +53,91 @@ void losses_of(Tensor& logits, const Tensor& targets, bool gradient, const Tenso
   }
 }
 
+// Rows whose logits are held at a time.
+constexpr int64_t kRows = 256;
+
+/// Runs f(logits, first row, rows) over all rows, with the logits of some of them at a time.
+template <class F>
+void by_rows(const Tensor& hidden, const Tensor& weight, const Tensor& bias, const F& f) {
+  const int64_t N = hidden.size(0);
+  for (int64_t begin = 0; begin < N; begin += kRows) {
+    const int64_t count = std::min(kRows, N - begin);
+    Tensor logits = at::addmm(bias, hidden.narrow(0, begin, count), weight.t());
+    f(logits, begin, count);
+  }
+}
+
+/// d loss / d logits, (N, V), and the losses.
+Tensor by_logits(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
+                 const Tensor& targets, const Tensor& losses) {
+  Tensor logits = at::addmm(bias, hidden, weight.t());
+  losses_of(logits, targets, true, losses);
+  return logits;
+}
+
+/// What each loss passes on to its row of `hidden`, and all together to weight and bias.
+struct LossGradients {
+  Tensor hidden, weight, bias;
+};
+
+LossGradients gradients_of_all(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
+                               const Tensor& targets, const Tensor& losses) {
+  LossGradients g{at::empty_like(hidden), at::zeros_like(weight), at::zeros_like(bias)};
+  by_rows(hidden, weight, bias, [&](Tensor& logits, int64_t begin, int64_t count) {
+    losses_of(logits, targets.narrow(0, begin, count), true, losses.narrow(0, begin, count));
+    Tensor rows = g.hidden.narrow(0, begin, count);
+    at::mm_out(rows, logits, weight);
+    g.weight.addmm_(logits.t(), hidden.narrow(0, begin, count));
+    g.bias.add_(logits.sum(0));
+  });
+  return g;
+}
+
+/// Keeps the gradients by logits, or where that is less the gradients that all losses have
+/// together, which serve if what comes back is one number for all.
 struct LossNode : torch::autograd::Function<LossNode> {
   static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight,
-                        const Tensor& bias, const Tensor& targets) {
-    Tensor logits = at::addmm(bias, hidden, weight.t());
-    const Tensor out = at::empty({hidden.size(0)}, logits.options());
-    losses_of(logits, targets, true, out);
-    context->save_for_backward({hidden, weight, bias, targets, logits});
-    return out;
+                        const Tensor& bias, const Tensor& targets, bool together) {
+    const Tensor losses = at::empty({hidden.size(0)}, hidden.options().requires_grad(false));
+    variable_list saved{hidden, weight, bias, targets};
+    if (together) {
+      const LossGradients g = gradients_of_all(hidden, weight, bias, targets, losses);
+      saved.insert(saved.end(), {g.hidden, g.weight, g.bias});
+    } else {
+      saved.push_back(by_logits(hidden, weight, bias, targets, losses));
+    }
+    context->save_for_backward(saved);
+    return losses;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    if (!gradients[0].defined()) return variable_list(4);
+    variable_list found(5);
+    if (!gradients[0].defined()) return found;
     const variable_list saved = context->get_saved_variables();
-    const Tensor &hidden = saved[0], &weight = saved[1], &by_logit = saved[4];
-    if (at::GradMode::is_enabled()) return differentiable_backward(saved, gradients[0]);
-    const Tensor share = gradients[0].unsqueeze(1);  // (N, 1)
-    variable_list found(4);
-    if (context->needs_input_grad(0)) found[0] = at::mm(by_logit, weight) * share;
-    if (context->needs_input_grad(1)) found[1] = at::mm(by_logit.t(), hidden * share);
-    if (context->needs_input_grad(2)) found[2] = at::mv(by_logit.t(), gradients[0]);
+    const Tensor &hidden = saved[0], &weight = saved[1], &share = gradients[0];
+    if (at::GradMode::is_enabled()) return differentiable_backward(saved, share);
+    const bool together = saved.size() > 5;
+    if (together && share.min().equal(share.max())) {
+      if (context->needs_input_grad(0)) found[0] = saved[4] * share.unsqueeze(1);
+      if (context->needs_input_grad(1)) found[1] = saved[5] * share[0];
+      if (context->needs_input_grad(2)) found[2] = saved[6] * share[0];
+      return found;
+    }
+    const Tensor by_logit =
+        together ? by_logits(hidden, weight, saved[2], saved[3], at::empty_like(share)) : saved[4];
+    if (context->needs_input_grad(0)) found[0] = at::mm(by_logit, weight) * share.unsqueeze(1);
+    if (context->needs_input_grad(1)) found[1] = at::mm(by_logit.t(), hidden * share.unsqueeze(1));
+    if (context->needs_input_grad(2)) found[2] = at::mv(by_logit.t(), share);
     return found;
   }
 
   static variable_list differentiable_backward(const variable_list& saved, const Tensor& share) {
     const Tensor loss = softmax_loss_reference(saved[0], saved[1], saved[2], saved[3]);
     variable_list found = taped_gradients(loss, {saved[0], saved[1], saved[2]}, share);
-    found.resize(4);
+    found.resize(5);
     return found;
   }
 };
-
-// Rows whose logits are held at a time where nothing is to be differentiated.
-constexpr int64_t kRows = 256;
 
 }  // namespace
 
@@ -97,21 +149,21 @@ Tensor softmax_loss_reference(const Tensor& hidden, const Tensor& weight, const 
 }
 
 Tensor softmax_loss(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
-                    const Tensor& targets) {
+                    const Tensor& targets, LossUse use) {
   const bool known = hidden.scalar_type() == at::kFloat || hidden.scalar_type() == at::kDouble;
   if (!known || !hidden.device().is_cpu() || hidden.numel() == 0)
     return softmax_loss_reference(hidden, weight, bias, targets);
   check(hidden, weight, bias, targets);
   const Tensor target = targets.contiguous();
-  if (at::GradMode::is_enabled()) return LossNode::apply(hidden, weight, bias, target);
-  const int64_t N = hidden.size(0);
-  const Tensor out = at::empty({N}, hidden.options());
-  for (int64_t begin = 0; begin < N; begin += kRows) {
-    const int64_t count = std::min(kRows, N - begin);
-    Tensor logits = at::addmm(bias, hidden.narrow(0, begin, count), weight.t());
-    losses_of(logits, target.narrow(0, begin, count), false, out.narrow(0, begin, count));
+  if (at::GradMode::is_enabled()) {
+    const bool together = use == LossUse::Mean && hidden.size(0) > hidden.size(1);
+    return LossNode::apply(hidden, weight, bias, target, together);
   }
-  return out;
+  const Tensor losses = at::empty({hidden.size(0)}, hidden.options());
+  by_rows(hidden, weight, bias, [&](Tensor& logits, int64_t begin, int64_t count) {
+    losses_of(logits, target.narrow(0, begin, count), false, losses.narrow(0, begin, count));
+  });
+  return losses;
 }
 
 }  // namespace deq::ops

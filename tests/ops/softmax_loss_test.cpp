@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "deq/base/memory_meter.h"
 #include "tests/base/scratch.h"
 
 namespace {
@@ -39,19 +40,40 @@ TEST(SoftmaxLoss, AgreesWithTheReference) {
     for (const int64_t V : {1, 2, 7, 16, 33, 1000}) {
       for (const int64_t N : {1, 5, 300}) {
         const Sample s(N, 1 + V % 13, V, type);
-        const Tensor ours = s.ours(), plain = s.plain(), share = at::randn_like(plain);
+        const Tensor ours = s.ours(), plain = s.plain();
         EXPECT_LE((ours - plain).abs().max().item<double>(), 10 * tolerance) << N << " " << V;
         {
           c10::NoGradGuard no_tape;
           EXPECT_LE((s.ours() - plain).abs().max().item<double>(), 10 * tolerance);
         }
-        const auto mine = torch::autograd::grad({ours}, s.inputs, {share});
-        const auto theirs = torch::autograd::grad({plain}, s.inputs, {share});
-        for (size_t i = 0; V > 1 && i < 3; ++i)
-          EXPECT_LE(relative(mine[i], theirs[i]), 10 * tolerance) << N << " " << V << " " << i;
+        // Of the mean, and of a function in which losses count differently.
+        for (const Tensor& share : {at::full_like(plain, 1.0 / double(N)), at::randn_like(plain)}) {
+          const auto mine = torch::autograd::grad({ours}, s.inputs, {share}, true);
+          const auto theirs = torch::autograd::grad({plain}, s.inputs, {share}, true);
+          for (size_t i = 0; V > 1 && i < 3; ++i)
+            EXPECT_LE(relative(mine[i], theirs[i]), 10 * tolerance) << N << " " << V << " " << i;
+        }
       }
     }
   }
+}
+
+TEST(SoftmaxLoss, EitherUseHasTheSameGradients) {
+  at::manual_seed(4);
+  const Sample s(300, 7, 50, at::kDouble);
+  const Tensor any =
+      softmax_loss(s.inputs[0], s.inputs[1], s.inputs[2], s.targets, deq::ops::LossUse::Any);
+  for (const Tensor& share : {at::ones({300}, at::kDouble), at::randn({300}, at::kDouble)}) {
+    const auto mine = torch::autograd::grad({s.ours()}, s.inputs, {share});
+    const auto theirs = torch::autograd::grad({any}, s.inputs, {share}, true);
+    for (size_t i = 0; i < 3; ++i) EXPECT_LE(relative(mine[i], theirs[i]), 1e-13);
+  }
+}
+
+TEST(SoftmaxLoss, KeepsNoMatrixOfLogits) {
+  const Sample s(512, 4, 1000, at::kFloat);
+  const int64_t peak = deq::peak_tensor_bytes([&] { s.ours().mean().backward(); });
+  EXPECT_LT(peak, 512 * 1000 * 4);
 }
 
 TEST(SoftmaxLoss, IsTwiceDifferentiable) {
