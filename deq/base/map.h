@@ -20,8 +20,17 @@ class Map {
 
   /// The evaluations of one solve, without a tape. The first done[b] positions (dimension 1) of
   /// sample b, and all that they depend on, hold what they held at the evaluation before this one,
-  /// so that their rows of f(z) are known; 0 at the first evaluation. Not for several threads.
+  /// so that their rows of f(z) are known; 0 at the first evaluation. In a solve where positions
+  /// depend on later ones (Order::Backward) it is the last done[b] positions. Empty: all 0. Not for
+  /// several threads.
   using Series = std::function<at::Tensor(const at::Tensor& z, const std::vector<int64_t>& done)>;
+
+  /// f at one point: f(z) with its tape, and u -> J^T u, J = df/dz there, without one, in which
+  /// positions depend on later ones where f is causal. Holds what both need.
+  struct Linearised {
+    at::Tensor fz;
+    Series transposed;
+  };
 
   Map() = default;
   template <class F>
@@ -40,6 +49,15 @@ class Map {
   }
   bool recordable() const { return recordable_; }
 
+  /// For an f that has products of its own with its Jacobian, that can leave out what is done.
+  Map& set_linearise(std::function<Linearised(const at::Tensor& z)> linearise) {
+    linearise_ = std::move(linearise);
+    return *this;
+  }
+  /// At z, a leaf that requires a gradient, with gradients on. Where f does not depend on z the
+  /// products are zero.
+  Linearised linearise(const at::Tensor& z) const;
+
   at::Tensor operator()(const at::Tensor& z) const { return evaluate_(z); }
   explicit operator bool() const { return bool(evaluate_); }
 
@@ -52,6 +70,7 @@ class Map {
  private:
   Evaluate evaluate_;
   std::function<Series()> series_;
+  std::function<Linearised(const at::Tensor&)> linearise_;
   bool recordable_ = false;
 };
 

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "deq/solvers/secants.h"
@@ -14,14 +13,13 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// What backward needs of one call. Holds f(z*), never the node's own output: that would be a
-/// cycle.
+/// What backward needs of one call. Never the node's own output: that would be a cycle.
 struct Tape : torch::CustomClassHolder {
   Implicit options;
   std::function<void(const Report&)> on_adjoint;
   Secants secants{0};
-  Tensor z;                 // leaf, z*
-  Tensor fz;                // f(z*), taped
+  Tensor z;                 // z*
+  Map::Series transposed;   // u -> J^T u
   bool recordable = false;  // f is
 };
 constexpr const char* kTape = "tape";
@@ -41,12 +39,10 @@ struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
     const auto tape =
         c10::static_intrusive_pointer_cast<Tape>(context->saved_data[kTape].toCapsule());
     const Tensor g = gradients[0].contiguous();
-    Map adjoint = [&](const Tensor& u) {
-      const variable_list product = torch::autograd::grad(
-          {tape->fz}, {tape->z}, {u}, /*retain_graph=*/true, /*create_graph=*/false,
-          /*allow_unused=*/true);
-      return product[0].defined() ? product[0] + g : g;
+    const Map::Series next = [&](const Tensor& u, const std::vector<int64_t>& done) {
+      return tape->transposed(u, done) + g;
     };
+    Map adjoint([&](const Tensor& u) { return next(u, {}); }, [&] { return next; });
     adjoint.set_recordable(tape->recordable);
     const Solution solution = deq::solve(adjoint, tape->secants.adjoint(g), tape->options.solver,
                                          tape->options.stop, Order::Backward);
@@ -64,18 +60,18 @@ Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forw
   Solution solution = forward.solve(watched ? secants.watch(f) : f, z0);
   if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
   const Tensor z = solution.z.detach().requires_grad_(true);
-  const Tensor fz = f(z);
+  Map::Linearised at_z = f.linearise(z);
   solution.report.evaluations += 1;
-  if (!fz.requires_grad()) return {solution.z, std::move(solution.report)};
+  if (!at_z.fz.requires_grad()) return {solution.z, std::move(solution.report)};
   auto tape = c10::make_intrusive<Tape>();
   tape->options = *this;
   tape->on_adjoint = forward.on_adjoint;
   secants.finish();
   tape->secants = std::move(secants);
   tape->z = z;
-  tape->fz = fz;
+  tape->transposed = std::move(at_z.transposed);
   tape->recordable = f.recordable();
-  return {ImplicitNode::apply(fz, std::move(tape)), std::move(solution.report)};
+  return {ImplicitNode::apply(at_z.fz, std::move(tape)), std::move(solution.report)};
 }
 
 }  // namespace deq

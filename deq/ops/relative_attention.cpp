@@ -143,7 +143,7 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     const auto options = q.options().requires_grad(false);
     const Tensor y = at::empty(q.sizes(), options);
     const Tensor log_sum = at::empty({q.size(0), held->packed->view().heads, q.size(1)}, options);
-    attention_forward_cpu(q, k, v, *held->packed, y, log_sum);
+    attention_forward_cpu(q, k, v, *held->packed, OpenRows(q.size(0), q.size(1)), y, log_sum);
     context->save_for_backward({q, k, v, past_k, past_v, r, a, b, mask, y, log_sum});
     context->saved_data[kPacked] = c10::IValue::make_capsule(std::move(held));
     return y;
@@ -193,7 +193,7 @@ Tensor relative_attention(const Tensor& q, const Tensor& k, const Tensor& v,
   const Tensor rows_q = with_rows(q), rows_k = with_rows(k), rows_v = with_rows(v);
   if (!at::GradMode::is_enabled()) {
     Tensor y = at::empty(q.sizes(), q.options().requires_grad(false));
-    attention_forward_cpu(rows_q, rows_k, rows_v, *packed, y, {});
+    attention_forward_cpu(rows_q, rows_k, rows_v, *packed, OpenRows(q.size(0), q.size(1)), y, {});
     return y;
   }
   const bool past = packed->past() > 0;

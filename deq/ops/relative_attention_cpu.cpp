@@ -4,8 +4,10 @@
 #include <ATen/Parallel.h>
 
 #include <memory>
+#include <vector>
 
 #include "deq/ops/packed.h"
+#include "deq/ops/tasks.h"
 
 namespace deq::ops {
 
@@ -125,33 +127,34 @@ AttentionHead<T> PackedAttention::head(int64_t b, int64_t h, int64_t queries, bo
 
 namespace {
 
-/// Runs f(head, b, h, scratch) for every head of every sample.
+/// Runs f(head, b, h, scratch) for every head of every sample in which some positions are open.
 template <class T, class F>
 void for_heads(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAttention& packed,
-               bool backward, const F& f) {
-  const int64_t B = q.size(0), N = q.size(1), H = packed.view().heads, d = q.size(2) / H;
-  at::parallel_for(0, B * H, 1, [&](int64_t begin, int64_t end) {
-    const auto scratch = std::make_unique_for_overwrite<T[]>(
-        size_t(attention_scratch<T>(packed.span(0, N), d, backward)));
-    for (int64_t n = begin; n < end; ++n) {
-      const int64_t b = n / H, h = n % H;
-      AttentionHead<T> head = packed.head<T>(b, h, N, backward);
-      head.q = rows_of<T>(q, b, h, d);
-      head.k = rows_of<T>(k, b, h, d);
-      head.v = rows_of<T>(v, b, h, d);
-      f(head, b, h, scratch.get());
-    }
+               const OpenRows& open, bool backward, const F& f) {
+  const int64_t N = q.size(1), H = packed.view().heads, d = q.size(2) / H;
+  std::vector<int64_t> samples;
+  for (int64_t b = 0; b < open.batch(); ++b) {
+    if (!open.none(b)) samples.push_back(b);
+  }
+  const int64_t numbers = attention_scratch<T>(packed.span(0, N), d, backward);
+  run_tasks<T>(int64_t(samples.size()) * H, numbers, [&](int64_t i, T* scratch) {
+    const int64_t b = samples[size_t(i / H)], h = i % H;
+    AttentionHead<T> head = packed.head<T>(b, h, N, backward);
+    head.q = rows_of<T>(q, b, h, d);
+    head.k = rows_of<T>(k, b, h, d);
+    head.v = rows_of<T>(v, b, h, d);
+    f(head, b, h, scratch);
   });
 }
 
 template <class T>
 void forward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAttention& packed,
-             const Tensor& y, const Tensor& log_sum, const std::vector<int64_t>& done) {
+             const OpenRows& open, const Tensor& y, const Tensor& log_sum) {
   const int64_t N = q.size(1), H = packed.view().heads, d = q.size(2) / H;
   T* sums = log_sum.defined() ? log_sum.data_ptr<T>() : nullptr;
-  for_heads<T>(q, k, v, packed, false,
+  for_heads<T>(q, k, v, packed, open, false,
                [&](AttentionHead<T>& head, int64_t b, int64_t h, T* scratch) {
-                 if (!done.empty()) head.done = done[size_t(b)];
+                 head.done = open.begin(b);
                  attention_head(head, at_head<T>(y, b, h, d), y.stride(1),
                                 sums ? sums + (b * H + h) * N : nullptr, scratch);
                });
@@ -159,10 +162,10 @@ void forward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAtte
 
 template <class T>
 void backward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAttention& packed,
-              const Tensor& y, const Tensor& log_sum, const Tensor& dy,
+              const OpenRows& open, const Tensor& y, const Tensor& log_sum, const Tensor& dy,
               const AttentionGradients& out) {
   const int64_t N = q.size(1), D = q.size(2), H = packed.view().heads, d = D / H;
-  for_heads<T>(q, k, v, packed, true,
+  for_heads<T>(q, k, v, packed, open, true,
                [&](const AttentionHead<T>& head, int64_t b, int64_t h, T* scratch) {
                  HeadGradients<T> to;
                  to.q = at_head<T>(out.qkv, b, h, d);
@@ -189,9 +192,20 @@ void backward(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAtt
 }  // namespace
 
 void attention_forward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
-                           const PackedAttention& packed, const Tensor& y, const Tensor& log_sum,
-                           const std::vector<int64_t>& done) {
-  by_type(q, [&](auto type) { forward<decltype(type)>(q, k, v, packed, y, log_sum, done); });
+                           const PackedAttention& packed, const OpenRows& open, const Tensor& y,
+                           const Tensor& log_sum) {
+  by_type(q, [&](auto type) { forward<decltype(type)>(q, k, v, packed, open, y, log_sum); });
+}
+
+void attention_resume_backward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
+                                   const PackedAttention& packed, const OpenRows& open,
+                                   const Tensor& y, const Tensor& log_sum, const Tensor& dy,
+                                   const Tensor& dqkv) {
+  packed.prepare_backward();
+  AttentionGradients out;
+  out.qkv = dqkv;
+  by_type(q,
+          [&](auto type) { backward<decltype(type)>(q, k, v, packed, open, y, log_sum, dy, out); });
 }
 
 AttentionGradients attention_backward_cpu(const Tensor& q, const Tensor& k, const Tensor& v,
@@ -213,7 +227,9 @@ AttentionGradients attention_backward_cpu(const Tensor& q, const Tensor& k, cons
     }
   }
   const Tensor rows = with_rows(dy);
-  by_type(q, [&](auto type) { backward<decltype(type)>(q, k, v, packed, y, log_sum, rows, out); });
+  const OpenRows open(B, N);
+  by_type(
+      q, [&](auto type) { backward<decltype(type)>(q, k, v, packed, open, y, log_sum, rows, out); });
   if (!all) return out;
   out.r = out.r.sum(0);
   out.content_bias = out.content_bias.sum(0);

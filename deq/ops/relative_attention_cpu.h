@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "deq/ops/attention_kernel.h"
+#include "deq/ops/open_rows.h"
 #include "deq/ops/relative_attention.h"
 
 namespace deq::ops {
@@ -50,10 +51,11 @@ class PackedAttention {
 bool attention_on_cpu(const at::Tensor& q);
 
 /// Fills y (B, T, D), contiguous, from q, k, v as with_rows gives them; where `log_sum` (B, H, T)
-/// is defined, it too, which backward needs. Of each sample b from query done[b] on; empty: all.
+/// is defined, it too, which backward needs. Of the queries that are open, of which there are those
+/// up to the last.
 void attention_forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                           const PackedAttention& packed, const at::Tensor& y,
-                           const at::Tensor& log_sum, const std::vector<int64_t>& done = {});
+                           const PackedAttention& packed, const OpenRows& open, const at::Tensor& y,
+                           const at::Tensor& log_sum);
 
 /// Gradients; q, k and v are slices of one (B, T, 3 D) tensor. The others undefined unless all are
 /// wanted.
@@ -64,5 +66,12 @@ AttentionGradients attention_backward_cpu(const at::Tensor& q, const at::Tensor&
                                           const at::Tensor& v, const PackedAttention& packed,
                                           const at::Tensor& y, const at::Tensor& log_sum,
                                           const at::Tensor& dy, bool all);
+
+/// Those of q, k and v alone, into dqkv (B, T, 3 D): of all positions of the samples in which some
+/// are open.
+void attention_resume_backward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                   const PackedAttention& packed, const OpenRows& open,
+                                   const at::Tensor& y, const at::Tensor& log_sum,
+                                   const at::Tensor& dy, const at::Tensor& dqkv);
 
 }  // namespace deq::ops

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+
 #include "deq/base/error.h"
 #include "deq/ops/rows_simd.h"
 
@@ -39,24 +41,46 @@ void check_states(const std::vector<Tensor>& history, const Tensor& like) {
   }
 }
 
+void check_flags(const char* name, const std::vector<char>& flags, int64_t rows) {
+  DEQ_CHECK(int64_t(flags.size()) == rows, "rows: {} has {} flags; expected {}", name, flags.size(),
+            rows);
+}
+
+/// Runs f(first, end) over the runs of rows in begin .. end - 1 that are not left out.
+template <class F>
+void not_left_out(const std::vector<char>& left_out, int64_t begin, int64_t end, const F& f) {
+  if (left_out.empty()) return f(begin, end);
+  for (int64_t r = begin; r < end;) {
+    const int64_t first = r;
+    while (r < end && !left_out[size_t(r)]) ++r;
+    if (r > first) f(first, r);
+    while (r < end && left_out[size_t(r)]) ++r;
+  }
+}
+
 template <class T>
-void run_dots(const std::vector<Tensor>& history, const Tensor& g, Tensor& out) {
+void run_dots(const std::vector<Tensor>& history, const Tensor& g,
+              const std::vector<char>& left_out, Tensor& out) {
   const int64_t m = int64_t(history.size()), n = g.size(1);
   const auto from = pointers<T>(history);
-  at::parallel_for(0, g.size(0), grain(n, m), [&](int64_t begin, int64_t end) {
-    simd_dots(from.data(), m, g.data_ptr<T>(), n, begin, end, out.data_ptr<double>());
+  at::parallel_for(0, g.size(0), grain(n, m), [&](int64_t first, int64_t last) {
+    not_left_out(left_out, first, last, [&](int64_t begin, int64_t end) {
+      simd_dots(from.data(), m, g.data_ptr<T>(), n, begin, end, out.data_ptr<double>());
+    });
   });
 }
 
 template <class T>
 void run_mix(const Tensor& coefficients, const std::vector<Tensor>& history, const Tensor& base,
-             Tensor& out) {
+             const std::vector<char>& left_out, Tensor& out) {
   const int64_t m = int64_t(history.size()), n = out.size(1);
   const auto from = pointers<T>(history);
   const T* start = base.defined() ? base.data_ptr<T>() : nullptr;
-  at::parallel_for(0, out.size(0), grain(n, m), [&](int64_t begin, int64_t end) {
-    simd_mix(coefficients.data_ptr<double>(), from.data(), m, start, n, begin, end,
-             out.data_ptr<T>());
+  at::parallel_for(0, out.size(0), grain(n, m), [&](int64_t first, int64_t last) {
+    not_left_out(left_out, first, last, [&](int64_t begin, int64_t end) {
+      simd_mix(coefficients.data_ptr<double>(), from.data(), m, start, n, begin, end,
+               out.data_ptr<T>());
+    });
   });
 }
 
@@ -103,19 +127,41 @@ Tensor row_mix_reference(const Tensor& coefficients, const std::vector<Tensor>& 
   return sum;
 }
 
-Tensor row_dots(const std::vector<Tensor>& history, const Tensor& g) {
+Tensor row_dots(const std::vector<Tensor>& history, const Tensor& g,
+                const std::vector<char>& left_out) {
   check_states(history, g);
+  if (!left_out.empty()) check_flags("left_out", left_out, g.size(0));
   if (!has_kernel(g)) return row_dots_reference(history, g);
   Tensor out = at::empty({g.size(0), int64_t(history.size())}, g.options().dtype(at::kDouble));
   if (g.scalar_type() == at::kFloat) {
-    run_dots<float>(history, g, out);
+    run_dots<float>(history, g, left_out, out);
   } else {
-    run_dots<double>(history, g, out);
+    run_dots<double>(history, g, left_out, out);
   }
   return out;
 }
 
-Tensor row_mix(const Tensor& coefficients, const std::vector<Tensor>& history, const Tensor& base) {
+Tensor row_where(const std::vector<char>& chosen, const Tensor& a, const Tensor& b) {
+  check_states({b}, a);
+  check_flags("chosen", chosen, a.size(0));
+  if (!a.device().is_cpu()) {
+    const auto flags = at::from_blob(const_cast<char*>(chosen.data()), {a.size(0), 1}, at::kBool);
+    return at::where(flags.to(a.device()), a, b);
+  }
+  Tensor out = at::empty_like(a);
+  const int64_t bytes = a.size(1) * int64_t(a.element_size());
+  const auto *from_a = static_cast<const char*>(a.data_ptr()),
+             *from_b = static_cast<const char*>(b.data_ptr());
+  auto* to = static_cast<char*>(out.data_ptr());
+  at::parallel_for(0, a.size(0), grain(bytes, 1), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      std::copy_n((chosen[size_t(r)] ? from_a : from_b) + r * bytes, bytes, to + r * bytes);
+  });
+  return out;
+}
+
+Tensor row_mix(const Tensor& coefficients, const std::vector<Tensor>& history, const Tensor& base,
+               const std::vector<char>& left_out) {
   DEQ_CHECK(base.defined() || !history.empty(),
             "row_mix: no history and no base; expected one of them");
   const Tensor& like = base.defined() ? base : history[0];
@@ -125,13 +171,14 @@ Tensor row_mix(const Tensor& coefficients, const std::vector<Tensor>& history, c
             "row_mix: coefficients are {} [{}]; expected Double [{}, {}]",
             c10::toString(coefficients.scalar_type()), fmt::join(coefficients.sizes(), ", "),
             like.size(0), history.size());
+  if (!left_out.empty()) check_flags("left_out", left_out, like.size(0));
   if (!has_kernel(like)) return row_mix_reference(coefficients, history, base);
   const Tensor c = coefficients.contiguous();
   Tensor out = at::empty_like(like);
   if (like.scalar_type() == at::kFloat) {
-    run_mix<float>(c, history, base, out);
+    run_mix<float>(c, history, base, left_out, out);
   } else {
-    run_mix<double>(c, history, base, out);
+    run_mix<double>(c, history, base, left_out, out);
   }
   return out;
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "deq/base/error.h"
@@ -70,6 +71,7 @@ void check_state(const Tensor& z, const BlockContext& c) {
 struct Held : torch::CustomClassHolder {
   std::shared_ptr<const BlockContext> context;
   std::shared_ptr<const PackedAttention> attention;
+  BlockKept kept;  // of an evaluation already made
 };
 constexpr const char* kHeld = "held";
 
@@ -99,8 +101,8 @@ constexpr size_t kInputs = 14;  // with z
 struct BlockNode : torch::autograd::Function<BlockNode> {
   static Tensor forward(AutogradContext* context, const Tensor& z, at::TensorList /*others*/,
                         c10::intrusive_ptr<Held> held) {
-    const BlockKept k = block_forward_cpu(*held->context, *held->attention, z, true);
-    context->save_for_backward({k.z, k.qkv, k.seen, k.f, k.log_sum, k.normed, k.hidden, k.spread});
+    const BlockKept k = std::exchange(held->kept, {});
+    context->save_for_backward({z, k.qkv, k.seen, k.f, k.log_sum, k.normed, k.hidden, k.spread});
     context->saved_data[kHeld] = c10::IValue::make_capsule(std::move(held));
     return k.f;
   }
@@ -222,19 +224,40 @@ Map TransformerBlock::map() const {
   };
   const BlockContext& c = bound_->context;
   return Map([block = *this](const Tensor& z) { return block(z); }, series)
-      .set_recordable(!c.view.float_scores);
+      .set_recordable(!c.view.float_scores)
+      .set_linearise([block = *this](const Tensor& z) { return block.linearise(z); });
+}
+
+Map::Linearised TransformerBlock::linearise(const Tensor& z) const {
+  const PackedAttention* packed = attention(z);
+  if (!packed) return Map([block = *this](const Tensor& x) { return block(x); }).linearise(z);
+  BlockKept kept = block_forward_cpu(context(), *packed, z.detach().contiguous(), true);
+  const Tensor fz = taped(z, kept);
+  kept.f = kept.f.detach();  // what is f's product must not hold f's tape
+  return {fz, [bound = bound_, kept, passed = std::make_shared<BlockPassed>()](
+                  const Tensor& u, const std::vector<int64_t>& done) {
+            return block_resume_backward_cpu(bound->context, *bound->attention, kept,
+                                             u.contiguous(), done, *passed);
+          }};
+}
+
+/// f(z) with its tape, which `kept` was made for.
+Tensor TransformerBlock::taped(const Tensor& z, BlockKept kept) const {
+  auto held = c10::make_intrusive<Held>();
+  held->context = std::shared_ptr<const BlockContext>(bound_, &bound_->context);
+  held->attention = bound_->attention;
+  held->kept = std::move(kept);
+  const variable_list others = inputs_of(bound_->context);
+  return BlockNode::apply(z.contiguous(), at::TensorList(others), std::move(held));
 }
 
 Tensor TransformerBlock::operator()(const Tensor& z) const {
   const BlockContext& c = bound_->context;
   const PackedAttention* packed = attention(z);
   if (!packed) return without_kernels(z);
-  if (!at::GradMode::is_enabled()) return block_forward_cpu(c, *packed, z.contiguous(), false).f;
-  auto held = c10::make_intrusive<Held>();
-  held->context = std::shared_ptr<const BlockContext>(bound_, &c);
-  held->attention = bound_->attention;
-  const variable_list others = inputs_of(c);
-  return BlockNode::apply(z.contiguous(), at::TensorList(others), std::move(held));
+  const bool tape = at::GradMode::is_enabled();
+  BlockKept kept = block_forward_cpu(c, *packed, z.detach().contiguous(), tape);
+  return tape ? taped(z, std::move(kept)) : kept.f;
 }
 
 }  // namespace deq::ops

@@ -20,6 +20,7 @@ namespace deq::ops {
 
 class PackedAttention;
 class PackedBlock;
+struct BlockKept;
 
 /// Weights in force. Make them through block_weights(), so that all evaluations share their layout.
 struct BlockWeights {
@@ -50,7 +51,8 @@ class TransformerBlock {
   /// on the number of rows or threads.
   at::Tensor operator()(const at::Tensor& z) const;
 
-  /// The same as a Map, whose series leaves out what is done where f is causal, or done whole.
+  /// The same as a Map, whose series leaves out what is done where f is causal, or done whole; so
+  /// do its products with the Jacobian's transpose, but for attention in samples not done whole.
   Map map() const;
 
   const BlockContext& context() const;
@@ -59,6 +61,8 @@ class TransformerBlock {
   struct Bound;
   const PackedAttention* attention(const at::Tensor& z) const;
   at::Tensor without_kernels(const at::Tensor& z) const;
+  at::Tensor taped(const at::Tensor& z, BlockKept kept) const;
+  Map::Linearised linearise(const at::Tensor& z) const;
 
   std::shared_ptr<Bound> bound_;
 };

@@ -1,12 +1,11 @@
 #include "deq/ops/transformer_block_cpu.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "deq/ops/packed.h"
+#include "deq/ops/tasks.h"
 
 namespace deq::ops {
 
@@ -66,23 +65,23 @@ BlockRows<T> rows_of(const BlockContext& c, const BlockKept& k, bool backward) {
   return rows;
 }
 
-/// The rows of a (B, N, .) state that are not done, in blocks that stay in the second-level cache.
+/// The open rows of a (B, N, .) state, in blocks that stay in the second-level cache, about as many
+/// for each thread.
 class RowBlocks {
  public:
-  /// Without the first done[b] positions of sample b; empty: all.
-  RowBlocks(int64_t batch, int64_t positions, const std::vector<int64_t>& done = {}) {
-    int64_t begin = 0, end = 0, left = batch * positions;
-    for (const int64_t positions_done : done) left -= positions_done;
-    const int64_t threads = at::get_num_threads(), share = (left + threads - 1) / threads;
-    longest_ = std::min<int64_t>(48, (share + 5) / 6 * 6);
-    for (int64_t b = 0; b < batch; ++b) {
-      const int64_t first = done.empty() ? 0 : done[size_t(b)];
-      if (first == positions) continue;
-      if (first > 0 || end != b * positions) {
+  RowBlocks(const OpenRows& open, int64_t positions) {
+    const int64_t left = open.count(), threads = at::get_num_threads();
+    const int64_t rounds = (left + 48 * threads - 1) / (48 * threads);
+    const int64_t blocks = std::max<int64_t>(1, rounds * threads);
+    longest_ = (left + 6 * blocks - 1) / (6 * blocks) * 6;
+    int64_t begin = 0, end = 0;
+    for (int64_t b = 0; b < open.batch(); ++b) {
+      if (open.none(b)) continue;
+      if (end != b * positions + open.begin(b)) {
         split(begin, end);
-        begin = b * positions + first;
+        begin = b * positions + open.begin(b);
       }
-      end = (b + 1) * positions;
+      end = b * positions + open.end(b);
     }
     split(begin, end);
   }
@@ -90,12 +89,10 @@ class RowBlocks {
   /// Runs f(begin, end, scratch) over all of them; `scratch` for rows of `width` and `inner`.
   template <class T, class F>
   void run(int64_t width, int64_t inner, const F& f) const {
-    at::parallel_for(0, int64_t(blocks_.size()), 1, [&](int64_t from, int64_t to) {
-      const auto scratch =
-          std::make_unique_for_overwrite<T[]>(size_t(block_scratch(longest_, width, inner)));
-      for (int64_t i = from; i < to; ++i)
-        f(blocks_[size_t(i)].first, blocks_[size_t(i)].second, scratch.get());
-    });
+    run_tasks<T>(int64_t(blocks_.size()), block_scratch(longest_, width, inner),
+                 [&](int64_t i, T* scratch) {
+                   f(blocks_[size_t(i)].first, blocks_[size_t(i)].second, scratch);
+                 });
   }
 
  private:
@@ -108,17 +105,13 @@ class RowBlocks {
   std::vector<std::pair<int64_t, int64_t>> blocks_;
 };
 
-/// Leaves in k what f(k.z) gives. Of rows that are done k holds it already.
+/// Leaves in k what f(k.z) gives. Of rows that are not open k holds it already.
 template <class T>
 void forward(const BlockContext& c, const PackedAttention& attention, BlockKept& k, bool taped,
-             const std::vector<int64_t>& done) {
+             const OpenRows& open) {
   const int64_t B = k.z.size(0), N = k.z.size(1), D = k.z.size(2), I = c.weights.inner.size(0);
   const auto options = k.z.options().requires_grad(false);
-  const Tensor before = k.f;
-  k.f = at::empty({B, N, D}, options);
-  for (size_t b = 0; b < done.size(); ++b)
-    std::copy_n(before.data_ptr<T>() + int64_t(b) * N * D, done[b] * D,
-                k.f.data_ptr<T>() + int64_t(b) * N * D);
+  k.f = k.f.defined() ? with_closed_rows<T>(k.f, open) : at::empty({B, N, D}, options);
   if (!k.qkv.defined()) {
     k.qkv = at::empty({B, N, 3 * D}, options);
     k.seen = at::empty({B, N, D}, options);
@@ -130,12 +123,12 @@ void forward(const BlockContext& c, const PackedAttention& attention, BlockKept&
     k.spread = at::empty({B, N, 2}, options);
   }
   const BlockRows<T> rows = rows_of<T>(c, k, false);
-  const RowBlocks blocks(B, N, done);
+  const RowBlocks blocks(open, N);
   blocks.run<T>(D, I, [&](int64_t begin, int64_t end, T* scratch) {
     project_rows(rows, begin, end, scratch);
   });
   const auto parts = k.qkv.chunk(3, 2);
-  attention_forward_cpu(parts[0], parts[1], parts[2], attention, k.seen, k.log_sum, done);
+  attention_forward_cpu(parts[0], parts[1], parts[2], attention, open, k.seen, k.log_sum);
   blocks.run<T>(
       D, I, [&](int64_t begin, int64_t end, T* scratch) { feed_rows(rows, begin, end, scratch); });
 }
@@ -164,7 +157,7 @@ BlockGiven backward(const BlockContext& c, const PackedAttention& attention, con
     to.outer = outer.data_ptr<T>();
   }
   const BlockRows<T> rows = rows_of<T>(c, k, true);
-  const RowBlocks blocks(k.z.size(0), k.z.size(1));
+  const RowBlocks blocks(OpenRows(k.z.size(0), k.z.size(1)), k.z.size(1));
   blocks.run<T>(D, I, [&](int64_t begin, int64_t end, T* scratch) {
     feed_rows_backward(rows, to, begin, end, scratch);
   });
@@ -188,30 +181,74 @@ BlockGiven backward(const BlockContext& c, const PackedAttention& attention, con
   return found;
 }
 
+/// Leaves in `passed` the gradient of z from df. Of rows that are not open it holds it already.
+template <class T>
+void resume_backward(const BlockContext& c, const PackedAttention& attention, const BlockKept& k,
+                     const Tensor& df, const OpenRows& open, BlockPassed& passed) {
+  const auto options = df.options().requires_grad(false);
+  const int64_t N = k.z.size(1), D = k.z.size(2), I = c.weights.inner.size(0);
+  if (passed.z.defined()) {
+    passed.z = with_closed_rows<T>(passed.z, open);
+  } else {
+    passed.z = at::empty(k.z.sizes(), options);
+    passed.seen = at::empty(k.z.sizes(), options);
+    passed.qkv = at::empty(k.qkv.sizes(), options);
+  }
+  BlockGradients<T> to;
+  to.df = data<T>(df);
+  to.seen = passed.seen.data_ptr<T>();
+  to.z = passed.z.data_ptr<T>();
+  to.qkv = passed.qkv.data_ptr<T>();
+  const BlockRows<T> rows = rows_of<T>(c, k, true);
+  const RowBlocks blocks(open, N);
+  blocks.run<T>(D, I, [&](int64_t begin, int64_t end, T* scratch) {
+    feed_rows_backward(rows, to, begin, end, scratch);
+  });
+  const auto parts = k.qkv.chunk(3, 2);
+  attention_resume_backward_cpu(parts[0], parts[1], parts[2], attention, open, k.seen, k.log_sum,
+                                passed.seen, passed.qkv);
+  blocks.run<T>(D, I, [&](int64_t begin, int64_t end, T* scratch) {
+    project_rows_backward(rows, to, begin, end, scratch);
+  });
+}
+
 }  // namespace
 
 BlockKept block_forward_cpu(const BlockContext& context, const PackedAttention& attention,
                             const Tensor& z, bool taped) {
   BlockKept kept{.z = z};
+  const OpenRows open(z.size(0), z.size(1));
   if (z.scalar_type() == at::kFloat) {
-    forward<float>(context, attention, kept, taped, {});
+    forward<float>(context, attention, kept, taped, open);
   } else {
-    forward<double>(context, attention, kept, taped, {});
+    forward<double>(context, attention, kept, taped, open);
   }
   return kept;
 }
 
 Tensor block_resume_cpu(const BlockContext& context, const PackedAttention& attention,
                         const Tensor& z, const std::vector<int64_t>& done, BlockKept& kept) {
-  const std::vector<int64_t> none;
-  const auto& known = kept.f.defined() ? done : none;
+  const OpenRows open = OpenRows::without_first(z.size(0), z.size(1), done);
   kept.z = z;
   if (z.scalar_type() == at::kFloat) {
-    forward<float>(context, attention, kept, false, known);
+    forward<float>(context, attention, kept, false, open);
   } else {
-    forward<double>(context, attention, kept, false, known);
+    forward<double>(context, attention, kept, false, open);
   }
   return kept.f;
+}
+
+Tensor block_resume_backward_cpu(const BlockContext& context, const PackedAttention& attention,
+                                 const BlockKept& kept, const Tensor& df,
+                                 const std::vector<int64_t>& done, BlockPassed& passed) {
+  c10::NoGradGuard no_tape;
+  const OpenRows open = OpenRows::without_last(df.size(0), df.size(1), done);
+  if (df.scalar_type() == at::kFloat) {
+    resume_backward<float>(context, attention, kept, df, open, passed);
+  } else {
+    resume_backward<double>(context, attention, kept, df, open, passed);
+  }
+  return passed.z;
 }
 
 BlockGiven block_backward_cpu(const BlockContext& context, const PackedAttention& attention,

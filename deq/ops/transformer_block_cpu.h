@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "deq/ops/open_rows.h"
 #include "deq/ops/relative_attention_cpu.h"
 #include "deq/ops/transformer_block.h"
 
@@ -47,5 +48,17 @@ struct BlockGiven {
 };
 BlockGiven block_backward_cpu(const BlockContext& context, const PackedAttention& attention,
                               const BlockKept& kept, const at::Tensor& df, bool all);
+
+/// What one product with the Jacobian's transpose leaves for the next one of a solve.
+struct BlockPassed {
+  at::Tensor seen, qkv, z;  // gradients of attention's result, of qkv and of z
+};
+
+/// The gradient of z alone, where the last done[b] positions of df hold what they held at the
+/// product that left `passed`, which is brought up to date. At the first one it is empty and `done`
+/// zero.
+at::Tensor block_resume_backward_cpu(const BlockContext& context, const PackedAttention& attention,
+                                     const BlockKept& kept, const at::Tensor& df,
+                                     const std::vector<int64_t>& done, BlockPassed& passed);
 
 }  // namespace deq::ops

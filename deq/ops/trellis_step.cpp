@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "deq/base/error.h"
@@ -69,6 +70,7 @@ bool on_cpu(const Tensor& z, const TrellisContext& c) {
 /// What an evaluation needs, on its way from forward to backward.
 struct Held : torch::CustomClassHolder {
   std::shared_ptr<const TrellisContext> context;
+  TrellisKept kept;  // of an evaluation already made
 };
 constexpr const char* kHeld = "held";
 constexpr size_t kInputs = 3;  // z, injected, weight
@@ -76,8 +78,8 @@ constexpr size_t kInputs = 3;  // z, injected, weight
 struct StepNode : torch::autograd::Function<StepNode> {
   static Tensor forward(AutogradContext* context, const Tensor& z, const Tensor& /*injected*/,
                         const Tensor& /*weight*/, c10::intrusive_ptr<Held> held) {
-    const TrellisKept k = trellis_forward_cpu(*held->context, z, true);
-    context->save_for_backward({k.z, k.f, k.h, k.gates});
+    const TrellisKept k = std::exchange(held->kept, {});
+    context->save_for_backward({z, k.f, k.h, k.gates});
     context->saved_data[kHeld] = c10::IValue::make_capsule(std::move(held));
     return k.f;
   }
@@ -136,10 +138,31 @@ Tensor TrellisStep::operator()(const Tensor& z) const {
   const TrellisContext& c = *context_;
   check_state(z, c);
   if (!on_cpu(z, c)) return z.numel() > 0 ? trellis_step_reference(z, c) : z.clone();
-  if (!at::GradMode::is_enabled()) return trellis_forward_cpu(c, z.contiguous(), false).f;
+  const bool tape = at::GradMode::is_enabled();
+  TrellisKept kept = trellis_forward_cpu(c, z.detach().contiguous(), tape);
+  return tape ? taped(z, std::move(kept)) : kept.f;
+}
+
+/// f(z) with its tape, which `kept` was made for.
+Tensor TrellisStep::taped(const Tensor& z, TrellisKept kept) const {
   auto held = c10::make_intrusive<Held>();
   held->context = context_;
-  return StepNode::apply(z.contiguous(), c.injected, c.weight.weight, std::move(held));
+  held->kept = std::move(kept);
+  return StepNode::apply(z.contiguous(), context_->injected, context_->weight.weight,
+                         std::move(held));
+}
+
+Map::Linearised TrellisStep::linearise(const Tensor& z) const {
+  check_state(z, *context_);
+  if (!on_cpu(z, *context_))
+    return Map([step = *this](const Tensor& x) { return step(x); }).linearise(z);
+  TrellisKept kept = trellis_forward_cpu(*context_, z.detach().contiguous(), true);
+  const Tensor fz = taped(z, kept);
+  kept.f = kept.f.detach();  // what is f's product must not hold f's tape
+  return {fz, [context = context_, kept, passed = std::make_shared<TrellisPassed>()](
+                  const Tensor& u, const std::vector<int64_t>& done) {
+            return trellis_resume_backward_cpu(*context, kept, u.contiguous(), done, *passed);
+          }};
 }
 
 Map TrellisStep::map() const {
@@ -151,7 +174,9 @@ Map TrellisStep::map() const {
       return on_cpu(z, c) ? trellis_resume_cpu(c, z.contiguous(), done, *kept) : step(z);
     };
   };
-  return Map([step = *this](const Tensor& z) { return step(z); }, series).set_recordable(true);
+  return Map([step = *this](const Tensor& z) { return step(z); }, series)
+      .set_recordable(true)
+      .set_linearise([step = *this](const Tensor& z) { return step.linearise(z); });
 }
 
 }  // namespace deq::ops

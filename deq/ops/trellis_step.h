@@ -14,6 +14,7 @@
 namespace deq::ops {
 
 class PackedTrellis;
+struct TrellisKept;
 
 /// The weight in force. Make it through trellis_weight(), so that all evaluations share its layout.
 struct TrellisWeight {
@@ -41,12 +42,16 @@ class TrellisStep {
   /// not depend on the number of rows or threads.
   at::Tensor operator()(const at::Tensor& z) const;
 
-  /// The same as a Map, whose series leaves out what is done.
+  /// The same as a Map, whose series leaves out what is done, and so do its products with the
+  /// Jacobian's transpose.
   Map map() const;
 
   const TrellisContext& context() const { return *context_; }
 
  private:
+  at::Tensor taped(const at::Tensor& z, TrellisKept kept) const;
+  Map::Linearised linearise(const at::Tensor& z) const;
+
   std::shared_ptr<const TrellisContext> context_;
 };
 

@@ -4,10 +4,11 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <memory>
 
+#include "deq/ops/open_rows.h"
 #include "deq/ops/packed.h"
 #include "deq/ops/relative_attention_cpu.h"
+#include "deq/ops/tasks.h"
 #include "deq/ops/trellis_kernel.h"
 
 namespace deq::ops {
@@ -88,19 +89,18 @@ struct Piece {
   int64_t sample, begin, end, first, last;
 };
 
-/// The rows from done[b] on of every sample b (empty: all), in pieces for the threads.
-std::vector<Piece> pieces_of(const Sizes& s, int64_t unit_blocks,
-                             const std::vector<int64_t>& done) {
+/// The open rows of every sample (of flat ones all), in pieces for the threads.
+std::vector<Piece> pieces_of(const Sizes& s, int64_t unit_blocks, const OpenRows& open) {
   // Rows that stay in the second-level cache beside a panel, in tiles of six.
   constexpr int64_t kRows = 66;
   std::vector<Piece> rows;
   for (int64_t b = 0; b < s.samples(); ++b) {
-    const int64_t from = done.empty() || s.flat() ? 0 : done[size_t(b)];
-    const int64_t left = s.rows() - from, blocks = (left + kRows - 1) / kRows;
-    if (left == 0) continue;
+    const int64_t from = s.flat() ? 0 : open.begin(b), to = s.flat() ? s.rows() : open.end(b);
+    const int64_t left = to - from, blocks = (left + kRows - 1) / kRows;
+    if (left <= 0) continue;
     const int64_t length = ((left + blocks - 1) / blocks + 5) / 6 * 6;
-    for (int64_t i = from; i < s.rows(); i += length)
-      rows.push_back({b, i, std::min(s.rows(), i + length), 0, unit_blocks});
+    for (int64_t i = from; i < to; i += length)
+      rows.push_back({b, i, std::min(to, i + length), 0, unit_blocks});
   }
   const int64_t wanted = 4 * at::get_num_threads(), have = int64_t(rows.size());
   if (have == 0 || have >= wanted) return rows;
@@ -121,10 +121,8 @@ template <class T, class F>
 void for_pieces(const std::vector<Piece>& pieces, const F& f) {
   int64_t longest = 0;
   for (const Piece& piece : pieces) longest = std::max(longest, piece.end - piece.begin);
-  at::parallel_for(0, int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
-    const auto scratch = std::make_unique_for_overwrite<T[]>(size_t(trellis_scratch<T>(longest)));
-    for (int64_t i = begin; i < end; ++i) f(pieces[size_t(i)], scratch.get());
-  });
+  run_tasks<T>(int64_t(pieces.size()), trellis_scratch<T>(longest),
+               [&](int64_t i, T* scratch) { f(pieces[size_t(i)], scratch); });
 }
 
 template <class T>
@@ -132,11 +130,10 @@ int64_t unit_blocks(int64_t H) {
   return (H + panel_width<T>() - 1) / panel_width<T>();
 }
 
-/// h (B, P + T, H), masked: those of the past and of z. Of the past and of rows that are done it is
-/// there where `done` says so.
+/// h (B, P + T, H), masked: those of the past and of z; with `resumed`, of open rows alone.
 template <class T>
-void pad_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k,
-           const std::vector<int64_t>& done) {
+void pad_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k, const OpenRows& open,
+           bool resumed) {
   const int64_t H = s.H, M = c.past.size(1);
   T* out = k.h.data_ptr<T>();
   const T *past = c.past.data_ptr<T>(), *z = k.z.data_ptr<T>();
@@ -144,7 +141,7 @@ void pad_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k,
   at::parallel_for(0, s.B * (s.P + s.T), 64, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t b = row / (s.P + s.T), t = row % (s.P + s.T) - s.P;
-      if (!done.empty() && t < done[size_t(b)]) continue;
+      if (resumed && t < open.begin(b)) continue;
       const T* from = t < 0 ? past + (b * M + M + t) * 2 * H : z + (b * s.T + t) * 2 * H;
       T* to = out + row * H;
       for (int64_t u = 0; u < H; ++u) to[u] = mask ? from[u] * mask[b * H + u] : from[u];
@@ -152,23 +149,18 @@ void pad_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k,
   });
 }
 
-/// Leaves in k what f(k.z) gives. Of rows that are done k holds it already.
+/// Leaves in k what f(k.z) gives. Of rows that are not open k holds it already.
 template <class T>
-void forward(const TrellisContext& c, TrellisKept& k, bool taped,
-             const std::vector<int64_t>& done) {
+void forward(const TrellisContext& c, TrellisKept& k, bool taped, const OpenRows& open) {
   const Sizes s(c, k.z);
   const auto options = k.z.options().requires_grad(false);
-  const Tensor before = k.f;
-  k.f = at::empty(k.z.sizes(), options);
-  const int64_t row = 2 * s.H;
-  for (size_t b = 0; b < done.size(); ++b)
-    std::copy_n(before.data_ptr<T>() + int64_t(b) * s.T * row, done[b] * row,
-                k.f.data_ptr<T>() + int64_t(b) * s.T * row);
-  if (!k.h.defined()) k.h = at::empty({s.B, s.P + s.T, s.H}, options);
+  const bool resumed = k.f.defined();
+  k.f = resumed ? with_closed_rows<T>(k.f, open) : at::empty(k.z.sizes(), options);
+  if (!resumed) k.h = at::empty({s.B, s.P + s.T, s.H}, options);
   if (taped) k.gates = at::empty({s.B, s.T, 4 * s.H}, options);
-  pad_h<T>(c, s, k, done);
+  pad_h<T>(c, s, k, open, resumed);
   const Tensor& weights = c.weight.packed->forward();
-  for_pieces<T>(pieces_of(s, unit_blocks<T>(s.H), done), [&](const Piece& p, T* scratch) {
+  for_pieces<T>(pieces_of(s, unit_blocks<T>(s.H), open), [&](const Piece& p, T* scratch) {
     TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
     rows.weights = weights.data_ptr<T>();
     rows.panels = weights.size(1);
@@ -176,43 +168,59 @@ void forward(const TrellisContext& c, TrellisKept& k, bool taped,
   });
 }
 
+/// Leaves in `passed` the gradients of z and of the gates from df. Of rows that are not open it
+/// holds them already.
 template <class T>
-TrellisGiven backward(const TrellisContext& c, const TrellisKept& k, const Tensor& df, bool all) {
+void backward_of_z(const TrellisContext& c, const TrellisKept& k, const Tensor& df,
+                   const OpenRows& open, TrellisPassed& passed) {
   const Sizes s(c, k.z);
   const int64_t H = s.H;
   const auto options = df.options().requires_grad(false);
-  const Tensor gates = at::empty({s.B, s.T + s.P, 4 * H}, options);
-  gates.narrow(1, s.T, s.P).zero_();
-  const Tensor before = at::empty({s.B, s.T, H}, options);
-  TrellisGiven found;
-  found.z = at::empty(k.z.sizes(), options);
+  if (passed.z.defined()) {
+    passed.z = with_closed_rows<T>(passed.z, open);
+  } else {
+    passed.z = at::empty(k.z.sizes(), options);
+    passed.gates = at::empty({s.B, s.T + s.P, 4 * H}, options);
+    passed.gates.narrow(1, s.T, s.P).zero_();
+    passed.c = at::empty({s.B, s.T, H}, options);
+  }
   const Tensor& weights = c.weight.packed->backward();
   const auto at_sample = [&](int64_t b) {
     TrellisGradients<T> to;
     to.df = df.data_ptr<T>() + b * s.T * 2 * H;
     if (c.hidden_mask.defined()) to.mask = c.hidden_mask.data_ptr<T>() + b * H;
     to.mask_row = s.flat() ? H : 0;
-    to.gates = gates.data_ptr<T>() + b * (s.T + s.P) * 4 * H;
+    to.gates = passed.gates.data_ptr<T>() + b * (s.T + s.P) * 4 * H;
     to.row = s.flat() ? (1 + s.P) * 4 * H : 4 * H;
     to.tap = s.d * 4 * H;
-    to.c = before.data_ptr<T>() + b * s.T * H;
-    to.z = found.z.data_ptr<T>() + b * s.T * 2 * H;
+    to.c = passed.c.data_ptr<T>() + b * s.T * H;
+    to.z = passed.z.data_ptr<T>() + b * s.T * 2 * H;
     return to;
   };
-  for_pieces<T>(pieces_of(s, 1, {}), [&](const Piece& p, T*) {
+  for_pieces<T>(pieces_of(s, 1, open), [&](const Piece& p, T*) {
     trellis_gates_backward(rows_of<T>(c, k, p.sample), at_sample(p.sample), p.begin, p.end);
   });
-  for_pieces<T>(pieces_of(s, unit_blocks<T>(H), {}), [&](const Piece& p, T* scratch) {
+  for_pieces<T>(pieces_of(s, unit_blocks<T>(H), open), [&](const Piece& p, T* scratch) {
     TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
     rows.weights = weights.data_ptr<T>();
     rows.panels = weights.size(1);
     trellis_rows_backward(rows, at_sample(p.sample), p.begin, p.end, p.first, p.last, scratch);
   });
   // The c before position t is z's at t - 1.
-  found.z.narrow(1, 0, s.T - 1).narrow(2, H, H).copy_(before.narrow(1, 1, s.T - 1));
-  found.z.narrow(1, s.T - 1, 1).narrow(2, H, H).zero_();
+  passed.z.narrow(1, 0, s.T - 1).narrow(2, H, H).copy_(passed.c.narrow(1, 1, s.T - 1));
+  passed.z.narrow(1, s.T - 1, 1).narrow(2, H, H).zero_();
+}
+
+template <class T>
+TrellisGiven backward(const TrellisContext& c, const TrellisKept& k, const Tensor& df, bool all) {
+  const Sizes s(c, k.z);
+  const int64_t H = s.H;
+  TrellisPassed passed;
+  backward_of_z<T>(c, k, df, OpenRows(s.B, s.T), passed);
+  TrellisGiven found;
+  found.z = passed.z;
   if (!all) return found;
-  found.injected = gates.narrow(1, 0, s.T).contiguous();
+  found.injected = passed.gates.narrow(1, 0, s.T).contiguous();
   const Tensor sums = found.injected.view({-1, 4 * H});
   std::vector<Tensor> taps;
   for (int64_t tap = 0; tap < s.K; ++tap)
@@ -221,12 +229,11 @@ TrellisGiven backward(const TrellisContext& c, const TrellisKept& k, const Tenso
   return found;
 }
 
-void forward_any(const TrellisContext& c, TrellisKept& k, bool taped,
-                 const std::vector<int64_t>& done) {
+void forward_any(const TrellisContext& c, TrellisKept& k, bool taped, const OpenRows& open) {
   if (k.z.scalar_type() == at::kFloat) {
-    forward<float>(c, k, taped, done);
+    forward<float>(c, k, taped, open);
   } else {
-    forward<double>(c, k, taped, done);
+    forward<double>(c, k, taped, open);
   }
 }
 
@@ -234,15 +241,28 @@ void forward_any(const TrellisContext& c, TrellisKept& k, bool taped,
 
 TrellisKept trellis_forward_cpu(const TrellisContext& context, const Tensor& z, bool taped) {
   TrellisKept kept{.z = z};
-  forward_any(context, kept, taped, {});
+  forward_any(context, kept, taped, OpenRows(z.size(0), z.size(1)));
   return kept;
 }
 
 Tensor trellis_resume_cpu(const TrellisContext& context, const Tensor& z,
                           const std::vector<int64_t>& done, TrellisKept& kept) {
   kept.z = z;
-  forward_any(context, kept, false, kept.f.defined() ? done : std::vector<int64_t>());
+  forward_any(context, kept, false, OpenRows::without_first(z.size(0), z.size(1), done));
   return kept.f;
+}
+
+Tensor trellis_resume_backward_cpu(const TrellisContext& context, const TrellisKept& kept,
+                                   const Tensor& df, const std::vector<int64_t>& done,
+                                   TrellisPassed& passed) {
+  c10::NoGradGuard no_tape;
+  const OpenRows open = OpenRows::without_last(df.size(0), df.size(1), done);
+  if (df.scalar_type() == at::kFloat) {
+    backward_of_z<float>(context, kept, df, open, passed);
+  } else {
+    backward_of_z<double>(context, kept, df, open, passed);
+  }
+  return passed.z;
 }
 
 TrellisGiven trellis_backward_cpu(const TrellisContext& context, const TrellisKept& kept,

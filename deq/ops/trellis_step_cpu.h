@@ -37,6 +37,18 @@ TrellisKept trellis_forward_cpu(const TrellisContext& context, const at::Tensor&
 at::Tensor trellis_resume_cpu(const TrellisContext& context, const at::Tensor& z,
                               const std::vector<int64_t>& done, TrellisKept& kept);
 
+/// What one product with the Jacobian's transpose leaves for the next one of a solve.
+struct TrellisPassed {
+  at::Tensor z;      // the gradient of z
+  at::Tensor gates;  // (B, T + d (K - 1), 4 H) of the gates, zero behind the last position
+  at::Tensor c;      // (B, T, H) of the c before each position
+};
+
+/// As block_resume_backward_cpu.
+at::Tensor trellis_resume_backward_cpu(const TrellisContext& context, const TrellisKept& kept,
+                                       const at::Tensor& df, const std::vector<int64_t>& done,
+                                       TrellisPassed& passed);
+
 /// Gradients of z and, with `all`, of everything else that f depends on.
 struct TrellisGiven {
   at::Tensor z, injected, weight;

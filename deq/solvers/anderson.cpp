@@ -28,23 +28,31 @@ class AndersonMethod {
       images_[size_t(slot)] = image;
     }
     const int64_t held = int64_t(residuals_.size());
-    remember_products(ops::row_dots(residuals_, at.g).to(at::kCPU), slot, held);
+    remember_products(ops::row_dots(residuals_, at.g, at.resting).to(at::kCPU), at.resting, slot);
     if (held == 1) return {image, {}};
     const Tensor coefficients = small::least_mixture(
         gram_, layout_,
-        {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay});
-    return {ops::row_mix(coefficients.to(at.g.device()), images_), {}};
+        {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay},
+        at.resting);
+    return {ops::row_mix(coefficients.to(at.g.device()), images_, {}, at.resting), {}};
   }
 
  private:
-  /// Row and column `slot` of every row's Gram matrix, from products (R, held).
-  void remember_products(const Tensor& products, int64_t slot, int64_t held) {
-    const int64_t rows = products.size(0), m = options_.memory;
+  /// Row and column `slot` of every row's Gram matrix, from products (R, held). The residual of a
+  /// row that rests is the one before it, and so are its products.
+  void remember_products(const Tensor& products, const std::vector<char>& resting, int64_t slot) {
+    const int64_t rows = products.size(0), held = products.size(1), m = options_.memory;
     if (!gram_.defined()) gram_ = at::zeros({rows, m, m}, products.options());
     const double* from = products.data_ptr<double>();
     double* gram = gram_.data_ptr<double>();
+    const int64_t before = (slot + m - 1) % m;
     for (int64_t r = 0; r < rows; ++r, gram += m * m, from += held) {
-      for (int64_t i = 0; i < held; ++i) gram[slot * m + i] = gram[i * m + slot] = from[i];
+      const bool rests = resting[size_t(r)] && before != slot;
+      const double own = rests ? gram[before * m + before] : from[slot];
+      for (int64_t i = 0; i < held; ++i) {
+        if (i != slot) gram[slot * m + i] = gram[i * m + slot] = rests ? gram[before * m + i] : from[i];
+      }
+      gram[slot * m + slot] = own;
     }
   }
 

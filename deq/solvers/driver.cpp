@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "deq/ops/rows.h"
 #include "deq/solvers/solver_loop.h"
 
 namespace deq {
@@ -16,16 +17,12 @@ namespace {
 
 using at::Tensor;
 
-/// a where `rows` holds, b elsewhere; a and b (R, n). No arithmetic: NaN does not spread.
-Tensor where_rows(const Flags& rows, const Tensor& a, const Tensor& b) {
-  return at::where(tensor_of(rows, at::kBool).to(a.device()).unsqueeze(1), a, b);
-}
-
 class Driver : SolverLoop {
  public:
   using SolverLoop::SolverLoop;
 
   Solution run(const Propose& propose) {
+    resting_.assign(rows_, 0);
     const std::function<Tensor(const Tensor&)> evaluate = [this](const Tensor& z) {
       return call(held(z), done());
     };
@@ -39,7 +36,8 @@ class Driver : SolverLoop {
       if (!fz.defined()) fz = call(z, done());
       const Tensor g = measure(z, fz, step);
       if (step == stop_.max_steps || !any(active_)) break;
-      const Proposal next = propose({z, fz, g, active, evaluate});
+      const Proposal next = propose({z, fz, g, resting_, active, evaluate});
+      for (size_t r = 0; r < rows_; ++r) resting_[r] = converged(r);
       z = held(next.z);
       fz = next.fz;
     }
@@ -49,21 +47,24 @@ class Driver : SolverLoop {
 
  private:
   /// z, with the rows that are done where they are.
-  Tensor held(const Tensor& z) const { return all(active_) ? z : where_rows(active_, z, best_); }
+  Tensor held(const Tensor& z) const {
+    return all(active_) ? z : ops::row_where(active_, z, best_);
+  }
 
-  /// The positions at each sample's beginning that have converged: they stay where they were when
-  /// they were last evaluated, and so do those before them. Rows that were given up may stem from
-  /// an earlier step.
+  bool converged(size_t row) const {
+    return !active_[row] && reason_[row] == uint8_t(Reason::Converged);
+  }
+
+  /// The positions at the beginning of each sample (the end, in Order::Backward) that have
+  /// converged: they stay where they were when they were last evaluated, and so do those that they
+  /// depend on. Rows that were given up may stem from an earlier step.
   std::vector<int64_t> done() const {
     std::vector<int64_t> counts(size_t(layout_.batch), 0);
-    if (evaluations_ == 1 || layout_.order == Order::Backward) return counts;
     const size_t T = layout_.by_position() ? size_t(layout_.positions) : 1;
-    const auto converged = [&](size_t r) {
-      return !active_[r] && reason_[r] == uint8_t(Reason::Converged);
-    };
+    const bool forward = layout_.order == Order::Forward;
     for (size_t b = 0; b < counts.size(); ++b) {
       size_t k = 0;
-      while (k < T && converged(b * T + k)) ++k;
+      while (k < T && converged(b * T + (forward ? k : T - 1 - k))) ++k;
       counts[b] = layout_.by_position() ? int64_t(k) : int64_t(k) * layout_.positions;
     }
     return counts;
@@ -101,7 +102,7 @@ class Driver : SolverLoop {
     }
     for (size_t r = 0; r < rows_; ++r)
       trace_.push_back(was_active[r] ? now.residual[r] : residual_[r]);
-    return all(finite) ? now.g : where_rows(finite, now.g, at::zeros_like(now.g));
+    return all(finite) ? now.g : ops::row_where(finite, now.g, at::zeros_like(now.g));
   }
 
   /// Gives up the rows, and with them those that depend on them and could never converge.
@@ -133,11 +134,12 @@ class Driver : SolverLoop {
     if (all(better)) {
       best_ = z;
     } else if (any(better)) {
-      best_ = where_rows(better, z, best_);
+      best_ = ops::row_where(better, z, best_);
     }
   }
 
   Numbers scale_;  // what |f(z) - z| is compared with to see that it diverges
+  Flags resting_;  // as in Iterate
 };
 
 }  // namespace

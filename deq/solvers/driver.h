@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "deq/solvers/layout.h"
 #include "deq/solvers/report.h"
@@ -13,6 +14,9 @@ struct Iterate {
   const at::Tensor& z;
   const at::Tensor& fz;
   const at::Tensor& g;  ///< f(z) - z; zero in rows that are not finite
+  /// Of each row, whether it had converged before this evaluation: its z, f(z) and g are those of
+  /// the step before.
+  const std::vector<char>& resting;
   /// (R) bool, rows that are not done; the others stay, whatever is proposed
   const std::function<at::Tensor()>& active;
   /// f at another point, at which the rows that are done are held; counted (for a line search)

@@ -100,24 +100,28 @@ constexpr int64_t kGrain = 64;
 Tensor on_cpu(const Tensor& t) { return t.to(at::kCPU).contiguous(); }
 
 /// The coefficients of one row, or the Picard step.
-void mix_row(const double* S, int64_t M, const Mixture& options, double* a, Scratch& scratch) {
+void mix_row(const double* S, int64_t M, const Mixture& options, bool left_out, double* a,
+             Scratch& scratch) {
   const int64_t m = options.held;
-  if (mixture(S, M, m, options.ridge, options.newest, a, scratch)) return;
+  if (!left_out && mixture(S, M, m, options.ridge, options.newest, a, scratch)) return;
   std::fill(a, a + m, 0.0);
   a[options.newest] = 1;
 }
 
 }  // namespace
 
-Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& options) {
+Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& options,
+                     const std::vector<char>& left_out) {
   const int64_t rows = H.size(0), M = H.size(1), m = options.held;
   Tensor out = at::empty({rows, m}, H.options());
   const double* h = H.data_ptr<double>();
   double* a = out.data_ptr<double>();
+  const auto is_out = [&](int64_t r) { return !left_out.empty() && left_out[size_t(r)]; };
   if (layout.scope != Scope::Causal) {
     at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
       Scratch scratch;
-      for (int64_t r = begin; r < end; ++r) mix_row(h + r * M * M, M, options, a + r * m, scratch);
+      for (int64_t r = begin; r < end; ++r)
+        mix_row(h + r * M * M, M, options, is_out(r), a + r * m, scratch);
     });
     return out;
   }
@@ -138,7 +142,7 @@ Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& optio
             s = options.decay * s + own[i * M + j];
           }
         }
-        mix_row(sum.data(), M, options, a + r * m, scratch);
+        mix_row(sum.data(), M, options, is_out(r), a + r * m, scratch);
       }
     }
   });

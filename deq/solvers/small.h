@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "deq/solvers/layout.h"
 
 namespace deq::small {
@@ -12,12 +14,13 @@ namespace deq::small {
 /// or s >= t for Order::Backward) of decay^|t - s| H_s. H (R, M, M) double, contiguous, on the CPU,
 /// of which the first m slots are held, symmetric, in the order of time up to a rotation, `newest`
 /// the last; returns (R, m) double. Iterates that depend on newer ones get nothing; where nothing
-/// is left, the row gets the unit vector `newest`: a Picard step.
+/// is left, the row gets the unit vector `newest`: a Picard step. So do rows that are left out.
 struct Mixture {
   int64_t held = 0, newest = 0;  // m
   double ridge = 0, decay = 1;
 };
-at::Tensor least_mixture(const at::Tensor& H, const Layout& layout, const Mixture& mixture);
+at::Tensor least_mixture(const at::Tensor& H, const Layout& layout, const Mixture& mixture,
+                         const std::vector<char>& left_out = {});
 
 /// x with M x = b for each row, or zero where a pivot vanishes or the result is not finite. M (R,
 /// m, m), b (R, m), double.

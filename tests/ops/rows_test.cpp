@@ -64,6 +64,26 @@ TEST_P(Rows, MixturesAgreeWithTheReference) {
   }
 }
 
+TEST_P(Rows, RowsThatAreLeftOutChangeNoOthers) {
+  for (const Case& c : cases()) {
+    const auto states = history(c, GetParam(), 250);
+    const Tensor g = randn({c.rows, c.n}, GetParam(), 94);
+    const Tensor weights = randn({c.rows, c.m}, at::kDouble, 93);
+    const Tensor all_dots = row_dots(states, g), all_mixed = row_mix(weights, states);
+    std::vector<char> out(size_t(c.rows), 0);
+    for (int64_t r = 0; r < c.rows; ++r) out[size_t(r)] = char((r * 7 + c.n) % 3 == 0);
+    const Tensor dots = row_dots(states, g, out), mixed = row_mix(weights, states, {}, out);
+    for (int64_t r = 0; r < c.rows; ++r) {
+      if (out[size_t(r)]) continue;
+      EXPECT_TRUE(at::equal(dots[r], all_dots[r]));
+      EXPECT_TRUE(at::equal(mixed[r], all_mixed[r]));
+    }
+    const Tensor chosen = row_where(out, g, states[0]);
+    for (int64_t r = 0; r < c.rows; ++r)
+      EXPECT_TRUE(at::equal(chosen[r], out[size_t(r)] ? g[r] : states[0][r]));
+  }
+}
+
 TEST_P(Rows, ResidualsAgreeWithTheReference) {
   for (const Case& c : cases()) {
     const Tensor z = randn({c.rows, c.n}, GetParam(), 96),

@@ -144,6 +144,41 @@ void leave_out(at::ScalarType type) {
 TEST(TransformerBlock, WhatIsDoneIsLeftOutInDouble) { leave_out(at::kDouble); }
 TEST(TransformerBlock, WhatIsDoneIsLeftOutInFloat) { leave_out(at::kFloat); }
 
+/// Products of one adjoint solve in which the last positions stay as they are, ever more of them.
+void leave_out_backward(at::ScalarType type) {
+  std::mt19937 random(19);
+  at::manual_seed(19);
+  for (int trial = 0; trial < 60; ++trial) {
+    SCOPED_TRACE(trial);
+    const Sample s(random, type);
+    const TransformerBlock block(s.context);
+    const int64_t B = s.z.size(0), T = s.z.size(1);
+    std::vector<int64_t> done(size_t(B), 0);
+    const Tensor fz = block(s.z);
+    const deq::Map::Linearised at_z = block.map().linearise(s.z);
+    ASSERT_TRUE(at::equal(at_z.fz, fz));
+    Tensor u = at::randn_like(fz);
+    for (int step = 0; step < 6; ++step) {
+      const Tensor plain = torch::autograd::grad({fz}, {s.z}, {u}, true)[0];
+      ASSERT_TRUE(at::equal(at_z.transposed(u, done), plain)) << step;
+      u = u.clone();
+      for (int64_t b = 0; b < B; ++b) {
+        int64_t& d = done[size_t(b)];
+        const int64_t more = std::uniform_int_distribution<int64_t>(0, T - d)(random);
+        d = s.context.view.causal ? d + more / 2 : (more == 0 ? T : d);
+        u[b].narrow(0, 0, T - d).normal_();
+      }
+    }
+    const auto mine = torch::autograd::grad({at_z.fz}, s.inputs, {u}, false, false, true);
+    const auto plain = torch::autograd::grad({fz}, s.inputs, {u}, false, false, true);
+    for (size_t i = 0; i < mine.size(); ++i)
+      ASSERT_TRUE(!mine[i].defined() || at::equal(mine[i], plain[i])) << i;
+  }
+}
+
+TEST(TransformerBlock, ItsProductsLeaveOutWhatIsDoneInDouble) { leave_out_backward(at::kDouble); }
+TEST(TransformerBlock, ItsProductsLeaveOutWhatIsDoneInFloat) { leave_out_backward(at::kFloat); }
+
 TEST(TransformerBlock, IsTwiceDifferentiable) {
   std::mt19937 random(3);
   at::manual_seed(3);

@@ -121,6 +121,32 @@ TEST(TrellisStep, WhatIsDoneIsLeftOut) {
   }
 }
 
+TEST(TrellisStep, ItsProductsLeaveOutWhatIsDone) {
+  std::mt19937 random(19);
+  at::manual_seed(19);
+  for (int trial = 0; trial < 60; ++trial) {
+    SCOPED_TRACE(trial);
+    const Sample s(random, trial % 2 == 0 ? at::kFloat : at::kDouble);
+    const TrellisStep step(s.context);
+    const int64_t B = s.z.size(0), T = s.z.size(1);
+    std::vector<int64_t> done(size_t(B), 0);
+    const Tensor fz = step(s.z);
+    const deq::Map::Linearised at_z = step.map().linearise(s.z);
+    ASSERT_TRUE(at::equal(at_z.fz, fz));
+    Tensor u = at::randn_like(fz);
+    for (int k = 0; k < 5; ++k) {
+      const Tensor plain = torch::autograd::grad({fz}, {s.z}, {u}, true)[0];
+      ASSERT_TRUE(at::equal(at_z.transposed(u, done), plain)) << k;
+      u = u.clone();
+      for (int64_t b = 0; b < B; ++b) {
+        int64_t& d = done[size_t(b)];
+        d += std::uniform_int_distribution<int64_t>(0, T - d)(random) / 2;
+        u[b].narrow(0, 0, T - d).normal_();
+      }
+    }
+  }
+}
+
 TEST(TrellisStep, DoesNotDependOnTheNumberOfThreads) {
   std::mt19937 random(5);
   at::manual_seed(5);

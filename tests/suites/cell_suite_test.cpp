@@ -149,6 +149,33 @@ TEST_P(CellSuite, ASolveWithoutWhatIsDoneIsTheSameSolve) {
   EXPECT_GT(converged, 0);
 }
 
+TEST_P(CellSuite, AnAdjointWithoutWhatIsDoneIsTheSameAdjoint) {
+  if (!cell->injects()) GTEST_SKIP() << "no equilibrium";
+  const Bound f = cell->bind(x, {});
+  const Tensor at = z.detach().requires_grad_(true), g = at::randn_like(z);
+  const Map::Linearised own = f.f.linearise(at);
+  const Map::Linearised plain = Map([&](const Tensor& s) { return f.f(s); }).linearise(at);
+  ASSERT_TRUE(at::equal(own.fz, plain.fz));
+  const auto adjoint = [&](const Map::Linearised& how) {
+    const Map::Series next = [&](const Tensor& u, const std::vector<int64_t>& done) {
+      return 0.5 * how.transposed(u, done) + g;
+    };
+    return Map([next](const Tensor& u) { return next(u, {}); }, [next] { return next; });
+  };
+  double converged = 0;  // something is left out
+  for (const Scope scope : {Scope::Sample, Scope::Position, Scope::Causal}) {
+    if (scope != Scope::Sample && !cell->causal()) continue;
+    const Anderson anderson{.scope = scope};
+    const StopRule stop{.max_steps = 60, .rel_tol = 1e-3};
+    const Solution ours = solve(adjoint(own), g, anderson, stop, Order::Backward);
+    const Solution theirs = solve(adjoint(plain), g, anderson, stop, Order::Backward);
+    EXPECT_TRUE(at::equal(ours.z, theirs.z));
+    EXPECT_TRUE(at::equal(ours.report.trace, theirs.report.trace));
+    converged += ours.report.converged_share();
+  }
+  EXPECT_GT(converged, 0);
+}
+
 TEST_P(CellSuite, LevelsShareWeightsAndInput) {
   const History one = after(3, 4);
   History other = one;
