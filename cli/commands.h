@@ -9,6 +9,7 @@ int eval(int argc, char** argv);
 int generate(int argc, char** argv);
 int import_weights(int argc, char** argv);
 int info(int argc, char** argv);
+int measure(int argc, char** argv);
 int report(int argc, char** argv);
 int train(int argc, char** argv);
 

@@ -21,6 +21,7 @@ ALLOWED = {
     "decode": {"base", "ops", "solvers", "gradients", "cells", "models"},
     "train": {"base", "ops", "solvers", "gradients", "cells", "models", "data"},
     "report": {"base", "solvers", "models", "data", "train"},
+    "measure": {"base", "solvers", "gradients", "cells", "models", "decode", "data", "train", "report"},
 }
 FREE = ("cli", "tests", "examples", "bench", "fuzz")  # these may include everything below them
 LONG, TOO_LONG = 300, 500

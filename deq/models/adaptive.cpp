@@ -161,8 +161,7 @@ Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
   return at::addmm(bias(i), projected(i, hidden), table(i).t());
 }
 
-Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets,
-                             ops::LossUse use) const {
+Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets, ops::LossUse use) const {
   const Tensor head = table(0);
   // In the head a token of a tail stands for its cluster.
   Tensor in_head = targets;

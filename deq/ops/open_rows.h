@@ -18,7 +18,8 @@ class OpenRows {
       : spans_(size_t(batch), std::pair{int64_t(0), positions}) {}
 
   /// Without the first, or the last, done[b] positions of sample b; empty: all.
-  static OpenRows without_first(int64_t batch, int64_t positions, const std::vector<int64_t>& done) {
+  static OpenRows without_first(int64_t batch, int64_t positions,
+                                const std::vector<int64_t>& done) {
     OpenRows open(batch, positions);
     for (size_t b = 0; b < done.size(); ++b) open.spans_[b].first = done[b];
     return open;
@@ -43,8 +44,8 @@ class OpenRows {
   std::vector<std::pair<int64_t, int64_t>> spans_;
 };
 
-/// A tensor like `t` (B, N, D), contiguous, for the open rows of each sample; the others are those of
-/// `t`.
+/// A tensor like `t` (B, N, D), contiguous, for the open rows of each sample; the others are those
+/// of `t`.
 template <class T>
 at::Tensor with_closed_rows(const at::Tensor& t, const OpenRows& open) {
   const int64_t N = t.size(1), D = t.size(2);

@@ -228,8 +228,9 @@ AttentionGradients attention_backward_cpu(const Tensor& q, const Tensor& k, cons
   }
   const Tensor rows = with_rows(dy);
   const OpenRows open(B, N);
-  by_type(
-      q, [&](auto type) { backward<decltype(type)>(q, k, v, packed, open, y, log_sum, rows, out); });
+  by_type(q, [&](auto type) {
+    backward<decltype(type)>(q, k, v, packed, open, y, log_sum, rows, out);
+  });
   if (!all) return out;
   out.r = out.r.sum(0);
   out.content_bias = out.content_bias.sum(0);

@@ -10,8 +10,8 @@
 
 namespace deq::ops {
 
-/// Runs f(i, scratch) for every i < tasks, each in whichever thread is free; `scratch` are `numbers`
-/// numbers of the thread's own.
+/// Runs f(i, scratch) for every i < tasks, each in whichever thread is free; `scratch` are
+/// `numbers` numbers of the thread's own.
 template <class T, class F>
 void run_tasks(int64_t tasks, int64_t numbers, const F& f) {
   std::atomic<int64_t> next{0};

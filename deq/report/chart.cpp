@@ -21,11 +21,12 @@ const std::map<char, const char*> kEntities = {
 
 using Points = std::vector<std::pair<double, double>>;
 
-Points drawn(const Points& points, bool logarithmic) {
+Points drawn(const Points& points, const Axes& axes) {
   Points kept;
   for (const auto& [x, y] : points) {
-    if (std::isfinite(x) && std::isfinite(y) && (!logarithmic || y > 0))
-      kept.emplace_back(x, logarithmic ? std::log10(y) : y);
+    if (!std::isfinite(x) || !std::isfinite(y)) continue;
+    if ((axes.logarithmic && y <= 0) || (axes.logarithmic_x && x <= 0)) continue;
+    kept.emplace_back(axes.logarithmic_x ? std::log10(x) : x, axes.logarithmic ? std::log10(y) : y);
   }
   if (kept.size() <= kMostPoints) return kept;
   Points means;
@@ -107,20 +108,20 @@ class Canvas {
     for (const double y : axes.logarithmic ? logarithmic_ticks(y_) : ticks(y_, 5)) {
       const std::string label = axes.logarithmic ? number(std::pow(10, y)) : number(y);
       svg += fmt::format(
-          "<line class=grid x1='{}' x2='{}' y1='{:.1f}' y2='{:.1f}'/>"
-          "<text x='{}' y='{:.1f}' text-anchor=end>{}</text>",
+          "<line class='grid' x1='{}' x2='{}' y1='{:.1f}' y2='{:.1f}'/>"
+          "<text x='{}' y='{:.1f}' text-anchor='end'>{}</text>",
           kLeft, kWidth - kRight, down(y), down(y), kLeft - 6, down(y) + 4, label);
     }
-    for (const double x : ticks(x_, 6))
-      svg += fmt::format("<text x='{:.1f}' y='{}' text-anchor=middle>{}</text>", across(x),
-                         kHeight - kBottom + 18, number(x));
-    return svg + fmt::format("<text x='{}' y='{}' text-anchor=end>{}</text>", kWidth - kRight,
+    for (const double x : axes.logarithmic_x ? logarithmic_ticks(x_) : ticks(x_, 6))
+      svg += fmt::format("<text x='{:.1f}' y='{}' text-anchor='middle'>{}</text>", across(x),
+                         kHeight - kBottom + 18, number(axes.logarithmic_x ? std::pow(10, x) : x));
+    return svg + fmt::format("<text x='{}' y='{}' text-anchor='end'>{}</text>", kWidth - kRight,
                              kHeight - 6, html(axes.x));
   }
 
   std::string line(const Points& points, size_t colour) const {
     if (points.size() == 1)
-      return fmt::format("<circle class='s{}' cx='{:.1f}' cy='{:.1f}' r=3 />", colour % kColours,
+      return fmt::format("<circle class='s{}' cx='{:.1f}' cy='{:.1f}' r='3'/>", colour % kColours,
                          across(points[0].first), down(points[0].second));
     std::string path;
     for (const auto& [x, y] : points) path += fmt::format("{:.1f},{:.1f} ", across(x), down(y));
@@ -130,6 +131,29 @@ class Canvas {
  private:
   Range x_, y_;
 };
+
+/// Grid and lines, or "" where no series has a point.
+std::string plot(const std::vector<Series>& series, const Axes& axes) {
+  Range x, y;
+  std::vector<Points> lines;
+  for (const Series& one : series) {
+    lines.push_back(drawn(one.points, axes));
+    for (const auto& [px, py] : lines.back()) x.add(px), y.add(py);
+  }
+  if (!(x.low <= x.high)) return "";
+  x.widen();
+  y.widen();
+  const Canvas canvas(x, y);
+  std::string svg = canvas.grid(axes);
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (!lines[i].empty()) svg += canvas.line(lines[i], i);
+  }
+  return svg;
+}
+
+bool has_points(const Series& series, const Axes& axes) {
+  return !drawn(series.points, axes).empty();
+}
 
 }  // namespace
 
@@ -152,26 +176,49 @@ std::string html(const std::string& text) {
 }
 
 std::string line_chart(const std::vector<Series>& series, const Axes& axes) {
-  Range x, y;
-  std::vector<Points> lines;
-  for (const Series& one : series) {
-    lines.push_back(drawn(one.points, axes.logarithmic));
-    for (const auto& [px, py] : lines.back()) x.add(px), y.add(py);
-  }
-  if (!(x.low <= x.high)) return "";
-  x.widen();
-  y.widen();
-  const Canvas canvas(x, y);
-  std::string svg = canvas.grid(axes), legend;
-  for (size_t i = 0; i < lines.size(); ++i) {
-    if (lines[i].empty()) continue;
-    svg += canvas.line(lines[i], i);
-    legend += fmt::format("<span class='key s{}'>{}</span> ", i % kColours, html(series[i].name));
+  const std::string svg = plot(series, axes);
+  if (svg.empty()) return "";
+  std::string legend;
+  for (size_t i = 0; i < series.size(); ++i) {
+    if (has_points(series[i], axes))
+      legend += fmt::format("<span class='key s{}'>{}</span> ", i % kColours, html(series[i].name));
   }
   return fmt::format(
       "<figure><figcaption><b>{}</b> {}</figcaption>\n<svg viewBox='0 0 {} {}' role=img "
       "aria-label='{}'>{}</svg>\n<div class=legend>{}</div></figure>\n",
       html(axes.title), html(axes.y), kWidth, kHeight, html(axes.title), svg, legend);
+}
+
+std::string picture(const std::vector<Chart>& charts) {
+  constexpr double kLine = 20;
+  std::string body;
+  double top = 8;
+  for (const Chart& chart : charts) {
+    const std::string svg = plot(chart.series, chart.axes);
+    if (svg.empty()) continue;
+    body += fmt::format("<text x='{0}' y='{1}'><tspan class='title'>{2}</tspan> {3}</text>\n",
+                        kLeft, top + kLine, html(chart.axes.title), html(chart.axes.y));
+    top += 1.5 * kLine;
+    body += fmt::format("<g transform='translate(0 {})'>{}</g>\n", top, svg);
+    top += kHeight;
+    for (size_t i = 0; i < chart.series.size(); ++i) {
+      if (!has_points(chart.series[i], chart.axes)) continue;
+      top += kLine;
+      body += fmt::format(
+          "<rect class='s{}' x='{}' y='{}' width='16' height='4'/><text x='{}' y='{}'>{}</text>\n",
+          i % kColours, kLeft, top - 6, kLeft + 24, top, html(chart.series[i].name));
+    }
+    top += kLine;
+  }
+  return fmt::format(
+      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}'>\n"
+      "<style>.paper{{fill:#fff}}text{{fill:#55555a;font:13px system-ui,sans-serif}}"
+      ".title{{font-weight:bold}}.grid{{stroke:#d8d8dc}}"
+      "polyline{{fill:none;stroke-width:2;stroke:var(--c)}}circle,rect{{fill:var(--c)}}{2}"
+      "@media(prefers-color-scheme:dark){{.paper{{fill:#161618}}text{{fill:#b8b8be}}"
+      ".grid{{stroke:#3a3a3e}}}}</style>\n<rect class='paper' width='100%' height='100%'/>\n"
+      "{3}</svg>\n",
+      kWidth, top, kSeriesColours, body);
 }
 
 }  // namespace deq

@@ -22,7 +22,6 @@ figure{margin:0;min-width:0}figcaption{color:var(--quiet);font-size:.9rem}figcap
 svg{width:100%;height:auto;font-size:13px}svg text{fill:var(--quiet)}.grid{stroke:var(--faint)}
 polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke:var(--c)}circle{fill:var(--c)}
 .key{white-space:normal;overflow-wrap:anywhere;font-size:.85rem;margin-right:.8rem}.key::before{content:"";display:inline-block;width:1em;height:.25em;margin-right:.35em;vertical-align:middle;background:var(--c)}
-.s0{--c:#2f6fde}.s1{--c:#d9662b}.s2{--c:#2a9d63}.s3{--c:#b4479b}.s4{--c:#b08a00}.s5{--c:#1a9ba8}.s6{--c:#c9404a}.s7{--c:#7a6ae0}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--faint);vertical-align:top}
 td{overflow-wrap:anywhere;min-width:6rem}th{font-weight:600}
@@ -188,8 +187,8 @@ std::string report_page(const std::vector<ReportedRun>& runs) {
   std::string out = std::string(kPageStart) +
                     "<html lang=en><head><meta charset=utf-8>\n<meta name=viewport "
                     "content='width=device-width,initial-scale=1'>\n<title>deq: " +
-                    html(title) + "</title>\n<style>" + kStyle + "</style></head><body>\n<h1>" +
-                    html(title) + "</h1>\n";
+                    html(title) + "</title>\n<style>" + kStyle + kSeriesColours +
+                    "</style></head><body>\n<h1>" + html(title) + "</h1>\n";
   out += summary(runs) + "<h2>Training</h2>\n" + training_charts(runs);
   for (const ReportedRun& run : runs) {
     if (run.passage || !run.no_passage.empty()) out += solves(run);

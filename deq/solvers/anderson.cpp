@@ -50,7 +50,8 @@ class AndersonMethod {
       const bool rests = resting[size_t(r)] && before != slot;
       const double own = rests ? gram[before * m + before] : from[slot];
       for (int64_t i = 0; i < held; ++i) {
-        if (i != slot) gram[slot * m + i] = gram[i * m + slot] = rests ? gram[before * m + i] : from[i];
+        if (i != slot)
+          gram[slot * m + i] = gram[i * m + slot] = rests ? gram[before * m + i] : from[i];
       }
       gram[slot * m + slot] = own;
     }

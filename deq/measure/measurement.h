@@ -1,0 +1,20 @@
+// What a measurement found: a table for a document, and the same numbers as charts.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "deq/report/chart.h"
+
+namespace deq {
+
+struct Measurement {
+  std::vector<std::string> columns;
+  std::vector<std::vector<std::string>> rows;  ///< as many cells each
+  std::vector<Chart> charts;
+};
+
+/// The table in Markdown.
+std::string markdown(const Measurement& found);
+
+}  // namespace deq
