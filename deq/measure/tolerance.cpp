@@ -58,7 +58,7 @@ Measurement measure_tolerance(const TrainedModel& run, const Split& split,
   Measurement found;
   found.columns = {"solver",    "tolerance",   metric, "mean residual",
                    "converged", "evaluations", "leak"};
-  Chart values{{"Test, by tolerance", "relative tolerance", metric, false, true}, {}};
+  Chart values{{"Test, by tolerance", "relative tolerance", metric, true, true}, {}};
   Chart leaks{{"Leak", "relative tolerance",
                "movement of earlier positions when the last token changes", true, true},
               {}};
