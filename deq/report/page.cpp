@@ -73,6 +73,7 @@ std::string training_charts(const std::vector<ReportedRun>& runs) {
   add("Residual, forward", "|f(z) - z| / |f(z)|, mean over positions", "residual", true);
   add("Residual, backward", "of the adjoint, mean over positions", "adjoint_residual", true);
   add("Converged, forward", "share of positions", "converged_share", false);
+  add("Converged, backward", "share of rows", "adjoint_converged_share", false);
   out += chart(runs, {"Residual, validation", "steps", "mean over positions", true}, is_validation,
                field("residual"));
   out += chart(runs, {"Answered exactly", "steps", "share of the validation's sequences"},
