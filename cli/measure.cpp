@@ -12,6 +12,7 @@
 #include "deq/base/files.h"
 #include "deq/measure/convergence.h"
 #include "deq/measure/decoding.h"
+#include "deq/measure/gradients.h"
 #include "deq/measure/memory.h"
 #include "deq/measure/tolerance.h"
 
@@ -172,6 +173,26 @@ int decoding(int argc, char** argv) {
   return 0;
 }
 
+int gradients(int argc, char** argv) {
+  CLI::App app("The gradient of every mode beside the exact one, on the validation split.",
+               "deq measure gradients");
+  int64_t threads = 0;
+  RunData data;
+  std::string folder;
+  Assignments flags;
+  GradientsOptions how;
+  app.add_option("RUN", folder, "run folder")->required();
+  app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  data.add_to(app);
+  add_options(app, how, flags);
+  if (const auto code = parse(app, argc, argv)) return *code;
+  if (threads > 0) at::set_num_threads(int(threads));
+  assign_options(how, flags);
+  const TrainedModel run = data.model(folder);
+  fmt::print("{}", markdown(measure_gradients(run, data.corpus(run).valid, how)));
+  return 0;
+}
+
 struct Kind {
   const char* name;
   int (*run)(int argc, char** argv);
@@ -181,6 +202,7 @@ constexpr Kind kKinds[] = {
     {"memory", memory, "of a training step, against depth"},
     {"convergence", convergence, "residual against evaluations, by method"},
     {"tolerance", tolerance, "perplexity and leak against the tolerance of solves"},
+    {"gradients", gradients, "every gradient mode's error and cost"},
     {"decoding", decoding, "tokens per second, at once and one by one"},
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "deq/base/tensor_pool.h"
 #include "deq/solvers/secants.h"
 
 namespace deq {
@@ -39,8 +40,12 @@ struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
     const auto tape =
         c10::static_intrusive_pointer_cast<Tape>(context->saved_data[kTape].toCapsule());
     const Tensor g = gradients[0].contiguous();
+    TensorPool pool;
     const Map::Series next = [&](const Tensor& u, const std::vector<int64_t>& done) {
-      return tape->transposed(u, done) + g;
+      const Tensor product = tape->transposed(u, done);
+      if (!product.is_cpu()) return product + g;  // where it is recorded, memory is the graph's
+      Tensor sum = pool.empty_like(product);
+      return at::add_out(sum, product, g);
     };
     Map adjoint([&](const Tensor& u) { return next(u, {}); }, [&] { return next; });
     adjoint.set_recordable(tape->recordable);

@@ -1,12 +1,12 @@
 // Which positions of each sample an evaluation works on, where what has converged is left out.
 #pragma once
 
-#include <ATen/ops/empty_like.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
+
+#include "deq/base/tensor_pool.h"
 
 namespace deq::ops {
 
@@ -47,9 +47,9 @@ class OpenRows {
 /// A tensor like `t` (B, N, D), contiguous, for the open rows of each sample; the others are those
 /// of `t`.
 template <class T>
-at::Tensor with_closed_rows(const at::Tensor& t, const OpenRows& open) {
+at::Tensor with_closed_rows(const at::Tensor& t, const OpenRows& open, TensorPool& pool) {
   const int64_t N = t.size(1), D = t.size(2);
-  at::Tensor out = at::empty_like(t);
+  const at::Tensor out = pool.empty_like(t);
   for (int64_t b = 0; b < open.batch(); ++b) {
     const T* from = t.data_ptr<T>() + b * N * D;
     T* to = out.data_ptr<T>() + b * N * D;

@@ -85,12 +85,38 @@ void run_mix(const Tensor& coefficients, const std::vector<Tensor>& history, con
 }
 
 template <class T>
+void run_step(const Tensor& z, const Tensor& base, const Tensor& coefficients,
+              const std::vector<Tensor>& history, const std::vector<char>& left_out, RowStep& out) {
+  const int64_t m = int64_t(history.size()), n = z.size(1);
+  const auto from = pointers<T>(history);
+  at::parallel_for(0, z.size(0), grain(n, m + 3), [&](int64_t first, int64_t last) {
+    not_left_out(left_out, first, last, [&](int64_t begin, int64_t end) {
+      simd_step(coefficients.data_ptr<double>(), from.data(), m, z.data_ptr<T>(),
+                base.data_ptr<T>(), n, begin, end, out.next.data_ptr<T>(), out.step.data_ptr<T>(),
+                out.dots.data_ptr<double>());
+    });
+  });
+}
+
+template <class T>
 void run_residual(const Tensor& z, const Tensor& fz, RowResidual& out) {
   const int64_t n = z.size(1);
   at::parallel_for(0, z.size(0), grain(n, 4), [&](int64_t begin, int64_t end) {
     simd_residual(z.data_ptr<T>(), fz.data_ptr<T>(), n, begin, end, out.g.data_ptr<T>(),
                   out.norms.data_ptr<double>());
   });
+}
+
+Tensor doubles(TensorPool* pool, int64_t rows, int64_t columns, const Tensor& like) {
+  return empty_from(pool, {rows, columns}, like.options().dtype(at::kDouble));
+}
+
+void check_coefficients(const char* name, const Tensor& coefficients, int64_t rows, size_t m) {
+  DEQ_CHECK(coefficients.sizes() == at::IntArrayRef({rows, int64_t(m)}) &&
+                coefficients.scalar_type() == at::kDouble,
+            "{}: coefficients are {} [{}]; expected Double [{}, {}]", name,
+            c10::toString(coefficients.scalar_type()), fmt::join(coefficients.sizes(), ", "), rows,
+            m);
 }
 
 }  // namespace
@@ -101,10 +127,10 @@ RowResidual row_residual_reference(const Tensor& z, const Tensor& fz) {
   return {g, at::stack({norms(g), norms(fz)}, 1)};
 }
 
-RowResidual row_residual(const Tensor& z, const Tensor& fz) {
+RowResidual row_residual(const Tensor& z, const Tensor& fz, TensorPool* pool) {
   check_states({fz}, z);
   if (!has_kernel(z)) return row_residual_reference(z, fz);
-  RowResidual out{at::empty_like(z), at::empty({z.size(0), 2}, z.options().dtype(at::kDouble))};
+  RowResidual out{empty_from(pool, z.sizes(), z.options()), doubles(pool, z.size(0), 2, z)};
   if (z.scalar_type() == at::kFloat) {
     run_residual<float>(z, fz, out);
   } else {
@@ -128,11 +154,11 @@ Tensor row_mix_reference(const Tensor& coefficients, const std::vector<Tensor>& 
 }
 
 Tensor row_dots(const std::vector<Tensor>& history, const Tensor& g,
-                const std::vector<char>& left_out) {
+                const std::vector<char>& left_out, TensorPool* pool) {
   check_states(history, g);
   if (!left_out.empty()) check_flags("left_out", left_out, g.size(0));
   if (!has_kernel(g)) return row_dots_reference(history, g);
-  Tensor out = at::empty({g.size(0), int64_t(history.size())}, g.options().dtype(at::kDouble));
+  Tensor out = doubles(pool, g.size(0), int64_t(history.size()), g);
   if (g.scalar_type() == at::kFloat) {
     run_dots<float>(history, g, left_out, out);
   } else {
@@ -141,14 +167,15 @@ Tensor row_dots(const std::vector<Tensor>& history, const Tensor& g,
   return out;
 }
 
-Tensor row_where(const std::vector<char>& chosen, const Tensor& a, const Tensor& b) {
+Tensor row_where(const std::vector<char>& chosen, const Tensor& a, const Tensor& b,
+                 TensorPool* pool) {
   check_states({b}, a);
   check_flags("chosen", chosen, a.size(0));
   if (!a.device().is_cpu()) {
     const auto flags = at::from_blob(const_cast<char*>(chosen.data()), {a.size(0), 1}, at::kBool);
     return at::where(flags.to(a.device()), a, b);
   }
-  Tensor out = at::empty_like(a);
+  const Tensor out = empty_from(pool, a.sizes(), a.options());
   const int64_t bytes = a.size(1) * int64_t(a.element_size());
   const auto *from_a = static_cast<const char*>(a.data_ptr()),
              *from_b = static_cast<const char*>(b.data_ptr());
@@ -161,24 +188,45 @@ Tensor row_where(const std::vector<char>& chosen, const Tensor& a, const Tensor&
 }
 
 Tensor row_mix(const Tensor& coefficients, const std::vector<Tensor>& history, const Tensor& base,
-               const std::vector<char>& left_out) {
+               const std::vector<char>& left_out, TensorPool* pool) {
   DEQ_CHECK(base.defined() || !history.empty(),
             "row_mix: no history and no base; expected one of them");
   const Tensor& like = base.defined() ? base : history[0];
   check_states(history, like);
-  DEQ_CHECK(coefficients.sizes() == at::IntArrayRef({like.size(0), int64_t(history.size())}) &&
-                coefficients.scalar_type() == at::kDouble,
-            "row_mix: coefficients are {} [{}]; expected Double [{}, {}]",
-            c10::toString(coefficients.scalar_type()), fmt::join(coefficients.sizes(), ", "),
-            like.size(0), history.size());
+  check_coefficients("row_mix", coefficients, like.size(0), history.size());
   if (!left_out.empty()) check_flags("left_out", left_out, like.size(0));
   if (!has_kernel(like)) return row_mix_reference(coefficients, history, base);
   const Tensor c = coefficients.contiguous();
-  Tensor out = at::empty_like(like);
+  Tensor out = empty_from(pool, like.sizes(), like.options());
   if (like.scalar_type() == at::kFloat) {
     run_mix<float>(c, history, base, left_out, out);
   } else {
     run_mix<double>(c, history, base, left_out, out);
+  }
+  return out;
+}
+
+RowStep row_step_reference(const Tensor& z, const Tensor& base, const Tensor& coefficients,
+                           const std::vector<Tensor>& history) {
+  const Tensor next = z + row_mix_reference(coefficients, history, base), step = next - z;
+  return {next, step, row_dots_reference(history, step)};
+}
+
+RowStep row_step(const Tensor& z, const Tensor& base, const Tensor& coefficients,
+                 const std::vector<Tensor>& history, const std::vector<char>& left_out,
+                 TensorPool* pool) {
+  check_states(history, z);
+  check_states({base}, z);
+  check_coefficients("row_step", coefficients, z.size(0), history.size());
+  if (!left_out.empty()) check_flags("left_out", left_out, z.size(0));
+  if (!has_kernel(z)) return row_step_reference(z, base, coefficients, history);
+  const Tensor c = coefficients.contiguous();
+  RowStep out{empty_from(pool, z.sizes(), z.options()), empty_from(pool, z.sizes(), z.options()),
+              doubles(pool, z.size(0), int64_t(history.size()), z)};
+  if (z.scalar_type() == at::kFloat) {
+    run_step<float>(z, base, c, history, left_out, out);
+  } else {
+    run_step<double>(z, base, c, history, left_out, out);
   }
   return out;
 }

@@ -1,4 +1,5 @@
-// row_dots and row_mix for float and double on the CPU, compiled once per SIMD target (Highway).
+// The solvers' row operators for float and double on the CPU, compiled once per SIMD target
+// (Highway).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "deq/ops/rows_simd.cpp"
 #include "deq/ops/rows_simd.h"
@@ -71,31 +72,54 @@ void dots(const T* const* history, int64_t m, const T* g, int64_t n, int64_t beg
   }
 }
 
+/// out[i] = base[i] + sum_k c[k] history[k][i] for n numbers from `at` on.
+template <class T>
+void mix_line(const double* c, const T* const* history, int64_t m, const T* base, int64_t at,
+              int64_t n, T* out) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = hn::Lanes(d), end = at + n;
+  for (; at + 2 * lanes <= end; at += 2 * lanes) {
+    auto s0 = base ? hn::LoadU(d, base + at) : hn::Zero(d);
+    auto s1 = base ? hn::LoadU(d, base + at + lanes) : hn::Zero(d);
+    for (int64_t k = 0; k < m; ++k) {
+      const auto weight = hn::Set(d, T(c[k]));
+      s0 = hn::MulAdd(weight, hn::LoadU(d, history[k] + at), s0);
+      s1 = hn::MulAdd(weight, hn::LoadU(d, history[k] + at + lanes), s1);
+    }
+    hn::StoreU(s0, d, out + at);
+    hn::StoreU(s1, d, out + at + lanes);
+  }
+  for (; at < end; ++at) {
+    T sum = base ? base[at] : T(0);
+    for (int64_t k = 0; k < m; ++k) sum += T(c[k]) * history[k][at];
+    out[at] = sum;
+  }
+}
+
 template <class T>
 void mix(const double* coefficients, const T* const* history, int64_t m, const T* base, int64_t n,
          int64_t begin, int64_t end, T* out) {
-  const hn::ScalableTag<T> d;
-  const int64_t lanes = hn::Lanes(d);
+  for (int64_t r = begin; r < end; ++r)
+    mix_line(coefficients + r * m, history, m, base, r * n, n, out);
+}
+
+// So much of each state of a history is in the cache when it is read again.
+constexpr int64_t kStepBlock = 1024;
+
+template <class T>
+void step(const double* coefficients, const T* const* history, int64_t m, const T* z, const T* base,
+          int64_t n, int64_t begin, int64_t end, T* next, T* step, double* dots) {
   for (int64_t r = begin; r < end; ++r) {
-    const double* c = coefficients + r * m;
-    int64_t i = 0;
-    for (; i + 2 * lanes <= n; i += 2 * lanes) {
-      const int64_t at = r * n + i;
-      auto s0 = base ? hn::LoadU(d, base + at) : hn::Zero(d);
-      auto s1 = base ? hn::LoadU(d, base + at + lanes) : hn::Zero(d);
-      for (int64_t k = 0; k < m; ++k) {
-        const auto weight = hn::Set(d, T(c[k]));
-        s0 = hn::MulAdd(weight, hn::LoadU(d, history[k] + at), s0);
-        s1 = hn::MulAdd(weight, hn::LoadU(d, history[k] + at + lanes), s1);
+    double* sums = dots + r * m;
+    for (int64_t k = 0; k < m; ++k) sums[k] = 0;
+    for (int64_t i = 0; i < n; i += kStepBlock) {
+      const int64_t at = r * n + i, count = n - i < kStepBlock ? n - i : kStepBlock;
+      mix_line(coefficients + r * m, history, m, base, at, count, step);
+      for (int64_t j = at; j < at + count; ++j) {
+        next[j] = z[j] + step[j];
+        step[j] = next[j] - z[j];
       }
-      hn::StoreU(s0, d, out + at);
-      hn::StoreU(s1, d, out + at + lanes);
-    }
-    for (; i < n; ++i) {
-      const int64_t at = r * n + i;
-      T sum = base ? base[at] : T(0);
-      for (int64_t k = 0; k < m; ++k) sum += T(c[k]) * history[k][at];
-      out[at] = sum;
+      for (int64_t k = 0; k < m; ++k) sums[k] += dot(history[k] + at, step + at, count);
     }
   }
 }
@@ -136,6 +160,17 @@ void mix_double(const double* c, const double* const* h, int64_t m, const double
   mix(c, h, m, base, n, b, e, o);
 }
 
+void step_float(const double* c, const float* const* h, int64_t m, const float* z,
+                const float* base, int64_t n, int64_t b, int64_t e, float* next, float* s,
+                double* o) {
+  step(c, h, m, z, base, n, b, e, next, s, o);
+}
+void step_double(const double* c, const double* const* h, int64_t m, const double* z,
+                 const double* base, int64_t n, int64_t b, int64_t e, double* next, double* s,
+                 double* o) {
+  step(c, h, m, z, base, n, b, e, next, s, o);
+}
+
 }  // namespace deq::ops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -145,6 +180,8 @@ HWY_EXPORT(dots_float);
 HWY_EXPORT(dots_double);
 HWY_EXPORT(mix_float);
 HWY_EXPORT(mix_double);
+HWY_EXPORT(step_float);
+HWY_EXPORT(step_double);
 HWY_EXPORT(residual_float);
 HWY_EXPORT(residual_double);
 
@@ -163,6 +200,15 @@ void simd_mix(const double* c, const float* const* h, int64_t m, const float* ba
 void simd_mix(const double* c, const double* const* h, int64_t m, const double* base, int64_t n,
               int64_t b, int64_t e, double* o) {
   HWY_DYNAMIC_DISPATCH(mix_double)(c, h, m, base, n, b, e, o);
+}
+void simd_step(const double* c, const float* const* h, int64_t m, const float* z, const float* base,
+               int64_t n, int64_t b, int64_t e, float* next, float* s, double* o) {
+  HWY_DYNAMIC_DISPATCH(step_float)(c, h, m, z, base, n, b, e, next, s, o);
+}
+void simd_step(const double* c, const double* const* h, int64_t m, const double* z,
+               const double* base, int64_t n, int64_t b, int64_t e, double* next, double* s,
+               double* o) {
+  HWY_DYNAMIC_DISPATCH(step_double)(c, h, m, z, base, n, b, e, next, s, o);
 }
 void simd_residual(const float* z, const float* fz, int64_t n, int64_t b, int64_t e, float* g,
                    double* o) {

@@ -7,6 +7,7 @@
 #include <hwy/highway.h>
 
 #include <cmath>
+#include <limits>
 
 #include "deq/ops/lines-inl.h"
 
@@ -14,6 +15,11 @@ HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// A target's share below this is taken from the logits: the others' sum over it might overflow.
+constexpr double kSmallShare = 1e-6;
+
+/// The target's term stands apart from the others': 1 + others would round a small loss away, and
+/// its gradient with it.
 template <class T>
 T row_loss(T* row, int64_t n, int64_t target, bool gradient) {
   const hn::ScalableTag<T> d;
@@ -24,13 +30,16 @@ T row_loss(T* row, int64_t n, int64_t target, bool gradient) {
   for (; i + lanes <= n; i += lanes) tops = hn::Max(tops, hn::LoadU(d, row + i));
   T top = hn::GetLane(hn::MaxOfLanes(d, tops));
   for (; i < n; ++i) top = row[i] > top ? row[i] : top;
-  const T sum = exp_and_sum<T>(row, nullptr, top, n);
+  const T own = std::exp(at_target - top);
+  row[target] = -std::numeric_limits<T>::infinity();
+  const T others = exp_and_sum<T>(row, nullptr, top, n);
   if (gradient) {
-    const T share = T(1) / sum;
+    const T share = T(1) / (own + others);
     for (i = 0; i < n; ++i) row[i] *= share;
-    row[target] -= 1;
+    row[target] = -others * share;
   }
-  return std::log(sum) - (at_target - top);
+  return own > T(kSmallShare) ? std::log1p(others / own)
+                              : std::log(own + others) - (at_target - top);
 }
 
 float row_loss_float(float* r, int64_t n, int64_t t, bool g) { return row_loss(r, n, t, g); }

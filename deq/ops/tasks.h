@@ -10,15 +10,27 @@
 
 namespace deq::ops {
 
+/// Memory of the calling thread's own, which it keeps for the next call.
+template <class T>
+T* thread_scratch(int64_t numbers) {
+  thread_local std::unique_ptr<T[]> memory;
+  thread_local int64_t size = 0;
+  if (size < numbers) {
+    memory = std::make_unique_for_overwrite<T[]>(size_t(numbers));
+    size = numbers;
+  }
+  return memory.get();
+}
+
 /// Runs f(i, scratch) for every i < tasks, each in whichever thread is free; `scratch` are
-/// `numbers` numbers of the thread's own.
+/// `numbers` numbers of the thread's own. f must not run tasks itself.
 template <class T, class F>
 void run_tasks(int64_t tasks, int64_t numbers, const F& f) {
   std::atomic<int64_t> next{0};
   const int64_t workers = std::min<int64_t>(tasks, at::get_num_threads());
   at::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
-    const auto scratch = std::make_unique_for_overwrite<T[]>(size_t(numbers));
-    for (int64_t i = next++; i < tasks; i = next++) f(i, scratch.get());
+    T* const scratch = thread_scratch<T>(numbers);
+    for (int64_t i = next++; i < tasks; i = next++) f(i, scratch);
   });
 }
 

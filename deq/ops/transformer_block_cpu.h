@@ -29,6 +29,7 @@ class PackedBlock {
 /// in BlockRows, log_sum as attention gives it.
 struct BlockKept {
   at::Tensor z, qkv, seen, f, log_sum, normed, hidden, spread;
+  TensorPool pool;  // of a solve's f
 };
 
 /// f(z), z contiguous; with `taped` everything that backward reads.
@@ -52,6 +53,7 @@ BlockGiven block_backward_cpu(const BlockContext& context, const PackedAttention
 /// What one product with the Jacobian's transpose leaves for the next one of a solve.
 struct BlockPassed {
   at::Tensor seen, qkv, z;  // gradients of attention's result, of qkv and of z
+  TensorPool pool;          // of z
 };
 
 /// The gradient of z alone, where the last done[b] positions of df hold what they held at the

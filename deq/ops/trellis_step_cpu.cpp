@@ -155,7 +155,7 @@ void forward(const TrellisContext& c, TrellisKept& k, bool taped, const OpenRows
   const Sizes s(c, k.z);
   const auto options = k.z.options().requires_grad(false);
   const bool resumed = k.f.defined();
-  k.f = resumed ? with_closed_rows<T>(k.f, open) : at::empty(k.z.sizes(), options);
+  k.f = resumed ? with_closed_rows<T>(k.f, open, k.pool) : k.pool.empty(k.z.sizes(), options);
   if (!resumed) k.h = at::empty({s.B, s.P + s.T, s.H}, options);
   if (taped) k.gates = at::empty({s.B, s.T, 4 * s.H}, options);
   pad_h<T>(c, s, k, open, resumed);
@@ -177,9 +177,9 @@ void backward_of_z(const TrellisContext& c, const TrellisKept& k, const Tensor& 
   const int64_t H = s.H;
   const auto options = df.options().requires_grad(false);
   if (passed.z.defined()) {
-    passed.z = with_closed_rows<T>(passed.z, open);
+    passed.z = with_closed_rows<T>(passed.z, open, passed.pool);
   } else {
-    passed.z = at::empty(k.z.sizes(), options);
+    passed.z = passed.pool.empty(k.z.sizes(), options);
     passed.gates = at::empty({s.B, s.T + s.P, 4 * H}, options);
     passed.gates.narrow(1, s.T, s.P).zero_();
     passed.c = at::empty({s.B, s.T, H}, options);

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "deq/base/tensor_pool.h"
 #include "deq/ops/trellis_step.h"
 
 namespace deq::ops {
@@ -28,6 +29,7 @@ struct TrellisKept {
   at::Tensor z, f;   // (B, T, 2 H)
   at::Tensor h;      // (B, d (K - 1) + T, H) masked, with those of the past
   at::Tensor gates;  // (B, T, 4 H) as in TrellisRows
+  TensorPool pool;   // of a solve's f
 };
 
 /// f(z), z contiguous; with `taped` everything that backward reads.
@@ -42,6 +44,7 @@ struct TrellisPassed {
   at::Tensor z;      // the gradient of z
   at::Tensor gates;  // (B, T + d (K - 1), 4 H) of the gates, zero behind the last position
   at::Tensor c;      // (B, T, H) of the c before each position
+  TensorPool pool;   // of z
 };
 
 /// As block_resume_backward_cpu.

@@ -19,7 +19,7 @@ class AndersonMethod {
     const int64_t m = options_.memory;
     const int64_t slot = count_ % m;  // the oldest iterate makes room
     ++count_;
-    const Tensor image = options_.mixing == 1.0 ? at.fz : at.z + options_.mixing * at.g;
+    const Tensor image = options_.mixing == 1.0 ? at.fz : damped(at);
     if (int64_t(residuals_.size()) < m) {
       residuals_.push_back(at.g);
       images_.push_back(image);
@@ -28,16 +28,22 @@ class AndersonMethod {
       images_[size_t(slot)] = image;
     }
     const int64_t held = int64_t(residuals_.size());
-    remember_products(ops::row_dots(residuals_, at.g, at.resting).to(at::kCPU), at.resting, slot);
+    remember_products(ops::row_dots(residuals_, at.g, at.resting, &at.pool).to(at::kCPU),
+                      at.resting, slot);
     if (held == 1) return {image, {}};
     const Tensor coefficients = small::least_mixture(
         gram_, layout_,
         {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay},
-        at.resting);
-    return {ops::row_mix(coefficients.to(at.g.device()), images_, {}, at.resting), {}};
+        at.resting, &at.pool);
+    return {ops::row_mix(coefficients.to(at.g.device()), images_, {}, at.resting, &at.pool), {}};
   }
 
  private:
+  Tensor damped(const Iterate& at) const {
+    Tensor out = at.pool.empty_like(at.z);
+    return at::add_out(out, at.z, at.g, options_.mixing);
+  }
+
   /// Row and column `slot` of every row's Gram matrix, from products (R, held). The residual of a
   /// row that rests is the one before it, and so are its products.
   void remember_products(const Tensor& products, const std::vector<char>& resting, int64_t slot) {

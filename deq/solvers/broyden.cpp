@@ -20,49 +20,64 @@ class BroydenMethod {
   explicit BroydenMethod(const Broyden& options) : options_(options) {}
 
   Proposal propose(const Iterate& at) {
-    if (z_.defined()) remember(at.z - z_, at.g - g_);
-    z_ = at.z;
+    if (g_.defined()) remember(at);
     g_ = at.g;
-    const Tensor direction = held() ? newton_direction(at.g) : at.g;
-    if (!options_.line_search) return {at.z + direction, {}};
-    return search(at, direction);
+    // -H g = g - (S + Y) (S^T Y + L)^{-1} S^T g
+    const Tensor weights = held() ? small::solve_or_zero(slots(), along_, &at.pool).neg_()
+                                  : at::empty({at.g.size(0), 0}, along_options(at.g));
+    if (!options_.line_search) {
+      const ops::RowStep step =
+          ops::row_step(at.z, at.g, weights.to(at.g.device()), sums_, at.resting, &at.pool);
+      step_ = step.step;
+      across_ = step.dots.to(at::kCPU);
+      return {step.next, {}};
+    }
+    const Proposal found =
+        search(at, ops::row_mix(weights.to(at.g.device()), sums_, at.g, at.resting, &at.pool));
+    step_ = found.z - at.z;
+    across_ = ops::row_dots(sums_, step_, at.resting, &at.pool).to(at::kCPU);
+    return found;
   }
 
  private:
   int64_t held() const { return int64_t(steps_.size()); }
-
-  /// -H g = g - (S + Y) (S^T Y + L)^{-1} S^T g, (R, n); g itself where the small problem is
-  /// singular.
-  Tensor newton_direction(const Tensor& g) const {
-    const Tensor right = ops::row_dots(steps_, g);  // (R, m)
-    const Tensor small = matrix_.narrow(1, 0, held()).narrow(2, 0, held());
-    return ops::row_mix(-small::solve_or_zero(small, right), sums_, g);
+  static at::TensorOptions along_options(const Tensor& g) {
+    return g.options().device(at::kCPU).dtype(at::kDouble);
   }
+  Tensor slots() const { return matrix_.narrow(1, 0, held()).narrow(2, 0, held()); }
 
-  /// Appends the pair (s, y), dropping the oldest of a full memory; the lists stay in the order of
-  /// time.
-  void remember(const Tensor& s, const Tensor& y) {
-    const int64_t m = options_.memory;
-    if (!matrix_.defined()) {
-      matrix_ = at::zeros({s.size(0), m, m}, s.options().dtype(at::kDouble));
+  /// Puts the pair of the last step into the oldest slot of a full memory, or a new one. Of M_ij =
+  /// s_i^T y_j + [i after j] s_i^T s_j, whatever the order of slots, that is the newest pair's row
+  /// s^T (s_j + y_j), known from the step itself, and its column s_i^T y = s_i^T g - s_i^T
+  /// g_before.
+  void remember(const Iterate& at) {
+    const int64_t m = options_.memory, R = at.g.size(0), slot = count_++ % m;
+    if (!matrix_.defined()) matrix_ = at::zeros({R, m, m}, along_options(at.g));
+    Tensor sum = at.pool.empty_like(at.g);
+    at::sub_out(sum, at.g, g_).add_(step_);  // y + s
+    const auto on_host = [](const Tensor& t) { return t.to(at::kCPU).contiguous(); };
+    const Tensor own = on_host(ops::row_dots({step_, g_}, step_, at.resting, &at.pool));
+    const int64_t was = held();
+    if (was < m) {
+      steps_.push_back(step_);
+      sums_.push_back(sum);
+    } else {
+      steps_[size_t(slot)] = step_;
+      sums_[size_t(slot)] = sum;
     }
-    if (held() == m) {
-      steps_.erase(steps_.begin());
-      sums_.erase(sums_.begin());
-      matrix_.narrow(1, 0, m - 1)
-          .narrow(2, 0, m - 1)
-          .copy_(matrix_.narrow(1, 1, m - 1).narrow(2, 1, m - 1).clone());
+    const Tensor along = on_host(ops::row_dots(steps_, at.g, at.resting, &at.pool));
+    double* M = matrix_.data_ptr<double>();
+    for (int64_t r = 0; r < R; ++r, M += m * m) {
+      const double *now = along.data_ptr<double>() + r * held(),
+                   *o = own.data_ptr<double>() + 2 * r;
+      for (int64_t i = 0; i < was; ++i) {
+        M[slot * m + i] = across_.data_ptr<double>()[r * was + i];
+        M[i * m + slot] = now[i] - along_.data_ptr<double>()[r * was + i];
+      }
+      // Where a row did not move, its pair is no pair: the one on the diagonal takes it out.
+      M[slot * m + slot] = o[0] > 0 ? now[slot] - o[1] : 1;
     }
-    steps_.push_back(s);
-    sums_.push_back(s + y);
-    // M_ij = s_i^T y_j + [i > j] s_i^T s_j: column `last` from s_i^T y, row `last` from s^T (s_j +
-    // y_j).
-    const int64_t last = held() - 1;
-    matrix_.select(1, last).narrow(1, 0, last + 1).copy_(ops::row_dots(sums_, s));
-    matrix_.select(2, last).narrow(1, 0, last + 1).copy_(ops::row_dots(steps_, y));
-    // Where a row did not move, its pair is no pair: the one on the diagonal takes it out.
-    const Tensor still = s.ne(0).any(1).logical_not();
-    matrix_.select(1, last).select(1, last).masked_fill_(still, 1);
+    along_ = along;
   }
 
   Proposal search(const Iterate& at, const Tensor& direction) const {
@@ -81,10 +96,12 @@ class BroydenMethod {
   }
 
   Broyden options_;
-  Tensor z_, g_;               // the iterate before
-  std::vector<Tensor> steps_;  // s_i, oldest first, each (R, n)
+  int64_t count_ = 0;
+  Tensor g_, step_;            // of the iterate before, and the step from it
+  std::vector<Tensor> steps_;  // s_i, each (R, n), in slots
   std::vector<Tensor> sums_;   // s_i + y_i
-  Tensor matrix_;              // (R, m, m) double: S^T Y + strictly_lower(S^T S)
+  Tensor matrix_;          // (R, m, m) double, S^T Y + strictly_lower(S^T S) in the slots' order
+  Tensor along_, across_;  // (R, held) of all pairs: s_i^T g_, and (s_i + y_i)^T step_
 };
 
 }  // namespace

@@ -36,7 +36,7 @@ class Driver : SolverLoop {
       if (!fz.defined()) fz = call(z, done());
       const Tensor g = measure(z, fz, step);
       if (step == stop_.max_steps || !any(active_)) break;
-      const Proposal next = propose({z, fz, g, resting_, active, evaluate});
+      const Proposal next = propose({z, fz, g, resting_, active, evaluate, pool_});
       for (size_t r = 0; r < rows_; ++r) resting_[r] = converged(r);
       z = held(next.z);
       fz = next.fz;
@@ -47,8 +47,8 @@ class Driver : SolverLoop {
 
  private:
   /// z, with the rows that are done where they are.
-  Tensor held(const Tensor& z) const {
-    return all(active_) ? z : ops::row_where(active_, z, best_);
+  Tensor held(const Tensor& z) {
+    return all(active_) ? z : ops::row_where(active_, z, best_, &pool_);
   }
 
   bool converged(size_t row) const {
@@ -72,7 +72,7 @@ class Driver : SolverLoop {
 
   /// Updates residuals, reasons and best iterates from one evaluation; returns g = f(z) - z.
   Tensor measure(const Tensor& z, const Tensor& fz, int64_t step) {
-    const Measured now(z, fz, stop_);
+    const Measured now(z, fz, stop_, &pool_);
     last_ = now.residual;
     Flags finite(rows_);
     for (size_t r = 0; r < rows_; ++r)
@@ -134,7 +134,7 @@ class Driver : SolverLoop {
     if (all(better)) {
       best_ = z;
     } else if (any(better)) {
-      best_ = ops::row_where(better, z, best_);
+      best_ = ops::row_where(better, z, best_, &pool_);
     }
   }
 

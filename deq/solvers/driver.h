@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "deq/base/tensor_pool.h"
 #include "deq/solvers/layout.h"
 #include "deq/solvers/report.h"
 
@@ -21,6 +22,8 @@ struct Iterate {
   const std::function<at::Tensor()>& active;
   /// f at another point, at which the rows that are done are held; counted (for a line search)
   const std::function<at::Tensor(const at::Tensor&)>& evaluate;
+  /// of this solve
+  TensorPool& pool;
 };
 
 struct Proposal {

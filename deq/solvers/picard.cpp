@@ -6,7 +6,9 @@ namespace deq {
 
 Propose Picard::start(const Layout&) const {
   return [damping = damping](const Iterate& at) -> Proposal {
-    return {damping == 1.0 ? at.fz : at.z + damping * at.g, {}};
+    if (damping == 1.0) return {at.fz, {}};
+    at::Tensor z = at.pool.empty_like(at.z);
+    return {at::add_out(z, at.z, at.g, damping), {}};
   };
 }
 

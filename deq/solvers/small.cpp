@@ -97,8 +97,6 @@ bool eliminate(double* M, double* x, int64_t m) {
 
 constexpr int64_t kGrain = 64;
 
-Tensor on_cpu(const Tensor& t) { return t.to(at::kCPU).contiguous(); }
-
 /// The coefficients of one row, or the Picard step.
 void mix_row(const double* S, int64_t M, const Mixture& options, bool left_out, double* a,
              Scratch& scratch) {
@@ -111,9 +109,9 @@ void mix_row(const double* S, int64_t M, const Mixture& options, bool left_out, 
 }  // namespace
 
 Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& options,
-                     const std::vector<char>& left_out) {
+                     const std::vector<char>& left_out, TensorPool* pool) {
   const int64_t rows = H.size(0), M = H.size(1), m = options.held;
-  Tensor out = at::empty({rows, m}, H.options());
+  Tensor out = empty_from(pool, {rows, m}, H.options());
   const double* h = H.data_ptr<double>();
   double* a = out.data_ptr<double>();
   const auto is_out = [&](int64_t r) { return !left_out.empty() && left_out[size_t(r)]; };
@@ -149,8 +147,11 @@ Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& optio
   return out;
 }
 
-Tensor solve_or_zero(const Tensor& M, const Tensor& b) {
-  Tensor matrix = on_cpu(M).clone(), x = on_cpu(b).clone();
+Tensor solve_or_zero(const Tensor& M, const Tensor& b, TensorPool* pool) {
+  const auto copied = [&](const Tensor& t) {
+    return empty_from(pool, t.sizes(), t.options().device(at::kCPU)).copy_(t);
+  };
+  Tensor matrix = copied(M), x = copied(b);
   const int64_t rows = x.size(0), m = x.size(1);
   double* p = matrix.data_ptr<double>();
   double* q = x.data_ptr<double>();

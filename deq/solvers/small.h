@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "deq/base/tensor_pool.h"
 #include "deq/solvers/layout.h"
 
 namespace deq::small {
@@ -20,10 +21,10 @@ struct Mixture {
   double ridge = 0, decay = 1;
 };
 at::Tensor least_mixture(const at::Tensor& H, const Layout& layout, const Mixture& mixture,
-                         const std::vector<char>& left_out = {});
+                         const std::vector<char>& left_out = {}, TensorPool* pool = nullptr);
 
 /// x with M x = b for each row, or zero where a pivot vanishes or the result is not finite. M (R,
-/// m, m), b (R, m), double.
-at::Tensor solve_or_zero(const at::Tensor& M, const at::Tensor& b);
+/// m, m), b (R, m), double; x is on b's device.
+at::Tensor solve_or_zero(const at::Tensor& M, const at::Tensor& b, TensorPool* pool = nullptr);
 
 }  // namespace deq::small

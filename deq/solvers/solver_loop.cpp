@@ -18,8 +18,8 @@ double larger(double a, double b) { return b > a || std::isnan(b) ? b : a; }
 
 }  // namespace
 
-Measured::Measured(const Tensor& z, const Tensor& fz, const StopRule& stop) {
-  const ops::RowResidual found = ops::row_residual(z, fz);
+Measured::Measured(const Tensor& z, const Tensor& fz, const StopRule& stop, TensorPool* pool) {
+  const ops::RowResidual found = ops::row_residual(z, fz, pool);
   g = found.g;
   const Tensor norms = found.norms.to(at::kCPU);
   const double* n = norms.data_ptr<double>();

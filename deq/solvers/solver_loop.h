@@ -34,7 +34,8 @@ struct Measured {
   Numbers residual;  // relative
   Numbers ratio;     // of |g| to what the tolerances allow: at most 1 where they are met
 
-  Measured(const at::Tensor& z, const at::Tensor& fz, const StopRule& stop);
+  Measured(const at::Tensor& z, const at::Tensor& fz, const StopRule& stop,
+           TensorPool* pool = nullptr);
 };
 
 class SolverLoop {
@@ -54,6 +55,7 @@ class SolverLoop {
   void verify(const at::Tensor& z, int64_t step);
   Solution finish();
 
+  TensorPool pool_;  // what the steps need, again and again
   Map::Series f_;
   std::vector<int64_t> shape_;
   StopRule stop_;

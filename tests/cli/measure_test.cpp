@@ -120,6 +120,25 @@ TEST_F(MeasureTest, DecodingFindsTheSameEquilibriaEitherWay) {
   }
 }
 
+TEST_F(MeasureTest, GradientsComeCloserWithTheirTolerance) {
+  const auto result = run_deq("measure gradients " + at("run") +
+                              " --segments 2 --steps 400 --forward-tol 1e-6 --threads 1");
+  ASSERT_EQ(result.exit_code, 0) << result.text;
+  const Table rows = table_of(result.text);
+  const auto error = [&](const std::string& name) {
+    for (const auto& row : rows) {
+      if (row[0] == name) return std::stod(row[3]);
+    }
+    ADD_FAILURE() << "no row " << name;
+    return 0.0;
+  };
+  EXPECT_EQ(error("implicit to 1e-06, the measure"), 0);
+  EXPECT_LT(error("implicit to 0.001"), 1e-2);
+  EXPECT_LT(error("implicit to 0.001"), error("implicit to 0.1"));
+  EXPECT_GT(error("one-step"), error("implicit to 0.01"));
+  EXPECT_NEAR(error("implicit, 1 step"), error("one-step"), 1e-3) << "u = g";
+}
+
 TEST_F(MeasureTest, BadInputIsOneLine) {
   const auto refused = [&](const std::string& arguments, const std::string& says) {
     expect_one_error_line("measure " + arguments, says);
@@ -127,6 +146,8 @@ TEST_F(MeasureTest, BadInputIsOneLine) {
   refused("convergence " + at("nowhere"), "nowhere");
   refused("convergence " + at("levels"), "explicit network of depth 2");
   refused("tolerance " + at("levels"), "explicit network of depth 2");
+  refused("gradients " + at("levels"), "explicit network of depth 2");
+  refused("gradients " + at("run") + " --segments 0", "segments = 0; expected in [1, 4096]");
   refused("decoding " + at("levels"), "explicit network of depth 2");
   refused("decoding " + at("run") + " --lengths 0", "lengths = 0; expected 1 to");
   refused("decoding " + at("run") + " --lengths 123456", "lengths = 123456; expected 1 to");

@@ -64,6 +64,26 @@ TEST_P(Rows, MixturesAgreeWithTheReference) {
   }
 }
 
+TEST_P(Rows, StepsAgreeWithTheReference) {
+  for (const Case& c : cases()) {
+    for (const int64_t m : {int64_t(0), c.m}) {
+      const auto states = history({c.rows, c.n, m}, GetParam(), 500);
+      const Tensor z = randn({c.rows, c.n}, GetParam(), 92),
+                   base = randn({c.rows, c.n}, GetParam(), 91),
+                   weights = randn({c.rows, m}, at::kDouble, 90);
+      const RowStep fast = row_step(z, base, weights, states);
+      const RowStep plain = row_step_reference(z, base, weights, states);
+      EXPECT_LE(testing::largest(fast.next - plain.next), 20 * precision()) << c.rows << " " << c.n;
+      EXPECT_TRUE(at::equal(fast.step, fast.next - z));
+      if (m == 0) continue;
+      EXPECT_LE(testing::largest(fast.dots - row_dots_reference(states, fast.step)),
+                20 * precision() * double(c.n))
+          << c.rows << " " << c.n;
+      EXPECT_EQ(fast.dots.sizes(), plain.dots.sizes());
+    }
+  }
+}
+
 TEST_P(Rows, RowsThatAreLeftOutChangeNoOthers) {
   for (const Case& c : cases()) {
     const auto states = history(c, GetParam(), 250);

@@ -58,6 +58,24 @@ TEST(SoftmaxLoss, AgreesWithTheReference) {
   }
 }
 
+TEST(SoftmaxLoss, SmallLossesKeepTheirDigits) {
+  // One feature: the logits are the weight's rows times `margin`, the target's ahead of all others.
+  for (const int64_t V : {2, 10, 40}) {
+    for (const double margin : {5.0, 20.0, 40.0, 80.0}) {
+      Tensor weight = at::zeros({V, 1}, at::kFloat);
+      weight[V / 2] = 1;
+      const Tensor hidden = at::full({1, 1}, margin, at::kFloat).requires_grad_(true);
+      const Tensor loss =
+          softmax_loss(hidden, weight, at::zeros({V}), at::full({1}, V / 2, at::kLong));
+      const double expected = std::log1p(double(V - 1) * std::exp(-margin));
+      EXPECT_NEAR(loss.item<double>() / expected, 1, 1e-5) << V << " " << margin;
+      loss.sum().backward();
+      // d loss / d margin = -(1 - p(target)) = -(1 - e^-loss)
+      EXPECT_NEAR(hidden.grad().item<double>() / std::expm1(-expected), 1, 1e-5) << V;
+    }
+  }
+}
+
 TEST(SoftmaxLoss, EitherUseHasTheSameGradients) {
   at::manual_seed(4);
   const Sample s(300, 7, 50, at::kDouble);

@@ -5,6 +5,7 @@
 
 #include "deq/cells/cells.h"
 #include "deq/solvers/solvers.h"
+#include "tests/allocations.h"
 
 namespace deq {
 namespace {
@@ -71,6 +72,24 @@ class CellSuite : public ::testing::TestWithParam<CellCase> {
   std::shared_ptr<Cell> cell;
   Tensor x, z;
 };
+
+TEST_P(CellSuite, ASeriesOfEvaluationsUsesItsMemoryAgain) {
+  if (!dynamic_cast<TransformerCell*>(cell.get()) && !dynamic_cast<TrellisNetCell*>(cell.get()))
+    GTEST_SKIP() << "has no series of its own";
+  c10::NoGradGuard no_tape;
+  const Map::Series series = cell->bind(x, {}).f.series();
+  const Tensor known = cell->bind(x, {})(z);
+  std::vector<Tensor> kept(3);  // as a solver keeps its past
+  testing::AllocationCount allocations;
+  int64_t before = 0;
+  for (size_t step = 0; step < 12; ++step) {
+    if (step == 6) before = allocations.count();
+    kept[step % 3] = series(z, step == 0 ? std::vector<int64_t>{} : std::vector<int64_t>{4, 7});
+    EXPECT_TRUE(at::equal(kept[step % 3], known));
+  }
+  EXPECT_GT(before, 0);
+  EXPECT_EQ(allocations.count(), before);
+}
 
 TEST_P(CellSuite, TellsWhetherItIsCausal) {
   const Tensor before = cell->bind(x, {})(z);

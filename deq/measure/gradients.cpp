@@ -1,0 +1,136 @@
+#include "deq/measure/gradients.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <chrono>
+
+#include "deq/train/evaluate.h"
+
+namespace deq {
+namespace {
+
+using at::Tensor;
+
+constexpr double kExact = 1e-6;
+
+struct Mode {
+  std::string name;
+  Gradient gradient;
+};
+
+std::vector<Mode> modes(int64_t steps) {
+  const Solver solver = Anderson{.memory = 12};
+  const auto implicit = [&](int64_t max_steps, double rel_tol, int64_t shine) {
+    return Implicit{solver, {.max_steps = max_steps, .rel_tol = rel_tol}, shine};
+  };
+  std::vector<Mode> all;
+  for (const double tolerance : {1e-3, 1e-2, 1e-1})
+    all.push_back({fmt::format("implicit to {:g}", tolerance), implicit(steps, tolerance, 0)});
+  for (const int64_t few : {10, 5, 1}) {
+    const char* plural = few == 1 ? "" : "s";
+    all.push_back({fmt::format("implicit, {} step{}", few, plural), implicit(few, 0, 0)});
+    for (const int64_t shine : {8, 20, 40})
+      all.push_back({fmt::format("the same from {} of the forward solve's steps (SHINE)", shine),
+                     implicit(few, 0, shine)});
+  }
+  for (const int64_t few : {10, 5, 2})
+    all.push_back({fmt::format("phantom, {} steps", few), Phantom{.steps = few}});
+  all.push_back({"phantom, 5 steps, damping 0.5", Phantom{.steps = 5, .damping = 0.5}});
+  all.push_back({"one-step", OneStep{}});
+  return all;
+}
+
+/// A segment behind one of history, and what is asked of it.
+struct Sample {
+  LanguageModel& model;
+  Tensor tokens, targets;
+  Histories histories;
+  EquilibriumOptions equilibrium;  // but for the gradient
+};
+
+struct Found {
+  Tensor gradient;  // of all the cell's parameters, one after the other, in double
+  Report adjoint;
+  double forward_residual = 0, seconds = 0;
+};
+
+Found gradient_of(const Sample& sample, const Gradient& mode) {
+  c10::AutoGradMode tape(true);
+  Found found;
+  ForwardOptions how{.equilibrium = sample.equilibrium};
+  how.equilibrium.gradient = mode;
+  how.on_adjoint = [&](const Report& report) { found.adjoint = report; };
+  const ModelOutput output = sample.model.forward(sample.tokens, sample.histories, how);
+  found.forward_residual = output.report.mean_residual();
+  const Tensor loss = sample.model.loss(output.z, sample.targets).mean();
+  const std::vector<Tensor> parameters = sample.model.cell().parameters();
+  const auto start = std::chrono::steady_clock::now();
+  const auto gradients = torch::autograd::grad({loss}, parameters, {}, false, false, true);
+  found.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::vector<Tensor> parts;
+  for (const Tensor& g : gradients) {
+    if (g.defined()) parts.push_back(g.reshape(-1).to(at::kDouble));
+  }
+  found.gradient = at::cat(parts);
+  return found;
+}
+
+std::string products(const Gradient& mode, const Report& adjoint) {
+  if (const auto* phantom = std::get_if<Phantom>(&mode))
+    return fmt::format("{}", phantom->steps - 1);
+  return fmt::format("{}", adjoint.evaluations);
+}
+
+}  // namespace
+
+Measurement measure_gradients(const TrainedModel& run, const Split& split,
+                              const GradientsOptions& options) {
+  LanguageModel& model = *run.model;
+  DEQ_CHECK(!model.is_explicit(), "an explicit network of depth {} has one gradient",
+            run.options.model.depth.depth);
+  model.eval();
+  const int64_t T = run.options.eval.length;
+  const bool behind = !split.sequences();
+  const int64_t count = options.segments;
+  Sample sample{model, {}, {}, {}, run.options.equilibrium};
+  sample.equilibrium.stop = {.max_steps = options.steps, .rel_tol = options.forward_tol};
+  const Tensor tokens = first_segments(split, count, behind ? 2 * T + 1 : T);
+  if (behind) {
+    c10::NoGradGuard no_tape;
+    ForwardOptions how{.equilibrium = sample.equilibrium, .history = T};
+    sample.histories = model.forward(tokens.narrow(1, 0, T), {}, how).histories;
+    sample.tokens = tokens.narrow(1, T, T);
+    sample.targets = tokens.narrow(1, T + 1, T);
+  } else {
+    sample.tokens = tokens;
+    sample.targets = split.targets.narrow(0, 0, tokens.size(0));
+  }
+  const Solver solver = Anderson{.memory = 20};
+  const Found exact =
+      gradient_of(sample, Implicit{solver, {.max_steps = options.steps, .rel_tol = kExact}});
+  Measurement found;
+  found.columns = {"gradient", "products", "adjoint's residual", "error", "cosine", "backward, ms"};
+  const auto residual = [](const Report& adjoint) {
+    return adjoint.residual.defined() ? fmt::format("{:.1e}", adjoint.mean_residual()) : "–";
+  };
+  const auto add = [&](const std::string& name, const Gradient& mode, const Found& mine) {
+    const Tensor difference = mine.gradient - exact.gradient;
+    const Tensor norm = exact.gradient.norm();
+    found.rows.push_back(
+        {name, products(mode, mine.adjoint), residual(mine.adjoint),
+         fmt::format("{:.1e}", (difference.norm() / norm).item<double>()),
+         fmt::format(
+             "{:.4f}",
+             (mine.gradient.dot(exact.gradient) / (norm * mine.gradient.norm())).item<double>()),
+         fmt::format("{:.0f}", 1e3 * mine.seconds)});
+  };
+  add(fmt::format("implicit to {:g}, the measure", kExact), Implicit{}, exact);
+  for (const Mode& mode : modes(options.steps))
+    add(mode.name, mode.gradient, gradient_of(sample, mode.gradient));
+  return found;
+}
+
+}  // namespace deq
