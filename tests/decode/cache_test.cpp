@@ -25,7 +25,7 @@ LanguageModel model_of(const Network& network) {
   ModelOptions options;
   options.cell = network.cell;
   options.depth = network.depth;
-  options.initial = {.init_std = 0.4, .embedding_init_std = 0.3};
+  options.initial = {.init_std = 0.6, .embedding_init_std = 0.3};
   LanguageModel model(options, 17);
   model.to(at::kDouble);
   c10::NoGradGuard no_tape;
@@ -79,6 +79,10 @@ TEST_P(Batches, ATextDoesNotDependOnTheOthers) {
     alone[1].feed({2, 3});
     expect_same("some");
     EXPECT_EQ(all.report().tokens, 24);
+    // Only equilibria are compared: what does not converge depends on rounding.
+    if (model.is_explicit()) continue;
+    EXPECT_EQ(all.report().converged, 24);
+    for (const TextGenerator& one : alone) EXPECT_EQ(one.report().converged, 8);
     EXPECT_EQ(all.report().prompt_tokens, 21);
   }
 }
