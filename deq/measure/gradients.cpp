@@ -54,7 +54,7 @@ struct Sample {
 struct Found {
   Tensor gradient;  // of all the cell's parameters, one after the other, in double
   Report adjoint;
-  double forward_residual = 0, seconds = 0;
+  double seconds = 0;
 };
 
 Found gradient_of(const Sample& sample, const Gradient& mode) {
@@ -64,15 +64,15 @@ Found gradient_of(const Sample& sample, const Gradient& mode) {
   how.equilibrium.gradient = mode;
   how.on_adjoint = [&](const Report& report) { found.adjoint = report; };
   const ModelOutput output = sample.model.forward(sample.tokens, sample.histories, how);
-  found.forward_residual = output.report.mean_residual();
   const Tensor loss = sample.model.loss(output.z, sample.targets).mean();
   const std::vector<Tensor> parameters = sample.model.cell().parameters();
   const auto start = std::chrono::steady_clock::now();
   const auto gradients = torch::autograd::grad({loss}, parameters, {}, false, false, true);
   found.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::vector<Tensor> parts;
-  for (const Tensor& g : gradients) {
-    if (g.defined()) parts.push_back(g.reshape(-1).to(at::kDouble));
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Tensor g = gradients[i].defined() ? gradients[i] : at::zeros_like(parameters[i]);
+    parts.push_back(g.reshape(-1).to(at::kDouble));
   }
   found.gradient = at::cat(parts);
   return found;
@@ -109,6 +109,7 @@ Measurement measure_gradients(const TrainedModel& run, const Split& split,
     sample.targets = split.targets.narrow(0, 0, tokens.size(0));
   }
   const Solver solver = Anderson{.memory = 20};
+  gradient_of(sample, OneStep{});  // warms up
   const Found exact =
       gradient_of(sample, Implicit{solver, {.max_steps = options.steps, .rel_tol = kExact}});
   Measurement found;

@@ -111,7 +111,7 @@ void forward(const BlockContext& c, const PackedAttention& attention, BlockKept&
              const OpenRows& open) {
   const int64_t B = k.z.size(0), N = k.z.size(1), D = k.z.size(2), I = c.weights.inner.size(0);
   const auto options = k.z.options().requires_grad(false);
-  k.f = k.f.defined() ? with_closed_rows<T>(k.f, open, k.pool) : k.pool.empty({B, N, D}, options);
+  k.f = k.f.defined() ? with_closed_rows<T>(k.f, open, k.pool) : at::empty({B, N, D}, options);
   if (!k.qkv.defined()) {
     k.qkv = at::empty({B, N, 3 * D}, options);
     k.seen = at::empty({B, N, D}, options);

@@ -155,7 +155,7 @@ void forward(const TrellisContext& c, TrellisKept& k, bool taped, const OpenRows
   const Sizes s(c, k.z);
   const auto options = k.z.options().requires_grad(false);
   const bool resumed = k.f.defined();
-  k.f = resumed ? with_closed_rows<T>(k.f, open, k.pool) : k.pool.empty(k.z.sizes(), options);
+  k.f = resumed ? with_closed_rows<T>(k.f, open, k.pool) : at::empty(k.z.sizes(), options);
   if (!resumed) k.h = at::empty({s.B, s.P + s.T, s.H}, options);
   if (taped) k.gates = at::empty({s.B, s.T, 4 * s.H}, options);
   pad_h<T>(c, s, k, open, resumed);

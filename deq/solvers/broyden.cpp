@@ -54,9 +54,10 @@ class BroydenMethod {
     const int64_t m = options_.memory, R = at.g.size(0), slot = count_++ % m;
     if (!matrix_.defined()) matrix_ = at::zeros({R, m, m}, along_options(at.g));
     Tensor sum = at.pool.empty_like(at.g);
-    at::sub_out(sum, at.g, g_).add_(step_);  // y + s
+    at::sub_out(sum, at.g, g_);  // y, to which s comes
     const auto on_host = [](const Tensor& t) { return t.to(at::kCPU).contiguous(); };
-    const Tensor own = on_host(ops::row_dots({step_, g_}, step_, at.resting, &at.pool));
+    const Tensor own = on_host(ops::row_dots({step_, sum}, step_, at.resting, &at.pool));
+    sum.add_(step_);
     const int64_t was = held();
     if (was < m) {
       steps_.push_back(step_);
@@ -75,7 +76,7 @@ class BroydenMethod {
         M[i * m + slot] = now[i] - along_.data_ptr<double>()[r * was + i];
       }
       // Where a row did not move, its pair is no pair: the one on the diagonal takes it out.
-      M[slot * m + slot] = o[0] > 0 ? now[slot] - o[1] : 1;
+      M[slot * m + slot] = o[0] > 0 ? o[1] : 1;
     }
     along_ = along;
   }

@@ -148,16 +148,19 @@ Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& optio
 }
 
 Tensor solve_or_zero(const Tensor& M, const Tensor& b, TensorPool* pool) {
-  const auto copied = [&](const Tensor& t) {
-    return empty_from(pool, t.sizes(), t.options().device(at::kCPU)).copy_(t);
-  };
-  Tensor matrix = copied(M), x = copied(b);
+  const Tensor matrix = M.to(at::kCPU);
+  const Tensor x = empty_from(pool, b.sizes(), b.options().device(at::kCPU)).copy_(b);
   const int64_t rows = x.size(0), m = x.size(1);
-  double* p = matrix.data_ptr<double>();
+  const double* p = matrix.data_ptr<double>();
   double* q = x.data_ptr<double>();
   at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
+    std::vector<double> own(size_t(m * m));  // of one row, which elimination destroys
     for (int64_t r = begin; r < end; ++r) {
-      if (!eliminate(p + r * m * m, q + r * m, m)) std::fill(q + r * m, q + (r + 1) * m, 0.0);
+      for (int64_t i = 0; i < m * m; ++i) {
+        own[size_t(i)] =
+            p[r * matrix.stride(0) + i / m * matrix.stride(1) + i % m * matrix.stride(2)];
+      }
+      if (!eliminate(own.data(), q + r * m, m)) std::fill(q + r * m, q + (r + 1) * m, 0.0);
     }
   });
   return x.to(b.device());

@@ -93,10 +93,15 @@ TEST_P(Rows, RowsThatAreLeftOutChangeNoOthers) {
     std::vector<char> out(size_t(c.rows), 0);
     for (int64_t r = 0; r < c.rows; ++r) out[size_t(r)] = char((r * 7 + c.n) % 3 == 0);
     const Tensor dots = row_dots(states, g, out), mixed = row_mix(weights, states, {}, out);
+    const RowStep all_steps = row_step(g, states[0], weights, states),
+                  steps = row_step(g, states[0], weights, states, out);
     for (int64_t r = 0; r < c.rows; ++r) {
       if (out[size_t(r)]) continue;
       EXPECT_TRUE(at::equal(dots[r], all_dots[r]));
       EXPECT_TRUE(at::equal(mixed[r], all_mixed[r]));
+      EXPECT_TRUE(at::equal(steps.next[r], all_steps.next[r]));
+      EXPECT_TRUE(at::equal(steps.step[r], all_steps.step[r]));
+      EXPECT_TRUE(at::equal(steps.dots[r], all_steps.dots[r]));
     }
     const Tensor chosen = row_where(out, g, states[0]);
     for (int64_t r = 0; r < c.rows; ++r)
