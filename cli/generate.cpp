@@ -2,6 +2,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <random>
@@ -15,6 +16,9 @@
 
 namespace deq::cli {
 namespace {
+
+/// Training stops its solves early; a text is made of equilibria.
+constexpr int64_t kSteps = 100;
 
 struct GenerateOptions {
   int64_t tokens = 100;
@@ -126,7 +130,7 @@ int generate(int argc, char** argv) {
   app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
   app.add_flag("--quiet", quiet, "only the text, no statistics");
   add_options(app, GenerateOptions{}, flags, Defaults::Hidden);
-  app.footer("Defaults are those of the run.");
+  app.footer(fmt::format("Defaults are those of the run, but for max-steps: {} at least.", kSteps));
   if (const auto code = parse(app, argc, argv)) return *code;
   if (threads > 0) at::set_num_threads(int(threads));
 
@@ -136,6 +140,8 @@ int generate(int argc, char** argv) {
             folder, task_name(run.options.task));
   GenerateOptions options;
   options.equilibrium = run.options.equilibrium;
+  int64_t& max_steps = options.equilibrium.stop.max_steps;
+  max_steps = std::max(max_steps, kSteps);
   const BatchOptions& trained = run.options.loop.batch;
   options.history = trained.length + trained.history;
   const int64_t standard_history = options.history;

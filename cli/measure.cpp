@@ -11,10 +11,12 @@
 #include "cli/progress.h"
 #include "deq/base/files.h"
 #include "deq/measure/convergence.h"
+#include "deq/measure/cost.h"
 #include "deq/measure/decoding.h"
 #include "deq/measure/gradients.h"
 #include "deq/measure/memory.h"
 #include "deq/measure/tolerance.h"
+#include "deq/measure/training.h"
 
 namespace deq::cli {
 namespace {
@@ -92,6 +94,22 @@ int memory(int argc, char** argv) {
   return 0;
 }
 
+/// What a table calls a run.
+std::string name_of(const std::string& folder) {
+  const std::string name = std::filesystem::path(folder).lexically_normal().filename().string();
+  return name.empty() ? folder : name;
+}
+
+/// Adds the rows and charts of one run to those of the others.
+void append(Measurement& all, const Measurement& found) {
+  DEQ_CHECK(all.columns.empty() || all.columns == found.columns,
+            "runs cannot be compared: columns '{}' of one, '{}' of another",
+            fmt::join(all.columns, ", "), fmt::join(found.columns, ", "));
+  all.columns = found.columns;
+  all.rows.insert(all.rows.end(), found.rows.begin(), found.rows.end());
+  all.charts.insert(all.charts.end(), found.charts.begin(), found.charts.end());
+}
+
 int convergence(int argc, char** argv) {
   CLI::App app("Residual against evaluations, for three methods, by sample and by position.",
                "deq measure convergence");
@@ -110,12 +128,7 @@ int convergence(int argc, char** argv) {
   Measurement all;
   for (const std::string& folder : folders) {
     const TrainedModel run = data.model(folder);
-    const std::string name = std::filesystem::path(folder).lexically_normal().filename().string();
-    Measurement found =
-        measure_convergence(run, name.empty() ? folder : name, data.corpus(run).valid, how);
-    all.columns = found.columns;
-    all.rows.insert(all.rows.end(), found.rows.begin(), found.rows.end());
-    all.charts.insert(all.charts.end(), found.charts.begin(), found.charts.end());
+    append(all, measure_convergence(run, name_of(folder), data.corpus(run).valid, how));
   }
   output.print(all);
   return 0;
@@ -193,6 +206,60 @@ int gradients(int argc, char** argv) {
   return 0;
 }
 
+int cost(int argc, char** argv) {
+  CLI::App app(
+      "Networks side by side: the metric of the test split, memory of a training step, and seconds "
+      "per 1,000 tokens in training, evaluation and decoding.",
+      "deq measure cost");
+  int64_t threads = 0;
+  RunData data;
+  std::vector<std::string> folders;
+  Assignments flags;
+  CostOptions how;
+  app.add_option("RUN", folders, "run folders")->required();
+  app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  data.add_to(app);
+  add_options(app, how, flags);
+  if (const auto code = parse(app, argc, argv)) return *code;
+  if (threads > 0) at::set_num_threads(int(threads));
+  assign_options(how, flags);
+  Measurement all;
+  Progress progress;
+  for (const std::string& folder : folders) {
+    const TrainedModel run = data.model(folder);
+    const std::string name = name_of(folder);
+    append(all, measure_cost(run, name, data.corpus(run), how, [&](double share) {
+             progress.show(share, fmt::format("{}: evaluating {:.0f}%", name, 100 * share), false);
+           }));
+  }
+  progress.finish();
+  fmt::print("{}", markdown(all));
+  return 0;
+}
+
+int training(int argc, char** argv) {
+  CLI::App app("Loss, evaluations and residual over training, of runs side by side.",
+               "deq measure training");
+  Output output;
+  std::vector<std::string> folders;
+  Assignments flags;
+  TrainingOptions how;
+  app.add_option("RUN", folders, "run folders")->required();
+  output.add_figure_to(app);
+  add_options(app, how, flags);
+  if (const auto code = parse(app, argc, argv)) return *code;
+  output.prepare();
+  assign_options(how, flags);
+  std::vector<RunRecord> runs;
+  for (const std::string& folder : folders) {
+    runs.push_back(read_run(folder));
+    runs.back().name = name_of(folder);
+  }
+  check_comparable(runs);
+  output.print(measure_training(runs, how));
+  return 0;
+}
+
 struct Kind {
   const char* name;
   int (*run)(int argc, char** argv);
@@ -204,6 +271,8 @@ constexpr Kind kKinds[] = {
     {"tolerance", tolerance, "perplexity and leak against the tolerance of solves"},
     {"gradients", gradients, "every gradient mode's error and cost"},
     {"decoding", decoding, "tokens per second, at once and one by one"},
+    {"training", training, "loss, evaluations and residual over training"},
+    {"cost", cost, "metric, memory and seconds of networks side by side"},
 };
 
 }  // namespace

@@ -10,6 +10,13 @@ namespace deq {
 
 class TensorPool {
  public:
+  TensorPool() = default;
+  /// A copy starts empty: memory of two pools would never be free.
+  TensorPool(const TensorPool&) {}
+  TensorPool& operator=(const TensorPool&) { return *this; }
+  TensorPool(TensorPool&&) = default;
+  TensorPool& operator=(TensorPool&&) = default;
+
   /// Not initialised. Its memory is one that was handed out before and that nobody else holds any
   /// more, neither the tensor nor a view of it; where there is none of this shape and type, a new
   /// one. What was handed out outlives the pool as any tensor does.

@@ -142,6 +142,14 @@ void check_length(const std::vector<int64_t>& ids, Unit unit, const std::string&
 
 }  // namespace
 
+Split beginning(Split split, int64_t count) {
+  const int64_t all = split.tokens.size(0);
+  if (count == 0 || count >= all) return split;
+  split.tokens = split.tokens.narrow(0, 0, count);
+  if (split.sequences()) split.targets = split.targets.narrow(0, 0, count);
+  return split;
+}
+
 SplitFiles find_splits(const fs::path& data, bool single_file) {
   std::error_code ignored;
   DEQ_CHECK(!data.empty(), "data is not set; expected a text file or a folder with its splits");

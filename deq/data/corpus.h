@@ -20,6 +20,9 @@ struct Split {
   bool sequences() const { return targets.defined(); }
 };
 
+/// The first tokens, or sequences; all where `count` is 0 or more than there are.
+Split beginning(Split split, int64_t count);
+
 struct Corpus {
   Vocabulary vocabulary;
   Split train, valid, test;

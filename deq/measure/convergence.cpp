@@ -41,16 +41,11 @@ Measurement measure_convergence(const TrainedModel& run, const std::string& name
             name, run.options.model.depth.depth);
   c10::NoGradGuard no_tape;
   model.eval();
-  const int64_t T = run.options.eval.length;
-  const bool behind = !split.sequences();  // a first half that is the history of the second
-  Tensor tokens = first_segments(split, options.segments, behind ? 2 * T : T);
-  Histories histories;
-  if (behind) {
-    ForwardOptions how{.equilibrium = run.options.equilibrium, .history = T};
-    histories = model.forward(tokens.narrow(1, 0, T), {}, how).histories;
-    tokens = tokens.narrow(1, T, T);
-  }
-  const Map f = model.bind(tokens, histories).front().f;
+  const KnownSegments known =
+      first_segments(model, split, options.segments, run.options.eval.length,
+                     {.equilibrium = run.options.equilibrium});
+  const Tensor& tokens = known.tokens;
+  const Map f = model.bind(tokens, known.histories).front().f;
   const Tensor z0 = at::zeros({tokens.size(0), tokens.size(1), model.cell().state_width()},
                               model.embedding().tables().front().options().requires_grad(false));
   Measurement found;

@@ -43,11 +43,9 @@ std::vector<Mode> modes(int64_t steps) {
   return all;
 }
 
-/// A segment behind one of history, and what is asked of it.
 struct Sample {
   LanguageModel& model;
-  Tensor tokens, targets;
-  Histories histories;
+  KnownSegments known;
   EquilibriumOptions equilibrium;  // but for the gradient
 };
 
@@ -63,8 +61,8 @@ Found gradient_of(const Sample& sample, const Gradient& mode) {
   ForwardOptions how{.equilibrium = sample.equilibrium};
   how.equilibrium.gradient = mode;
   how.on_adjoint = [&](const Report& report) { found.adjoint = report; };
-  const ModelOutput output = sample.model.forward(sample.tokens, sample.histories, how);
-  const Tensor loss = sample.model.loss(output.z, sample.targets).mean();
+  const ModelOutput output = sample.model.forward(sample.known.tokens, sample.known.histories, how);
+  const Tensor loss = sample.model.loss(output.z, sample.known.targets).mean();
   const std::vector<Tensor> parameters = sample.model.cell().parameters();
   const auto start = std::chrono::steady_clock::now();
   const auto gradients = torch::autograd::grad({loss}, parameters, {}, false, false, true);
@@ -92,22 +90,10 @@ Measurement measure_gradients(const TrainedModel& run, const Split& split,
   DEQ_CHECK(!model.is_explicit(), "an explicit network of depth {} has one gradient",
             run.options.model.depth.depth);
   model.eval();
-  const int64_t T = run.options.eval.length;
-  const bool behind = !split.sequences();
-  const int64_t count = options.segments;
-  Sample sample{model, {}, {}, {}, run.options.equilibrium};
+  Sample sample{model, {}, run.options.equilibrium};
   sample.equilibrium.stop = {.max_steps = options.steps, .rel_tol = options.forward_tol};
-  const Tensor tokens = first_segments(split, count, behind ? 2 * T + 1 : T);
-  if (behind) {
-    c10::NoGradGuard no_tape;
-    ForwardOptions how{.equilibrium = sample.equilibrium, .history = T};
-    sample.histories = model.forward(tokens.narrow(1, 0, T), {}, how).histories;
-    sample.tokens = tokens.narrow(1, T, T);
-    sample.targets = tokens.narrow(1, T + 1, T);
-  } else {
-    sample.tokens = tokens;
-    sample.targets = split.targets.narrow(0, 0, tokens.size(0));
-  }
+  sample.known = first_segments(model, split, options.segments, run.options.eval.length,
+                                {.equilibrium = sample.equilibrium});
   const Solver solver = Anderson{.memory = 20};
   gradient_of(sample, OneStep{});  // warms up
   const Found exact =
@@ -128,7 +114,10 @@ Measurement measure_gradients(const TrainedModel& run, const Split& split,
              (mine.gradient.dot(exact.gradient) / (norm * mine.gradient.norm())).item<double>()),
          fmt::format("{:.0f}", 1e3 * mine.seconds)});
   };
-  add(fmt::format("implicit to {:g}, the measure", kExact), Implicit{}, exact);
+  const bool reached = exact.adjoint.converged();
+  add(fmt::format("implicit to {:g}, the measure{}", kExact,
+                  reached ? "" : fmt::format(" (not reached in {} steps)", options.steps)),
+      Implicit{}, exact);
   for (const Mode& mode : modes(options.steps))
     add(mode.name, mode.gradient, gradient_of(sample, mode.gradient));
   return found;

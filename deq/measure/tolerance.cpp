@@ -38,11 +38,6 @@ std::vector<double> tolerances_of(const ToleranceOptions& options) {
   return all;
 }
 
-Split beginning(Split split, int64_t tokens) {
-  if (tokens > 0) split.tokens = split.tokens.narrow(0, 0, std::min(tokens, split.tokens.size(0)));
-  return split;
-}
-
 }  // namespace
 
 Measurement measure_tolerance(const TrainedModel& run, const Split& split,

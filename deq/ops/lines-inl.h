@@ -54,7 +54,8 @@ T exp_and_sum(T* s, const T* p, T shift, int64_t n) {
   for (; j + lanes <= n; j += lanes) {
     auto v = hn::LoadU(d, s + j);
     if (p) v = hn::Add(v, hn::LoadU(d, p + j));
-    const auto e = hn::Exp(d, hn::Sub(v, minus));
+    v = hn::Sub(v, minus);
+    const auto e = hn::IfThenElse(hn::Eq(v, v), hn::Exp(d, v), v);  // Exp makes 0 of NaN
     hn::StoreU(e, d, s + j);
     sum = hn::Add(sum, e);
   }

@@ -16,7 +16,7 @@ namespace deq::ops::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // A target's share below this is taken from the logits: the others' sum over it might overflow.
-constexpr double kSmallShare = 1e-6;
+constexpr double kSmallRatio = 1e-6;
 
 /// The target's term stands apart from the others': 1 + others would round a small loss away, and
 /// its gradient with it.
@@ -38,7 +38,7 @@ T row_loss(T* row, int64_t n, int64_t target, bool gradient) {
     for (i = 0; i < n; ++i) row[i] *= share;
     row[target] = -others * share;
   }
-  return own > T(kSmallShare) ? std::log1p(others / own)
+  return own > T(kSmallRatio) ? std::log1p(others / own)
                               : std::log(own + others) - (at_target - top);
 }
 

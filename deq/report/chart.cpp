@@ -15,7 +15,7 @@ namespace {
 constexpr double kWidth = 560, kHeight = 300;  // of the viewBox
 constexpr double kLeft = 56, kRight = 12, kTop = 12, kBottom = 40;
 constexpr size_t kMostPoints = 240;
-constexpr int kColours = 8;
+constexpr size_t kColours = 8, kDashes = 4;
 const std::map<char, const char*> kEntities = {
     {'&', "&amp;"}, {'<', "&lt;"}, {'>', "&gt;"}, {'"', "&quot;"}, {'\'', "&#39;"}};
 
@@ -92,6 +92,12 @@ std::string number(double value) {
   return size < 1e-3 ? fmt::format("{:.0e}", value) : fmt::format("{:.4g}", value);
 }
 
+/// Its colour, and how its line is dashed from the ninth series on.
+std::string classes(size_t series) {
+  const size_t dash = series / kColours % kDashes;
+  return fmt::format("s{}{}", series % kColours, dash > 0 ? fmt::format(" d{}", dash) : "");
+}
+
 class Canvas {
  public:
   Canvas(const Range& x, const Range& y) : x_(x), y_(y) {}
@@ -119,13 +125,13 @@ class Canvas {
                              kHeight - 6, html(axes.x));
   }
 
-  std::string line(const Points& points, size_t colour) const {
+  std::string line(const Points& points, size_t series) const {
     if (points.size() == 1)
-      return fmt::format("<circle class='s{}' cx='{:.1f}' cy='{:.1f}' r='3'/>", colour % kColours,
+      return fmt::format("<circle class='{}' cx='{:.1f}' cy='{:.1f}' r='3'/>", classes(series),
                          across(points[0].first), down(points[0].second));
     std::string path;
     for (const auto& [x, y] : points) path += fmt::format("{:.1f},{:.1f} ", across(x), down(y));
-    return fmt::format("<polyline class='s{}' points='{}'/>", colour % kColours, path);
+    return fmt::format("<polyline class='{}' points='{}'/>", classes(series), path);
   }
 
  private:
@@ -181,7 +187,7 @@ std::string line_chart(const std::vector<Series>& series, const Axes& axes) {
   std::string legend;
   for (size_t i = 0; i < series.size(); ++i) {
     if (has_points(series[i], axes))
-      legend += fmt::format("<span class='key s{}'>{}</span> ", i % kColours, html(series[i].name));
+      legend += fmt::format("<span class='key {}'>{}</span> ", classes(i), html(series[i].name));
   }
   return fmt::format(
       "<figure><figcaption><b>{}</b> {}</figcaption>\n<svg viewBox='0 0 {} {}' role=img "
@@ -205,8 +211,8 @@ std::string picture(const std::vector<Chart>& charts) {
       if (!has_points(chart.series[i], chart.axes)) continue;
       top += kLine;
       body += fmt::format(
-          "<rect class='s{}' x='{}' y='{}' width='16' height='4'/><text x='{}' y='{}'>{}</text>\n",
-          i % kColours, kLeft, top - 6, kLeft + 24, top, html(chart.series[i].name));
+          "<polyline class='{}' points='{},{} {},{}'/><text x='{}' y='{}'>{}</text>\n", classes(i),
+          kLeft, top - 4, kLeft + 18, top - 4, kLeft + 24, top, html(chart.series[i].name));
     }
     top += kLine;
   }
@@ -214,7 +220,7 @@ std::string picture(const std::vector<Chart>& charts) {
       "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}'>\n"
       "<style>.paper{{fill:#fff}}text{{fill:#55555a;font:13px system-ui,sans-serif}}"
       ".title{{font-weight:bold}}.grid{{stroke:#d8d8dc}}"
-      "polyline{{fill:none;stroke-width:2;stroke:var(--c)}}circle,rect{{fill:var(--c)}}{2}"
+      "polyline{{fill:none;stroke-width:2;stroke:var(--c)}}circle{{fill:var(--c)}}{2}"
       "@media(prefers-color-scheme:dark){{.paper{{fill:#161618}}text{{fill:#b8b8be}}"
       ".grid{{stroke:#3a3a3e}}}}</style>\n<rect class='paper' width='100%' height='100%'/>\n"
       "{3}</svg>\n",

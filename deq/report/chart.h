@@ -1,5 +1,5 @@
 // Line charts as SVG, without scripts: within a page, whose style has the colours (classes s0 to
-// s7), or as a picture of its own.
+// s7) and dashes (d1 to d3), or as a picture of its own.
 #pragma once
 
 #include <string>
@@ -19,13 +19,18 @@ struct Axes {
   bool logarithmic_x = false;
 };
 
-/// The colours of series, as rules of a style sheet.
+/// The colours of series, and the dashes of those beyond the eighth, as rules of a style sheet.
 inline constexpr const char* kSeriesColours =
     ".s0{--c:#2f6fde}.s1{--c:#d9662b}.s2{--c:#2a9d63}.s3{--c:#b4479b}.s4{--c:#b08a00}"
-    ".s5{--c:#1a9ba8}.s6{--c:#c9404a}.s7{--c:#7a6ae0}";
+    ".s5{--c:#1a9ba8}.s6{--c:#c9404a}.s7{--c:#7a6ae0}"
+    "polyline.d1{stroke-dasharray:7 3}polyline.d2{stroke-dasharray:2 3}"
+    "polyline.d3{stroke-dasharray:9 3 2 3}";
 
-/// A figure with its legend, or "" where no series has a point. Of a long series the means of up to
-/// 240 equal parts are drawn.
+/// What stands below charts of long series.
+inline constexpr const char* kAveraged =
+    "Of a line of more than 240 points the means of 240 equal parts are drawn.";
+
+/// A figure with its legend, or "" where no series has a point. kAveraged.
 std::string line_chart(const std::vector<Series>& series, const Axes& axes);
 
 struct Chart {

@@ -22,6 +22,9 @@ figure{margin:0;min-width:0}figcaption{color:var(--quiet);font-size:.9rem}figcap
 svg{width:100%;height:auto;font-size:13px}svg text{fill:var(--quiet)}.grid{stroke:var(--faint)}
 polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke:var(--c)}circle{fill:var(--c)}
 .key{white-space:normal;overflow-wrap:anywhere;font-size:.85rem;margin-right:.8rem}.key::before{content:"";display:inline-block;width:1em;height:.25em;margin-right:.35em;vertical-align:middle;background:var(--c)}
+.d1::before,.d2::before,.d3::before{width:1.6em;background:repeating-linear-gradient(90deg,var(--c) 0 7px,transparent 7px 10px)}
+.d2::before{background:repeating-linear-gradient(90deg,var(--c) 0 2px,transparent 2px 5px)}
+.d3::before{background:repeating-linear-gradient(90deg,var(--c) 0 9px,transparent 9px 12px,var(--c) 12px 14px,transparent 14px 17px)}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--faint);vertical-align:top}
 td{overflow-wrap:anywhere;min-width:6rem}th{font-weight:600}
@@ -82,7 +85,7 @@ std::string training_charts(const std::vector<ReportedRun>& runs) {
   add("Norm of the gradient", "before it is clipped", "gradient_norm", true);
   add("Speed", "tokens per second", "tokens_per_second", false);
   add("Memory", "MB, the process at its peak", "peak_mb", false);
-  return out + "</div>\n";
+  return out + "</div>\n<p class=note>" + kAveraged + "</p>\n";
 }
 
 std::string cell(double value, const char* format = "{:.4g}") {
@@ -113,9 +116,15 @@ std::string summary(const std::vector<ReportedRun>& runs) {
            cell(double(run.record.latest().step), "{:.0f}") +
            cell(run.record.latest().minutes, "{:.1f}") + cell(peak, "{:.0f}") + "\n";
   }
-  return out +
-         "</table></div><p class=note>Residual, share of converged positions and evaluations "
-         "are those of the test, or of the best validation where there was no test.</p>\n";
+  out +=
+      "</table></div><p class=note>Residual, share of converged positions and evaluations "
+      "are those of the test, or of the best validation where there was no test.</p>\n";
+  std::set<std::string> vocabularies;
+  for (const ReportedRun& run : runs) vocabularies.insert(run.record.vocabulary);
+  if (vocabularies.size() > 1)
+    out += "<p class=note><b>The runs have different vocabularies: " + html(metric) +
+           " and loss of one say nothing beside those of another.</b></p>\n";
+  return out;
 }
 
 std::string configuration(const std::vector<ReportedRun>& runs) {
@@ -170,9 +179,12 @@ std::string solves(const ReportedRun& run) {
   out += "<div class=charts>" +
          line_chart(series, {"Residual", "evaluations", "median over a sample's positions", true});
   out += fmt::format(
-      "<div><p>Steps until each position was done, of {} at most, to a relative residual of {:g}: "
+      "<div><p>Steps until each position was done, of {} at most, to a relative residual of "
+      "{:g}{}{}: "
       "blue few, red many. Framed: not converged.</p>",
-      passage.max_steps, passage.rel_tol);
+      passage.max_steps, passage.rel_tol,
+      passage.part > 0 ? fmt::format(", {} at a time", passage.part) : "",
+      passage.history > 0 ? fmt::format(", behind {} of history", passage.history) : "");
   int64_t most = 1;
   for (const auto& sample : passage.samples)
     for (const Passage::Position& at : sample) most = std::max(most, at.steps);

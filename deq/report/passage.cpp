@@ -13,13 +13,19 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
             run.options.model.depth.depth);
   c10::AutoGradMode no_tape(false);
   run.model->eval();
-  const at::Tensor tokens = first_segments(split, count, run.options.eval.length);
   ForwardOptions how;
   how.equilibrium = run.options.equilibrium;
-  const Report report = run.model->forward(tokens, {}, how).report;
+  how.subsequence = run.options.eval.subsequence;
+  const KnownSegments known =
+      first_segments(*run.model, split, count, run.options.eval.length, how);
+  const at::Tensor& tokens = known.tokens;
+  const Report report = run.model->forward(tokens, known.histories, how).report;
   const int64_t B = tokens.size(0), T = tokens.size(1), S = report.trace.size(0);
-  const int64_t rows = report.steps.numel() / B;  // of a sample: T, or 1 in scope `sample`
+  const int64_t rows = report.steps.numel() / B;  // of a sample: T, or in scope `sample` its parts
+  const int64_t part = rows == T ? 1 : how.subsequence > 0 ? how.subsequence : T;  // of a row
   Passage passage{.spaced = is_spaced(run.vocabulary.unit()),
+                  .history = known.histories.empty() ? 0 : T,
+                  .part = how.subsequence,
                   .max_steps = report.max_steps,
                   .rel_tol = report.rel_tol};
   const at::Tensor medians =
@@ -27,7 +33,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   for (int64_t b = 0; b < B; ++b) {
     auto& sample = passage.samples.emplace_back();
     for (int64_t t = 0; t < T; ++t) {
-      const int64_t row = b * rows + std::min(t, rows - 1);
+      const int64_t row = b * rows + t / part;
       sample.push_back({run.vocabulary.token(tokens[b][t].item<int64_t>()),
                         report.steps[row].item<int64_t>(),
                         report.reason[row].item<uint8_t>() == uint8_t(Reason::Converged)});

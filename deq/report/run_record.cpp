@@ -88,6 +88,8 @@ RunRecord read_run(const std::filesystem::path& folder) {
   run.configuration =
       parse_toml(read_file(folder / "config.toml", kMostBytes), (folder / "config.toml").string());
   run.metric = metric_name(run.options.task);
+  const std::filesystem::path vocabulary = folder / "vocab.txt";
+  if (std::filesystem::exists(vocabulary)) run.vocabulary = sha256_hex_of_file(vocabulary);
   const std::filesystem::path metrics = folder / "metrics.jsonl";
   if (std::filesystem::exists(metrics)) run.lines = read_lines(metrics);
   DEQ_CHECK(!run.lines.empty(), "run '{}' has no line of metrics.jsonl yet; expected one at least",

@@ -26,6 +26,7 @@ struct RunRecord {
   TrainOptions options;
   Assignments configuration;  ///< config.toml, by key
   std::string metric;         ///< "perplexity", "bits per byte", ...
+  std::string vocabulary;     ///< SHA-256 of vocab.txt; "": the run has none
   std::vector<MetricsLine> lines;
 
   const MetricsLine* best_validation() const;  ///< the lowest loss; null where there is none
@@ -37,7 +38,8 @@ struct RunRecord {
 /// folder that is no run, one without a step or evaluation yet, and a line that is no metrics.
 RunRecord read_run(const std::filesystem::path& folder);
 
-/// Throws deq::Error unless all runs report the same metric.
+/// Throws deq::Error unless all runs report the same metric. Even so their numbers are only of the
+/// same thing where they have one vocabulary.
 void check_comparable(const std::vector<RunRecord>& runs);
 
 }  // namespace deq

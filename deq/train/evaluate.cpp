@@ -33,19 +33,36 @@ ForwardOptions forward_options(const EquilibriumOptions& equilibrium,
   return how;
 }
 
+/// The first pieces of a text, (S, length); fewer than `count` where there are no more.
+at::Tensor first_pieces(const at::Tensor& tokens, int64_t count, int64_t length) {
+  DEQ_CHECK(tokens.size(0) >= length,
+            "text of {} tokens; expected at least {}, what eval-length asks for", tokens.size(0),
+            length);
+  const int64_t S = std::min(count, tokens.size(0) / length);
+  return tokens.narrow(0, 0, S * length).reshape({S, length});
+}
+
 void keep_worst(double& worst, double value) {  // NaN is the worst
   if (std::isnan(value) || value > worst) worst = value;
 }
 
 }  // namespace
 
-at::Tensor first_segments(const Split& split, int64_t count, int64_t length) {
-  const at::Tensor& tokens = split.tokens;
-  if (split.sequences()) return tokens.narrow(0, 0, std::min(count, tokens.size(0)));
-  DEQ_CHECK(tokens.size(0) > length, "text of {} tokens; expected more than eval-length = {}",
-            tokens.size(0), length);
-  const int64_t segments = std::min(count, tokens.size(0) / length);
-  return tokens.narrow(0, 0, segments * length).reshape({segments, length});
+KnownSegments first_segments(LanguageModel& model, const Split& split, int64_t count,
+                             int64_t length, const ForwardOptions& how) {
+  KnownSegments found;
+  if (split.sequences()) {
+    const int64_t S = std::min(count, split.tokens.size(0));
+    return {split.tokens.narrow(0, 0, S), split.targets.narrow(0, 0, S), {}};
+  }
+  const at::Tensor pieces = first_pieces(split.tokens, count, 2 * length + 1);
+  c10::NoGradGuard no_tape;
+  ForwardOptions before = how;
+  before.history = length;
+  found.histories = model.forward(pieces.narrow(1, 0, length), {}, before).histories;
+  found.tokens = pieces.narrow(1, length, length);
+  found.targets = pieces.narrow(1, length + 1, length);
+  return found;
 }
 
 Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
@@ -98,7 +115,9 @@ double measure_leak(LanguageModel& model, const Split& split, const EquilibriumO
                     const EvaluationOptions& options) {
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
-  const at::Tensor segments = first_segments(split, options.lanes, options.length);
+  const at::Tensor segments =
+      split.sequences() ? split.tokens.narrow(0, 0, std::min(options.lanes, split.tokens.size(0)))
+                        : first_pieces(split.tokens, options.lanes, options.length);
   const int64_t T = segments.size(1);
   DEQ_CHECK(T >= 2, "check-leak: {} of {} position; expected >= 2",
             split.sequences() ? "sequences" : "segments (eval-length)", T);

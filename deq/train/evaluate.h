@@ -29,14 +29,23 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
                     const EvaluationOptions& options,
                     const std::function<void(double)>& progress = {});
 
-/// The first `count` segments of `length` positions, (S, length), or the first sequences as they
-/// are; fewer where there are no more. Throws deq::Error for a text of `length` tokens or fewer.
-at::Tensor first_segments(const Split& split, int64_t count, int64_t length);
+/// The first segments of a split, to be looked at more closely.
+struct KnownSegments {
+  at::Tensor tokens, targets;  ///< (S, T) each; a target is -1 where none is scored
+  Histories histories;         ///< what stands before them; none of sequences
+};
+
+/// The first `count` segments of `length` positions, or the first sequences as they are; fewer
+/// where there are no more. Before each segment of a text stand the states of the `length`
+/// positions before it, found as `how` says. No tape; the model is in the mode it is in. Throws
+/// deq::Error for a text that is shorter than one such segment.
+KnownSegments first_segments(LanguageModel& model, const Split& split, int64_t count,
+                             int64_t length, const ForwardOptions& how);
 
 /// How far earlier positions of a segment's equilibrium move when only its last token changes: the
 /// largest change of a position, relative to its norm. 0 where nothing of the future leaks. Several
 /// segments (`options.lanes`) are looked at: sequences as they are, or parts of a text, which needs
-/// length + 1 tokens at least. NaN where a state is not finite or zero.
+/// length tokens at least. NaN where a state is not finite or zero.
 double measure_leak(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options);
 

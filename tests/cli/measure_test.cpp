@@ -1,6 +1,7 @@
 // deq measure as a user runs it: what its tables say, its pictures, and bad input.
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "tests/base/scratch.h"
@@ -24,9 +25,11 @@ class MeasureTest : public ::testing::Test {
     const std::string text = at("text.txt");
     testing::spill(text, testing::small_text());
     const std::string common =
-        " --data " + text + " --task bytes --steps 5 --init-std 0.6" + kPlain + " 2>&1";
+        " --data " + text + " --task bytes --steps 5 --init-std 0.35" + kPlain + " 2>&1";
     ASSERT_EQ(run_deq("train " + at("run") + common).exit_code, 0);
     ASSERT_EQ(run_deq("train " + at("levels") + " --depth 2" + common).exit_code, 0);
+    const std::string shallow = " --pretrain-steps 2 --jacobian-weight 0.1 --jacobian-frequency 1";
+    ASSERT_EQ(run_deq("train " + at("shallow") + shallow + common).exit_code, 0);
   }
   static void TearDownTestSuite() { delete scratch_; }
   static std::string at(const std::string& name) { return (*scratch_ / name).string(); }
@@ -73,7 +76,7 @@ TEST_F(MeasureTest, TheEquilibriumsMemoryIsFlatAndTheNetworksGrows) {
   EXPECT_LT(megabytes(2, 1), 1.2 * megabytes(0, 1)) << "the equilibrium";
   EXPECT_NEAR(megabytes(2, 2) / megabytes(1, 2), 2, 0.2) << "the network";
   EXPECT_LT(megabytes(2, 3), megabytes(2, 2) / 2) << "checkpointed";
-  EXPECT_EQ(count(testing::slurp(figure), "<polyline"), 3u);
+  EXPECT_EQ(count(testing::slurp(figure), "<polyline"), 3u * 2) << "lines and their legend";
 }
 
 TEST_F(MeasureTest, ConvergenceHasEveryMethodOfEveryRun) {
@@ -89,7 +92,7 @@ TEST_F(MeasureTest, ConvergenceHasEveryMethodOfEveryRun) {
   EXPECT_LE(std::stoi(rows[4][2]), std::stoi(rows[4][4])) << "1e-1 comes before 1e-3";
   EXPECT_LE(std::stoi(rows[4][4]), std::stoi(rows[4][7])) << "the median before the slowest";
   EXPECT_EQ(rows[0], rows[6]) << "the same run twice";
-  EXPECT_EQ(count(testing::slurp(figure), "<polyline"), 12u);
+  EXPECT_EQ(count(testing::slurp(figure), "<polyline"), 12u * 2) << "lines and their legend";
   EXPECT_EQ(run_deq(command + " 2>/dev/null").exit_code, 0) << "a picture is replaced";
 }
 
@@ -139,6 +142,43 @@ TEST_F(MeasureTest, GradientsComeCloserWithTheirTolerance) {
   EXPECT_NEAR(error("implicit, 1 step"), error("one-step"), 1e-3) << "u = g";
 }
 
+TEST_F(MeasureTest, CostsOfAnyNetworkStandSideBySide) {
+  const std::string runs = at("run") + " " + at("levels");
+  const auto result =
+      run_deq("measure cost " + runs + " --train 2 --decode 5 --threads 1 2>/dev/null");
+  ASSERT_EQ(result.exit_code, 0) << result.text;
+  const Table rows = table_of(result.text);
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0][0], "run");
+  EXPECT_EQ(rows[0][1], rows[1][1]) << "parameters of one cell";
+  EXPECT_EQ(rows[0][4].back(), '%');
+  EXPECT_EQ(rows[1][4], "–") << "levels do not converge";
+  for (const auto& row : rows) {
+    for (const size_t column : {2, 5, 6, 7, 8}) EXPECT_GE(std::stod(row[column]), 0) << column;
+    EXPECT_GT(std::stod(row[5]), 0.01) << "memory";
+  }
+  const auto evaluated = run_deq("eval " + at("run") + " --max-steps 100 --threads 1 --json");
+  const double bits = nlohmann::json::parse(evaluated.text).at("bits per byte").get<double>();
+  EXPECT_NEAR(std::stod(rows[0][2]), bits, 1e-3) << evaluated.text;
+}
+
+TEST_F(MeasureTest, TrainingIsInPartsAfterPretraining) {
+  const std::string figure = at("training.svg");
+  const auto result = run_deq("measure training " + at("run") + " " + at("shallow") +
+                              " --parts 2 --figure " + figure + " 2>/dev/null");
+  ASSERT_EQ(result.exit_code, 0) << result.text;
+  const Table rows = table_of(result.text);
+  ASSERT_EQ(rows.size(), 4u);
+  EXPECT_EQ(rows[0][1], "1 to 2");
+  EXPECT_EQ(rows[1][1], "3 to 5");
+  EXPECT_EQ(rows[2][1], "3 to 3") << "two shallow steps before";
+  EXPECT_EQ(rows[3][1], "4 to 5");
+  for (const auto& row : rows) EXPECT_GT(std::stod(row[3]), 1) << "evaluations";
+  EXPECT_EQ(rows[0][7], "–");
+  EXPECT_GT(std::stod(rows[3][7]), 0) << "estimated in every step";
+  EXPECT_EQ(count(testing::slurp(figure), "<polyline"), 2u * 3 + 2 * 3) << "lines and legends";
+}
+
 TEST_F(MeasureTest, BadInputIsOneLine) {
   const auto refused = [&](const std::string& arguments, const std::string& says) {
     expect_one_error_line("measure " + arguments, says);
@@ -152,6 +192,9 @@ TEST_F(MeasureTest, BadInputIsOneLine) {
   refused("decoding " + at("run") + " --lengths 0", "lengths = 0; expected 1 to");
   refused("decoding " + at("run") + " --lengths 123456", "lengths = 123456; expected 1 to");
   refused("tolerance " + at("run") + " --tightest 2", "tightest = 2; expected less than");
+  refused("training " + at("nowhere"), "nowhere");
+  refused("cost " + at("run") + " --decode 123456", "to decode 123456 behind");
+  refused("cost " + at("run") + " --train 0", "train = 0; expected in [1, 4096]");
   refused("memory --task bytes --depths 0", "depths = 0; expected 1 to");
   refused("memory --depths 2", "task-vocabulary = 0");
   refused("memory --task bytes --figure plot.png", "expected a name that ends in .svg");

@@ -65,6 +65,7 @@ TEST_F(ReportTest, APageOfOneRunHasItsNumbersItsChartsAndItsSolves) {
   EXPECT_GT(last_of(folder("a"), "train").at("peak_mb").get<double>(), 10);
   EXPECT_EQ(count(page, "<div class=heat>"), 2u);
   EXPECT_EQ(count(page, " style='--h:"), 2u * 12) << "each position of both segments";
+  EXPECT_EQ(count(page, "behind 12 of history"), 1u);
   EXPECT_GE(count(page, "<svg"), 12u);
   EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
   for (const char* outside : {"http:", "https:", "<script", "src=", "nan", "inf\""})
@@ -82,6 +83,30 @@ TEST_F(ReportTest, RunsStandSideBySideWithWhatDiffers) {
   EXPECT_LT(page.find("<td>depth", differ), page.find("</table>", differ));
   EXPECT_GT(page.find("<td>batch", differ), page.find("</table>", differ));
   EXPECT_EQ(count(page, "Left out: an explicit network of depth 2 has no equilibria"), 1u);
+}
+
+TEST_F(ReportTest, RunsOfDifferentVocabulariesAreSaidToBe) {
+  const auto warned = [&](const std::string& others) {
+    const std::string out = folder("vocabularies.html");
+    EXPECT_EQ(run_deq("report " + folder("a") + others + " --solves 0 --out " + out).exit_code, 0);
+    return count(testing::slurp(out), "different vocabularies");
+  };
+  EXPECT_EQ(warned(" " + folder("b")), 0u);
+  const std::string other = folder("other");
+  fs::copy(folder("a"), other);
+  testing::spill(fs::path(other) / "vocab.txt", "another\n");
+  EXPECT_EQ(warned(" " + other), 1u);
+}
+
+TEST_F(ReportTest, EverySeriesLooksDifferent) {
+  std::string runs;
+  for (int i = 0; i < 10; ++i) runs += " " + folder("a");
+  const std::string out = folder("ten.html");
+  ASSERT_EQ(run_deq("report" + runs + " --solves 0 --out " + out).exit_code, 0);
+  const std::string page = testing::slurp(out);
+  EXPECT_GE(count(page, "<polyline class='s0'"), 1u);
+  EXPECT_EQ(count(page, "<polyline class='s0'"), count(page, "<polyline class='s0 d1'"));
+  EXPECT_EQ(count(page, "class='key s1 d1'"), count(page, "class='key s1'"));
 }
 
 TEST_F(ReportTest, DataThatAreGoneAreSaidToBeMissing) {

@@ -117,6 +117,17 @@ TEST(SoftmaxLoss, HugeLogitsDoNotOverflow) {
   EXPECT_TRUE(std::isnan(loss(0)));
 }
 
+TEST(SoftmaxLoss, ANaNIsALossThatIsNone) {
+  constexpr int64_t kClasses = 37;  // whole vectors and a rest
+  for (int64_t at = 1; at < kClasses; ++at) {
+    const Tensor hidden = at::ones({1, 1}), weight = at::rand({kClasses, 1});
+    weight[at].fill_(NAN);
+    const Tensor loss =
+        softmax_loss(hidden, weight, at::zeros({kClasses}), at::zeros({1}, at::kLong));
+    EXPECT_TRUE(std::isnan(loss.item<double>())) << "logit " << at;
+  }
+}
+
 TEST(SoftmaxLoss, WrongArgumentsAreErrors) {
   const Tensor hidden = at::ones({2, 3}), weight = at::ones({4, 3}), bias = at::ones({4});
   const auto refusal = [&](const Tensor& h, const Tensor& w, const Tensor& b, const Tensor& t) {

@@ -84,7 +84,8 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 TEST(Runs, EveryConfigurationIsValid) {
-  for (const auto& entry : fs::directory_iterator(fs::path(DEQ_SOURCE_DIR) / "runs")) {
+  for (const auto& entry : fs::recursive_directory_iterator(fs::path(DEQ_SOURCE_DIR) / "runs")) {
+    if (entry.is_directory()) continue;
     SCOPED_TRACE(entry.path().string());
     TrainOptions options;
     const Assignments given = parse_toml(read_file(entry.path(), 1 << 20), entry.path().string());
