@@ -40,7 +40,7 @@ Series series_of(const RunRecord& run, const Lines& steps, const std::string& fi
 Measurement measure_training(const std::vector<RunRecord>& runs, const TrainingOptions& options) {
   Measurement found;
   found.columns = {"run",      "steps",     "loss",     "evaluations, forward",
-                   "residual", "converged", "backward", "|J|² / n"};
+                   "residual", "converged", "backward", "‖J‖² / n"};
   Chart loss{{"Training loss", "steps", "nats"}, {}};
   Chart evaluations{{"Evaluations", "steps", "of a forward solve"}, {}};
   Chart residual{{"Residual", "steps", "of a forward solve, mean over positions", true}, {}};

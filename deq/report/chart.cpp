@@ -13,7 +13,7 @@ namespace deq {
 namespace {
 
 constexpr double kWidth = 560, kHeight = 300;  // of the viewBox
-constexpr double kLeft = 56, kRight = 12, kTop = 12, kBottom = 40;
+constexpr double kLeft = 64, kRight = 12, kTop = 12, kBottom = 40;
 constexpr size_t kMostPoints = 240;
 constexpr size_t kColours = 8, kDashes = 4;
 const std::map<char, const char*> kEntities = {
@@ -89,7 +89,9 @@ std::string number(double value) {
   if (size < 1e-12) return "0";
   if (size >= 1e6) return fmt::format("{:.3g}M", value / 1e6);
   if (size >= 1000) return fmt::format("{:.0f}", value);
-  return size < 1e-3 ? fmt::format("{:.0e}", value) : fmt::format("{:.4g}", value);
+  if (size >= 1e-3) return fmt::format("{:.4g}", value);
+  const int power = int(std::floor(std::log10(size) + 1e-9));
+  return fmt::format("{:.0f}e{}", value / std::pow(10, power), power);
 }
 
 /// Its colour, and how its line is dashed from the ninth series on.

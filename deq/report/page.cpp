@@ -21,7 +21,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 figure{margin:0;min-width:0}figcaption{color:var(--quiet);font-size:.9rem}figcaption b{color:var(--ink)}
 svg{width:100%;height:auto;font-size:13px}svg text{fill:var(--quiet)}.grid{stroke:var(--faint)}
 polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke:var(--c)}circle{fill:var(--c)}
-.key{white-space:normal;overflow-wrap:anywhere;font-size:.85rem;margin-right:.8rem}.key::before{content:"";display:inline-block;width:1em;height:.25em;margin-right:.35em;vertical-align:middle;background:var(--c)}
+.key{display:inline-block;max-width:100%;white-space:normal;overflow-wrap:anywhere;font-size:.85rem;margin-right:.8rem}.key::before{content:"";display:inline-block;width:1em;height:.25em;margin-right:.35em;vertical-align:middle;background:var(--c)}
 .d1::before,.d2::before,.d3::before{width:1.6em;background:repeating-linear-gradient(90deg,var(--c) 0 7px,transparent 7px 10px)}
 .d2::before{background:repeating-linear-gradient(90deg,var(--c) 0 2px,transparent 2px 5px)}
 .d3::before{background:repeating-linear-gradient(90deg,var(--c) 0 9px,transparent 9px 12px,var(--c) 12px 14px,transparent 14px 17px)}
