@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What `make demo` shows: two minutes of training on the repository's own text, then a sample.
+# What `make demo` shows: a sample from the model that comes with the repository, then two minutes of
+# training on the repository's own text, and a sample of that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deq=build/release/cli/deq
@@ -14,6 +15,9 @@ find deq cli tests docs README.md -type f \( -name '*.h' -o -name '*.cpp' -o -na
   while read -r file; do printf '%s %s\n' "$(printf %s "$file" | cksum | cut -d' ' -f1)" "$file"; done |
   sort | cut -d' ' -f2 | xargs cat > "$text"
 
+echo "== 0. A sample from models/shakespeare, which is here already: one equilibrium per character"
+"$deq" generate models/shakespeare --prompt "ROMEO:" --tokens 300 --temperature 0.8 --seed 1
+echo
 echo "== 1. The text: $(wc -c < "$text") bytes of this repository"
 "$deq" data info "$text" --task bytes
 echo
@@ -32,6 +36,7 @@ cat <<END
 
 The run is in $run: config.toml, metrics.jsonl, vocab.txt, best.safetensors, last.safetensors.
 Try next:
+  $deq generate models/shakespeare --prompt "JULIET:" --tokens 1000 --temperature 0.7
   $deq generate $run --prompt "#include" --tokens 400 --top-p 0.9
   $deq eval $run --solver broyden --solver-scope sample --rel-tol 0.1 --check-leak
   $deq train $run --resume --steps 2000 --minutes 10
