@@ -29,9 +29,12 @@ struct Output {
   void add_figure_to(CLI::App& app) {
     app.add_option("--figure", figure, "also write the numbers as a picture, an .svg file");
   }
+  void add_threads_to(CLI::App& app) {
+    app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  }
   void add_to(CLI::App& app) {
     add_figure_to(app);
-    app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+    add_threads_to(app);
   }
   /// Only a picture is replaced.
   void prepare() const {
@@ -189,20 +192,20 @@ int decoding(int argc, char** argv) {
 int gradients(int argc, char** argv) {
   CLI::App app("The gradient of every mode beside the exact one, on the validation split.",
                "deq measure gradients");
-  int64_t threads = 0;
+  Output output;
   RunData data;
   std::string folder;
   Assignments flags;
   GradientsOptions how;
   app.add_option("RUN", folder, "run folder")->required();
-  app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  output.add_threads_to(app);
   data.add_to(app);
   add_options(app, how, flags);
   if (const auto code = parse(app, argc, argv)) return *code;
-  if (threads > 0) at::set_num_threads(int(threads));
+  output.prepare();
   assign_options(how, flags);
   const TrainedModel run = data.model(folder);
-  fmt::print("{}", markdown(measure_gradients(run, data.corpus(run).valid, how)));
+  output.print(measure_gradients(run, data.corpus(run).valid, how));
   return 0;
 }
 
@@ -211,17 +214,17 @@ int cost(int argc, char** argv) {
       "Networks side by side: the metric of the test split, memory of a training step, and seconds "
       "per 1,000 tokens in training, evaluation and decoding.",
       "deq measure cost");
-  int64_t threads = 0;
+  Output output;
   RunData data;
   std::vector<std::string> folders;
   Assignments flags;
   CostOptions how;
   app.add_option("RUN", folders, "run folders")->required();
-  app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+  output.add_threads_to(app);
   data.add_to(app);
   add_options(app, how, flags);
   if (const auto code = parse(app, argc, argv)) return *code;
-  if (threads > 0) at::set_num_threads(int(threads));
+  output.prepare();
   assign_options(how, flags);
   Measurement all;
   Progress progress;
@@ -233,7 +236,7 @@ int cost(int argc, char** argv) {
            }));
   }
   progress.finish();
-  fmt::print("{}", markdown(all));
+  output.print(all);
   return 0;
 }
 

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <optional>
 
 #include "deq/base/memory_meter.h"
@@ -13,12 +12,6 @@
 
 namespace deq {
 namespace {
-
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 struct Training {
   double seconds_per_token = 0, peak_bytes = 0;
@@ -99,9 +92,9 @@ Measurement measure_cost(const TrainedModel& run, const std::string& name, const
                         is_explicit ? "–" : fmt::format("{:.1e}", e.mean_residual),
                         is_explicit ? "–" : fmt::format("{:.1f}%", 100 * e.converged_share),
                         fmt::format("{:.1f}", training.peak_bytes / 1e6),
-                        fmt::format("{:.2f}", 1e3 * training.seconds_per_token),
-                        fmt::format("{:.2f}", 1e3 * e.seconds / double(e.tokens)),
-                        decodes ? fmt::format("{:.2f}", 1e3 * decoding) : "–"});
+                        fmt::format("{:.3g}", 1e3 * training.seconds_per_token),
+                        fmt::format("{:.3g}", 1e3 * e.seconds / double(e.tokens)),
+                        decodes ? fmt::format("{:.3g}", 1e3 * decoding) : "–"});
   return found;
 }
 

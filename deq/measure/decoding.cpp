@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "deq/decode/generator.h"
 
@@ -13,12 +12,6 @@ namespace deq {
 namespace {
 
 using at::Tensor;
-
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 /// Log-probabilities (n, V) after each token, and what they took.
 struct Run {
@@ -99,6 +92,7 @@ Measurement measure_decoding(const TrainedModel& run, const Split& split,
                    "kept, tokens/s",
                    "prefixes again, tokens/s",
                    "kept against again",
+                   "converged at once",
                    "largest change of log p: kept",
                    "again"};
   Chart chart{{"Tokens per second", "tokens of the text", "", true, true},

@@ -1,6 +1,7 @@
 // What a measurement found: a table for a document, and the same numbers as charts.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,10 @@ struct Measurement {
   std::vector<Chart> charts;
 };
 
-/// The table in Markdown.
+/// The table in Markdown. Throws deq::Error for a row of more or fewer cells than columns.
 std::string markdown(const Measurement& found);
+
+/// What one call of `work` takes.
+double seconds_of(const std::function<void()>& work);
 
 }  // namespace deq

@@ -50,13 +50,13 @@ void keep_worst(double& worst, double value) {  // NaN is the worst
 
 KnownSegments first_segments(LanguageModel& model, const Split& split, int64_t count,
                              int64_t length, const ForwardOptions& how) {
-  KnownSegments found;
   if (split.sequences()) {
     const int64_t S = std::min(count, split.tokens.size(0));
     return {split.tokens.narrow(0, 0, S), split.targets.narrow(0, 0, S), {}};
   }
   const at::Tensor pieces = first_pieces(split.tokens, count, 2 * length + 1);
   c10::NoGradGuard no_tape;
+  KnownSegments found;
   ForwardOptions before = how;
   before.history = length;
   found.histories = model.forward(pieces.narrow(1, 0, length), {}, before).histories;
