@@ -24,6 +24,7 @@ struct BenchOptions {
   int64_t runs = 5;
   int64_t decode = 0;
   int64_t seed = 1;
+  WeightType weights = WeightType::Exact;
   EquilibriumOptions equilibrium;
 
   static void fields(auto& self, auto&& field) {
@@ -35,6 +36,7 @@ struct BenchOptions {
     field("seed", self.seed,
           "of dropout masks, and of the tokens that are made up where there is no --data",
           at_least(0));
+    field("weights", self.weights, "of f's products, with --decode: as they are, or rounded");
     field("", self.equilibrium);
   }
 };
@@ -213,6 +215,7 @@ int bench(int argc, char** argv) {
   options.equilibrium = run.options.equilibrium;
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
+  run.model->read_weights(options.weights);
   if (options.length == 0) options.length = run.options.loop.batch.length;
   if (options.batch == 0) options.batch = run.options.loop.batch.batch;
 

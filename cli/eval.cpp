@@ -20,10 +20,12 @@ namespace {
 struct EvalOptions {
   EquilibriumOptions equilibrium;
   EvaluationOptions eval;
+  WeightType weights = WeightType::Exact;
 
   static void fields(auto& self, auto&& field) {
     field("", self.equilibrium);
     field("eval", self.eval);
+    field("weights", self.weights, kWeightsHelp);
   }
 };
 
@@ -89,6 +91,7 @@ int eval(int argc, char** argv) {
   EvalOptions options{run.options.equilibrium, run.options.eval};
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
+  run.model->read_weights(options.weights);
   const Split chosen = split_of(run, data, split);
   Progress progress;
   const auto show = [&](double share) {

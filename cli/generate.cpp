@@ -24,6 +24,7 @@ struct GenerateOptions {
   int64_t tokens = 100;
   int64_t history = 0;
   int64_t seed = 0;
+  WeightType weights = WeightType::Exact;
   SamplingOptions sampling;
   EquilibriumOptions equilibrium;
 
@@ -32,6 +33,7 @@ struct GenerateOptions {
     field("history", self.history,
           "earlier positions that are seen; 0: length + history of the run", between(0, 1 << 30));
     field("seed", self.seed, "of the draws; 0: another one each time", at_least(0));
+    field("weights", self.weights, kWeightsHelp);
     field("", self.sampling);
     field("", self.equilibrium);
   }
@@ -149,6 +151,8 @@ int generate(int argc, char** argv) {
   settle(options.equilibrium, run.options.model, flags);
   if (options.history == 0) options.history = standard_history;
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
+
+  run.model->read_weights(options.weights);
 
   EquilibriumCache kept;
   if (!cache.empty()) kept = load_cache(cache, weights_fingerprint(*run.model));

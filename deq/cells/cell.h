@@ -6,9 +6,17 @@
 
 #include <vector>
 
+#include "deq/base/fields.h"
 #include "deq/base/map.h"
+#include "deq/ops/panels.h"
 
 namespace deq {
+
+using ops::WeightType;
+template <>
+struct Names<WeightType> {
+  static constexpr const char* values[] = {"exact", "bfloat16"};
+};
 
 /// What a segment may see of those before it; undefined tensors: nothing. Never carries a tape.
 /// A recurrent cell keeps one state here, whatever number of positions it stands for.
@@ -65,6 +73,11 @@ class Cell : public torch::nn::Module {
 
   /// Weights ~ N(0, std), normalised or not; biases 0.
   virtual void initialise(double std) = 0;
+
+  /// How f reads the weights of its products from now on, in evaluation mode without a tape:
+  /// rounded ones are another f, whose equilibria and residuals are computed as exactly as before.
+  /// Throws deq::Error for Bfloat16 where the cell cannot.
+  virtual void read_weights(WeightType type);
 
   /// Floating-point operations of one evaluation of f on `batch` segments of `positions` behind
   /// `past` positions: those of its products, by which implementations are compared; NaN where

@@ -36,14 +36,20 @@ struct TransformerCell::Fixed {
   Tensor r;  // (R, D) projected positions of the distances R - 1 .. 0
 };
 
-TransformerCell::InForce TransformerCell::weights_in_force() const {
+void TransformerCell::read_weights(WeightType type) {
+  weight_type_ = type;
+  fixed_ = std::make_shared<Kept<Fixed>>();
+}
+
+TransformerCell::InForce TransformerCell::weights_in_force(WeightType type) const {
   return {ops::block_weights({.qkv = qkv_->weight(),
                               .output = output_->weight(),
                               .output_bias = output_->bias(),
                               .inner = inner_->weight(),
                               .inner_bias = inner_->bias(),
                               .outer = outer_->weight(),
-                              .outer_bias = outer_->bias()}),
+                              .outer_bias = outer_->bias()},
+                             type),
           inject_ ? inject_->weight() : Tensor(), positions_->weight()};
 }
 
@@ -178,7 +184,7 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
     fixed_->with(
         *this,
         [&] {
-          return Fixed{weights_in_force(), {}};
+          return Fixed{weights_in_force(weight_type_), {}};
         },
         [&](Fixed& fixed) {
           weights = fixed.weights;

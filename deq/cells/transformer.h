@@ -74,6 +74,7 @@ class TransformerCell : public Cell {
   int64_t state_width() const override { return options_.width; }
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
+  void read_weights(WeightType type) override;
 
   /// Attention scores rounded to float, as the published code does: to repeat its outputs in
   /// double.
@@ -83,7 +84,7 @@ class TransformerCell : public Cell {
   struct Shared;
   struct Level;
   struct InForce;
-  InForce weights_in_force() const;
+  InForce weights_in_force(WeightType type = WeightType::Exact) const;
   struct Fixed;
   at::Tensor fixed_positions(Fixed& fixed, int64_t count, int64_t past) const;
   at::Tensor positions(const InForce& weights, int64_t positions, int64_t past,
@@ -95,8 +96,9 @@ class TransformerCell : public Cell {
   bool float_scores_ = false;
   std::shared_ptr<Linear> inject_;  // null without injection
   std::shared_ptr<Linear> qkv_, positions_, output_, inner_, outer_;
-  at::Tensor content_bias_, position_bias_;  // (H, D / H)
-  at::Tensor frequency_;                     // (D / 2), a buffer
+  at::Tensor content_bias_, position_bias_;     // (H, D / H)
+  at::Tensor frequency_;                        // (D / 2), a buffer
+  WeightType weight_type_ = WeightType::Exact;  // of `fixed_`
   std::shared_ptr<Kept<Fixed>> fixed_;
 };
 

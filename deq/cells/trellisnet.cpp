@@ -73,11 +73,16 @@ Tensor TrellisNetCell::output(const Tensor& z) const {
   return z.narrow(2, options_.hidden, options_.output);
 }
 
-TrellisNetCell::InForce TrellisNetCell::weights_in_force() const {
+void TrellisNetCell::read_weights(WeightType type) {
+  weight_type_ = type;
+  fixed_ = std::make_shared<Kept<InForce>>();
+}
+
+TrellisNetCell::InForce TrellisNetCell::weights_in_force(WeightType type) const {
   const int64_t K = options_.kernel;
   const double dropped = options_.dropout.weight;
   return {by_tap(inject_->weight(dropped), K), inject_->bias() + conv_->bias(),
-          ops::trellis_weight(by_tap(conv_->weight(dropped), K), K)};
+          ops::trellis_weight(by_tap(conv_->weight(dropped), K), K, type)};
 }
 
 std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
@@ -87,7 +92,7 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
   const int64_t P = std::max<int64_t>(1, options_.dilation * (K - 1));
   const bool fixed = !is_training() && !at::GradMode::is_enabled();
   const InForce weights = fixed ? fixed_->with(
-                                      *this, [&] { return weights_in_force(); },
+                                      *this, [&] { return weights_in_force(weight_type_); },
                                       [](const InForce& kept) { return kept; })
                                 : weights_in_force();
   const Tensor before = padding(levels.front().x, K - 1, x);

@@ -67,6 +67,7 @@ class TrellisNetCell : public Cell {
   bool injects() const override { return true; }
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
+  void read_weights(WeightType type) override;
   int64_t input_width() const override {
     return options_.input > 0 ? options_.input : options_.output;
   }
@@ -75,11 +76,12 @@ class TrellisNetCell : public Cell {
 
  private:
   struct InForce;
-  InForce weights_in_force() const;
+  InForce weights_in_force(WeightType type = WeightType::Exact) const;
 
   TrellisNet options_;
   std::shared_ptr<Linear> inject_, conv_;  // rows (4 H), columns (width, K): as a convolution's
-  std::shared_ptr<Kept<InForce>> fixed_;
+  WeightType weight_type_ = WeightType::Exact;  // of `fixed_`
+  std::shared_ptr<Kept<InForce>> fixed_;        // evaluation mode without a tape
 };
 
 }  // namespace deq

@@ -96,6 +96,10 @@ LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocabulary)
   softmax_->initialise(std);
 }
 
+void LanguageModel::read_weights(WeightType type) {
+  for (const auto& cell : cells_) cell->read_weights(type);
+}
+
 Tensor LanguageModel::embed(const Tensor& tokens) {
   const Tensor x = embedding_->forward(checked_ids("token", tokens, 0, vocabulary_, device()));
   return masked(x,

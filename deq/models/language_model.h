@@ -94,6 +94,10 @@ class LanguageModel : public torch::nn::Module {
   /// All, or all but those of embedding and softmax.
   int64_t parameter_count(bool with_embedding) const;
 
+  /// How all of its cells read their weights from now on (cell.h), in evaluation mode without a
+  /// tape. Throws deq::Error for Bfloat16 where they cannot.
+  void read_weights(WeightType type);
+
   /// The levels for these tokens, as `forward` applies them; for an equilibrium the one f(., x)
   /// that it solves.
   std::vector<Bound> bind(const at::Tensor& tokens, const Histories& histories);

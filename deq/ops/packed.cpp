@@ -65,9 +65,18 @@ at::Tensor packed(const at::Tensor& weight, bool transposed) {
 
 }  // namespace
 
-at::Tensor packed_weight(const at::Tensor& weight, bool transposed) {
-  return weight.scalar_type() == at::kFloat ? packed<float>(weight, transposed)
-                                            : packed<double>(weight, transposed);
+at::Tensor weight_as(const at::Tensor& weight, WeightType type) {
+  if (type == WeightType::Exact) return weight;
+  return weight.detach().to(at::kBFloat16).to(weight.scalar_type());
+}
+
+at::Tensor packed_weight(const at::Tensor& weight, bool transposed, WeightType type) {
+  if (weight.scalar_type() == at::kDouble) return packed<double>(weight, transposed);
+  const at::Tensor panels = packed<float>(weight, transposed);
+  if (type == WeightType::Exact) return panels;
+  // Of the rows (first vector, second vector): the numbers of both by turns.
+  const at::Tensor halves = panels.view({-1, 2, panel_width<float>() / 2}).transpose(1, 2);
+  return halves.to(at::kBFloat16).contiguous().view({-1}).view(at::kInt);
 }
 
 }  // namespace deq::ops

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "deq/ops/panels.h"
 #include "deq/ops/strided.h"
 
 namespace deq::ops {
@@ -26,8 +27,27 @@ int64_t packed_size(int64_t k, int64_t n) {
 void pack(const Strided<float>& b, int64_t k, int64_t n, float* out);
 void pack(const Strided<double>& b, int64_t k, int64_t n, double* out);
 
+/// What a layout of type `type` holds of a weight: the same numbers, or those rounded to bfloat16
+/// in the weight's own type, without a tape.
+at::Tensor weight_as(const at::Tensor& weight, WeightType type);
+
 /// W^T of a weight W (n, k), float or double on the CPU, packed: the right factor of x W^T. With
-/// `transposed` W itself, that of dy W. One-dimensional, detached.
-at::Tensor packed_weight(const at::Tensor& weight, bool transposed);
+/// `transposed` W itself, that of dy W. One-dimensional, detached. Bfloat16 halves the floats of a
+/// weight that weight_as() has rounded; doubles stay as they are.
+at::Tensor packed_weight(const at::Tensor& weight, bool transposed,
+                         WeightType type = WeightType::Exact);
+
+/// How the kernels read what packed_weight() or a stack of them holds.
+template <class T>
+Panels<T> panels_of(const at::Tensor& packed) {
+  if (packed.scalar_type() == at::kInt)
+    return {nullptr, static_cast<const Bfloat16Pair*>(packed.data_ptr())};
+  return {packed.data_ptr<T>(), nullptr};
+}
+
+/// Numbers in each of the layouts of a stack, (., elements).
+inline int64_t numbers_in(const at::Tensor& stack) {
+  return stack.size(1) * (stack.scalar_type() == at::kInt ? kNumbers<Bfloat16Pair> : 1);
+}
 
 }  // namespace deq::ops

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "deq/ops/panels.h"
 #include "deq/ops/strided.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -55,12 +56,26 @@ void pack(const Strided<T>& b, int64_t k, int64_t n, T* out, int64_t panel) {
   }
 }
 
+/// The two vectors of a panel's row at b.
+template <class D, class V>
+HWY_INLINE void load_row(D d, const hn::TFromD<D>* HWY_RESTRICT b, V& b0, V& b1) {
+  b0 = hn::LoadU(d, b);
+  b1 = hn::LoadU(d, b + hn::Lanes(d));
+}
+template <class D, class V>
+HWY_INLINE void load_row(D d, const Bfloat16Pair* HWY_RESTRICT b, V& b0, V& b1) {
+  const hn::RebindToUnsigned<D> bits;
+  const auto both = hn::LoadU(bits, b);
+  b0 = hn::BitCast(d, hn::ShiftLeft<16>(both));
+  b1 = hn::BitCast(d, hn::And(both, hn::Set(bits, 0xFFFF0000u)));
+}
+
 // Rows of C that are computed together: with two vectors each they fill the registers of AVX2.
 constexpr int64_t kTileRows = 6;
 
 /// R rows of one panel's product.
-template <int R, class T>
-HWY_INLINE void tile(const Strided<T>& a, const T* HWY_RESTRICT b, int64_t k, T* HWY_RESTRICT c,
+template <int R, class T, class E>
+HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t k, T* HWY_RESTRICT c,
                      int64_t c_row, bool add) {
   const hn::ScalableTag<T> d;
   const int64_t lanes = int64_t(hn::Lanes(d));
@@ -70,8 +85,9 @@ HWY_INLINE void tile(const Strided<T>& a, const T* HWY_RESTRICT b, int64_t k, T*
     c40 = zero, c41 = zero, c50 = zero, c51 = zero;
   const T* x = a.data;
   const int64_t row = a.row, col = a.col;
-  for (int64_t p = 0; p < k; ++p, x += col, b += 2 * lanes) {
-    const V b0 = hn::LoadU(d, b), b1 = hn::LoadU(d, b + lanes);
+  for (int64_t p = 0; p < k; ++p, x += col, b += 2 * lanes / kNumbers<E>) {
+    V b0, b1;
+    load_row(d, b, b0, b1);
     {
       const V v = hn::Set(d, x[0]);
       c00 = hn::MulAdd(v, b0, c00);
@@ -120,8 +136,49 @@ HWY_INLINE void tile(const Strided<T>& a, const T* HWY_RESTRICT b, int64_t k, T*
   if constexpr (R > 5) store(5, c50, c51);
 }
 
-template <class T>
-HWY_INLINE void tile_of(int64_t rows, const Strided<T>& a, const T* b, int64_t k, T* c,
+/// One row of the product of four panels, `panel` elements apart: a single row of one panel would
+/// wait for its own sums, where four have enough of them on the way.
+template <class T, class E>
+HWY_INLINE void row_of_four(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t panel, int64_t k,
+                            T* HWY_RESTRICT c, bool add) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  using V = hn::Vec<decltype(d)>;
+  const V zero = hn::Zero(d);
+  V c00 = zero, c01 = zero, c10 = zero, c11 = zero, c20 = zero, c21 = zero, c30 = zero, c31 = zero;
+  const T* x = a.data;
+  for (int64_t p = 0; p < k; ++p, x += a.col, b += 2 * lanes / kNumbers<E>) {
+    const V v = hn::Set(d, x[0]);
+    V b0, b1;
+    load_row(d, b, b0, b1);
+    c00 = hn::MulAdd(v, b0, c00);
+    c01 = hn::MulAdd(v, b1, c01);
+    load_row(d, b + panel, b0, b1);
+    c10 = hn::MulAdd(v, b0, c10);
+    c11 = hn::MulAdd(v, b1, c11);
+    load_row(d, b + 2 * panel, b0, b1);
+    c20 = hn::MulAdd(v, b0, c20);
+    c21 = hn::MulAdd(v, b1, c21);
+    load_row(d, b + 3 * panel, b0, b1);
+    c30 = hn::MulAdd(v, b0, c30);
+    c31 = hn::MulAdd(v, b1, c31);
+  }
+  const auto store = [&](int64_t i, V v) HWY_ATTR {
+    if (add) v = hn::Add(v, hn::LoadU(d, c + i * lanes));
+    hn::StoreU(v, d, c + i * lanes);
+  };
+  store(0, c00);
+  store(1, c01);
+  store(2, c10);
+  store(3, c11);
+  store(4, c20);
+  store(5, c21);
+  store(6, c30);
+  store(7, c31);
+}
+
+template <class T, class E>
+HWY_INLINE void tile_of(int64_t rows, const Strided<T>& a, const E* b, int64_t k, T* c,
                         int64_t c_row, bool add) {
   switch (rows) {
     case 1:
@@ -139,15 +196,18 @@ HWY_INLINE void tile_of(int64_t rows, const Strided<T>& a, const T* b, int64_t k
   }
 }
 
-/// C (m, n) = A (m, k) B, or += with `add`; B in panels, `panel` numbers apart. The sum of every
-/// entry runs over k in one fixed order, whatever m and n are: a row's result does not depend on
-/// the rows beside it.
-template <class T>
-void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const T* panels, int64_t panel,
+/// C (m, n) = A (m, k) B, or += with `add`; B in panels of T or of Bfloat16Pair, `panel` numbers
+/// apart. The sum of every entry runs over k in one fixed order, whatever m and n are: a row's
+/// result does not depend on the rows beside it.
+template <class T, class E>
+void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const E* panels, int64_t panel,
              T* c, int64_t c_row, bool add) {
-  const int64_t W = panel_width<T>();
+  const int64_t W = panel_width<T>(), step = panel / kNumbers<E>;
   HWY_ALIGN T edge[kTileRows * 2 * hn::MaxLanes(hn::ScalableTag<T>())];
-  for (int64_t j = 0; j < n; j += W, panels += panel) {
+  int64_t j = 0;
+  for (; m == 1 && j + 4 * W <= n; j += 4 * W, panels += 4 * step)
+    row_of_four(a, panels, step, k, c + j, add);
+  for (; j < n; j += W, panels += step) {
     const int64_t columns = n - j < W ? n - j : W;
     for (int64_t i = 0; i < m; i += kTileRows) {
       const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
@@ -164,6 +224,16 @@ void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const T* pane
       }
     }
   }
+}
+
+/// The same of a weight.
+template <class T>
+void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const Panels<T>& panels,
+             int64_t panel, T* c, int64_t c_row, bool add) {
+  if constexpr (sizeof(T) == sizeof(Bfloat16Pair)) {
+    if (panels.rounded) return product(m, n, k, a, panels.rounded, panel, c, c_row, add);
+  }
+  product(m, n, k, a, panels.exact, panel, c, c_row, add);
 }
 
 }  // namespace deq::ops::HWY_NAMESPACE

@@ -22,7 +22,8 @@ class PackedAttention;
 class PackedBlock;
 struct BlockKept;
 
-/// Weights in force. Make them through block_weights(), so that all evaluations share their layout.
+/// Weights in force. Make them through block_weights(), so that all evaluations share their layout;
+/// those rounded to bfloat16 (the biases are not) have no tape.
 struct BlockWeights {
   at::Tensor qkv;                  ///< (3 D, D)
   at::Tensor output, output_bias;  ///< (D, D), (D)
@@ -30,7 +31,7 @@ struct BlockWeights {
   at::Tensor outer, outer_bias;    ///< (D, I), (D)
   std::shared_ptr<const PackedBlock> packed;
 };
-BlockWeights block_weights(BlockWeights weights);
+BlockWeights block_weights(BlockWeights weights, WeightType type = WeightType::Exact);
 
 /// What f needs besides z; bound once per solve.
 struct BlockContext {

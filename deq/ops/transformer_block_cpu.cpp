@@ -11,9 +11,9 @@ namespace deq::ops {
 
 using at::Tensor;
 
-PackedBlock::PackedBlock(const BlockWeights& w)
+PackedBlock::PackedBlock(const BlockWeights& w, WeightType type)
     : weights_{w.qkv.detach(), w.output.detach(), w.inner.detach(), w.outer.detach()} {
-  for (const Tensor& weight : weights_) forward_.push_back(packed_weight(weight, false));
+  for (const Tensor& weight : weights_) forward_.push_back(packed_weight(weight, false, type));
 }
 
 template <class T>
@@ -24,12 +24,15 @@ BlockPanels<T> PackedBlock::panels(bool backward) const {
     });
   }
   const auto& from = backward ? backward_ : forward_;
-  return {from[0].data_ptr<T>(), from[1].data_ptr<T>(), from[2].data_ptr<T>(),
-          from[3].data_ptr<T>()};
+  return {panels_of<T>(from[0]), panels_of<T>(from[1]), panels_of<T>(from[2]),
+          panels_of<T>(from[3])};
 }
 
-BlockWeights block_weights(BlockWeights weights) {
-  if (attention_on_cpu(weights.qkv)) weights.packed = std::make_shared<const PackedBlock>(weights);
+BlockWeights block_weights(BlockWeights weights, WeightType type) {
+  for (Tensor* weight : {&weights.qkv, &weights.output, &weights.inner, &weights.outer})
+    *weight = weight_as(*weight, type);
+  if (attention_on_cpu(weights.qkv))
+    weights.packed = std::make_shared<const PackedBlock>(weights, type);
   return weights;
 }
 

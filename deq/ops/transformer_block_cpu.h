@@ -13,7 +13,7 @@ namespace deq::ops {
 /// The block's weights as the kernels read them; W for backward, made when that is first asked for.
 class PackedBlock {
  public:
-  explicit PackedBlock(const BlockWeights& weights);
+  PackedBlock(const BlockWeights& weights, WeightType type);
 
   /// W^T, or with `backward` W.
   template <class T>

@@ -3,6 +3,7 @@
 #define HWY_TARGET_INCLUDE "deq/ops/transformer_kernel.cpp"
 #include "deq/ops/transformer_kernel.h"
 
+#include <ATen/Parallel.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -40,12 +41,31 @@ const T* mask_row(const T* mask, const BlockRows<T>& b, int64_t row, int64_t n) 
   return mask + row / b.positions * n;
 }
 
+// Numbers of a weight from which on a product of a few rows is worth a second thread.
+constexpr int64_t kWorthThreads = 1 << 14;
+
+/// product() of a weight in panels that follow one another. Rows so few that one thread has them
+/// all leave the others idle: there the columns are shared out.
+template <class T>
+void weight_product(int64_t rows, int64_t n, int64_t k, const T* x, const Panels<T>& panels, T* to,
+                    bool add) {
+  const int64_t W = panel_width<T>(), group = 4 * W;
+  const auto columns = [&](int64_t from, int64_t to_column) {
+    product<T>(rows, to_column - from, k, {x, k, 1}, panels.after(from * k), k * W, to + from, n,
+               add);
+  };
+  if (rows > kTileRows || n * k < kWorthThreads) return columns(0, n);
+  at::parallel_for(0, (n + group - 1) / group, 1, [&](int64_t begin, int64_t end) {
+    columns(begin * group, std::min(n, end * group));
+  });
+}
+
 /// to (rows, n) = x (rows, k) times W, plus a bias.
 template <class T>
-void affine_rows(int64_t rows, int64_t n, int64_t k, const T* x, const T* panels, const T* bias,
-                 T* to) {
+void affine_rows(int64_t rows, int64_t n, int64_t k, const T* x, const Panels<T>& panels,
+                 const T* bias, T* to) {
   for (int64_t r = 0; bias && r < rows; ++r) std::copy_n(bias, n, to + r * n);
-  product<T>(rows, n, k, {x, k, 1}, panels, k * panel_width<T>(), to, n, bias != nullptr);
+  weight_product(rows, n, k, x, panels, to, bias != nullptr);
 }
 
 template <class T>
@@ -58,8 +78,7 @@ void project(const BlockRows<T>& b, int64_t begin, int64_t end, T* scratch) {
   }
   T* to = b.qkv + begin * 3 * D;
   if (b.injected) std::copy_n(b.injected + begin * 3 * D, rows * 3 * D, to);
-  product<T>(rows, 3 * D, D, {x, D, 1}, b.weights.qkv, D * panel_width<T>(), to, 3 * D,
-             b.injected != nullptr);
+  weight_product(rows, 3 * D, D, x, b.weights.qkv, to, b.injected != nullptr);
 }
 
 template <class T>
@@ -141,13 +160,12 @@ template <class T>
 void project_backward(const BlockRows<T>& b, const BlockGradients<T>& g, int64_t begin, int64_t end,
                       T* scratch) {
   const int64_t D = b.width, rows = end - begin;
-  const Strided<T> qkv{g.qkv + begin * 3 * D, 3 * D, 1};
-  const int64_t panel = 3 * D * panel_width<T>();
+  const T* qkv = g.qkv + begin * 3 * D;
   T* dz = g.z + begin * D;
   if (b.norm == NormPlace::Post)
-    return product<T>(rows, D, 3 * D, qkv, b.weights.qkv, panel, dz, D, true);
+    return weight_product(rows, D, 3 * D, qkv, b.weights.qkv, dz, true);
   T *dx = scratch, *x = scratch + rows * D;
-  product<T>(rows, D, 3 * D, qkv, b.weights.qkv, panel, dx, D, false);
+  weight_product(rows, D, 3 * D, qkv, b.weights.qkv, dx, false);
   for (int64_t r = 0; r < rows; ++r) {
     const T spread = norm_row(b.z + (begin + r) * D, D, x + r * D);
     norm_row_backward(dx + r * D, x + r * D, spread, D, dx + r * D);

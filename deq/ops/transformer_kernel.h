@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "deq/ops/panels.h"
+
 namespace deq::ops {
 
 /// Where the layer norms of a Transformer's block stand.
@@ -12,7 +14,7 @@ enum class NormPlace { Post, Pre, PrePublished };
 /// Weights of the block as right factors of products, packed (packed.h); D features, I inner units.
 template <class T>
 struct BlockPanels {
-  const T *qkv = nullptr, *output = nullptr, *inner = nullptr, *outer = nullptr;
+  Panels<T> qkv, output, inner, outer;
 };
 
 /// A (rows, n) matrix, contiguous, or none; masks have one row for every `positions` rows.

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "deq/ops/panels.h"
+
 namespace deq::ops {
 
 /// Positions of one sample, or of several samples that have one position each. H units; a block of
@@ -14,8 +16,8 @@ struct TrellisRows {
   int64_t kernel = 1;  // K
   /// Packed; forward: W_k^T (H, H) of tap k and gate q (i, o, g, s) at weights + (4 k + q) panels;
   /// backward: W_k (4 H, H) of tap k at weights + k panels.
-  const T* weights = nullptr;
-  int64_t panels = 0;
+  Panels<T> weights;
+  int64_t panels = 0;  // numbers
 
   const T* h = nullptr;  // masked; tap k of row t reads the H numbers at h + t h_row + k tap
   int64_t h_row = 0, tap = 0;

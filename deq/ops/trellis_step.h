@@ -10,18 +10,21 @@
 #include <memory>
 
 #include "deq/base/map.h"
+#include "deq/ops/panels.h"
 
 namespace deq::ops {
 
 class PackedTrellis;
 struct TrellisKept;
 
-/// The weight in force. Make it through trellis_weight(), so that all evaluations share its layout.
+/// The weight in force. Make it through trellis_weight(), so that all evaluations share its layout;
+/// one rounded to bfloat16 has no tape.
 struct TrellisWeight {
   at::Tensor weight;  ///< (4 H, K H), columns by tap: those of W_0 first
   std::shared_ptr<const PackedTrellis> packed;
 };
-TrellisWeight trellis_weight(at::Tensor weight, int64_t kernel);
+TrellisWeight trellis_weight(const at::Tensor& weight, int64_t kernel,
+                             WeightType type = WeightType::Exact);
 
 /// What f needs besides z; bound once per solve.
 struct TrellisContext {

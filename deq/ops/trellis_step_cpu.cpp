@@ -15,13 +15,13 @@ namespace deq::ops {
 
 using at::Tensor;
 
-PackedTrellis::PackedTrellis(const Tensor& weight, int64_t kernel)
+PackedTrellis::PackedTrellis(const Tensor& weight, int64_t kernel, WeightType type)
     : weight_(weight.detach()), kernel_(kernel) {
   const int64_t H = weight.size(0) / 4;
   std::vector<Tensor> panels;
   for (int64_t k = 0; k < kernel; ++k) {
     for (int64_t q = 0; q < 4; ++q)
-      panels.push_back(packed_weight(weight_.narrow(0, q * H, H).narrow(1, k * H, H), false));
+      panels.push_back(packed_weight(weight_.narrow(0, q * H, H).narrow(1, k * H, H), false, type));
   }
   forward_ = at::stack(panels);
 }
@@ -37,10 +37,10 @@ const Tensor& PackedTrellis::backward() const {
   return backward_;
 }
 
-TrellisWeight trellis_weight(Tensor weight, int64_t kernel) {
-  TrellisWeight found{std::move(weight), nullptr};
+TrellisWeight trellis_weight(const Tensor& weight, int64_t kernel, WeightType type) {
+  TrellisWeight found{weight_as(weight, type), nullptr};
   if (attention_on_cpu(found.weight))
-    found.packed = std::make_shared<const PackedTrellis>(found.weight, kernel);
+    found.packed = std::make_shared<const PackedTrellis>(found.weight, kernel, type);
   return found;
 }
 
@@ -162,8 +162,8 @@ void forward(const TrellisContext& c, TrellisKept& k, bool taped, const OpenRows
   const Tensor& weights = c.weight.packed->forward();
   for_pieces<T>(pieces_of(s, unit_blocks<T>(s.H), open), [&](const Piece& p, T* scratch) {
     TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
-    rows.weights = weights.data_ptr<T>();
-    rows.panels = weights.size(1);
+    rows.weights = panels_of<T>(weights);
+    rows.panels = numbers_in(weights);
     trellis_rows(rows, p.begin, p.end, p.first, p.last, scratch);
   });
 }
@@ -202,8 +202,8 @@ void backward_of_z(const TrellisContext& c, const TrellisKept& k, const Tensor& 
   });
   for_pieces<T>(pieces_of(s, unit_blocks<T>(H), open), [&](const Piece& p, T* scratch) {
     TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
-    rows.weights = weights.data_ptr<T>();
-    rows.panels = weights.size(1);
+    rows.weights = panels_of<T>(weights);
+    rows.panels = numbers_in(weights);
     trellis_rows_backward(rows, at_sample(p.sample), p.begin, p.end, p.first, p.last, scratch);
   });
   // The c before position t is z's at t - 1.

@@ -12,7 +12,7 @@ namespace deq::ops {
 /// The weight as the kernels read it; for backward made when that is first asked for.
 class PackedTrellis {
  public:
-  PackedTrellis(const at::Tensor& weight, int64_t kernel);
+  PackedTrellis(const at::Tensor& weight, int64_t kernel, WeightType type);
 
   const at::Tensor& forward() const { return forward_; }  ///< (4 K, .) W_k^T, gate by gate
   const at::Tensor& backward() const;                     ///< (K, .) W_k

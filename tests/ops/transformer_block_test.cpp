@@ -25,13 +25,14 @@ struct Sample {
   BlockContext context;
   std::vector<Tensor> inputs;  // those that need gradients, z first
 
-  Sample(std::mt19937& random, at::ScalarType type) {
+  /// `scale` times as wide as to be quick to test.
+  Sample(std::mt19937& random, at::ScalarType type, int64_t scale = 1) {
     const auto pick = [&](int64_t low, int64_t high) {
       return std::uniform_int_distribution<int64_t>(low, high)(random);
     };
     const int64_t longest = pick(0, 2) > 0 ? 9 : 120;
-    const int64_t B = pick(1, 3), T = pick(1, longest), H = pick(1, 3), D = H * pick(2, 15),
-                  I = pick(1, 70), M = pick(0, 1) * pick(0, longest);
+    const int64_t B = pick(1, 3), T = pick(1, longest), H = pick(1, 3), D = H * scale * pick(2, 15),
+                  I = scale * pick(1, 70), M = pick(0, 1) * pick(0, longest);
     const auto options = at::TensorOptions().dtype(type);
     const auto leaf = [&](at::IntArrayRef shape, double scale) {
       inputs.push_back((at::randn(shape, options) * scale).requires_grad_(true));
@@ -216,6 +217,51 @@ TEST(TransformerBlock, DoesNotDependOnTheNumberOfThreads) {
     for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(at::equal(one[i], two[i])) << i;
   }
   at::set_num_threads(threads);
+}
+
+// Of few rows it is columns that are shared among threads, where weights are large enough.
+TEST(TransformerBlock, ARowAloneIsThatOfMany) {
+  std::mt19937 random(23);
+  at::manual_seed(23);
+  c10::NoGradGuard no_tape;
+  const int threads = at::get_num_threads();
+  for (int trial = 0; trial < 20; ++trial) {
+    SCOPED_TRACE(trial);
+    const Sample s(random, trial % 2 ? at::kFloat : at::kDouble, 4);
+    if (!s.context.view.causal) continue;
+    const int64_t T = s.z.size(1), rows = std::min<int64_t>(T, 1 + trial % 7);
+    const Tensor whole = TransformerBlock(s.context)(s.z);
+    for (const int n : {1, 2}) {
+      at::set_num_threads(n);
+      const deq::Map::Series series = TransformerBlock(s.context).map().series();
+      series(s.z, {});
+      Tensor z = s.z.detach().clone();
+      z.narrow(1, T - rows, rows).zero_();
+      series(z, std::vector<int64_t>(size_t(z.size(0)), T - rows));
+      EXPECT_TRUE(at::equal(series(s.z, std::vector<int64_t>(size_t(z.size(0)), T - rows)), whole));
+    }
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(TransformerBlock, Bfloat16WeightsAreTheSameAsRoundedOnes) {
+  std::mt19937 random(29);
+  at::manual_seed(29);
+  c10::NoGradGuard no_tape;
+  for (int trial = 0; trial < 60; ++trial) {
+    SCOPED_TRACE(trial);
+    const Sample s(random, trial % 3 ? at::kFloat : at::kDouble, trial % 2 ? 1 : 4);
+    using deq::ops::WeightType;
+    BlockContext halved = s.context, rounded = s.context;
+    halved.weights = deq::ops::block_weights(s.context.weights, WeightType::Bfloat16);
+    deq::ops::BlockWeights w = s.context.weights;
+    for (Tensor* weight : {&w.qkv, &w.output, &w.inner, &w.outer})
+      *weight = weight->to(at::kBFloat16).to(weight->scalar_type());
+    rounded.weights = deq::ops::block_weights(w);
+    const Tensor f = TransformerBlock(halved)(s.z);
+    EXPECT_TRUE(at::equal(f, TransformerBlock(rounded)(s.z)));
+    EXPECT_FALSE(at::equal(f, TransformerBlock(s.context)(s.z)));
+  }
 }
 
 TEST(TransformerBlock, ANumberThatIsNoneStaysOne) {

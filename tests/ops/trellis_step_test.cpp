@@ -73,6 +73,25 @@ void compare(at::ScalarType type, double tolerance) {
 TEST(TrellisStep, AgreesWithTheReferenceInDouble) { compare(at::kDouble, 1e-12); }
 TEST(TrellisStep, AgreesWithTheReferenceInFloat) { compare(at::kFloat, 1e-5); }
 
+TEST(TrellisStep, Bfloat16WeightsAreTheSameAsRoundedOnes) {
+  std::mt19937 random(29);
+  at::manual_seed(29);
+  c10::NoGradGuard no_tape;
+  for (int trial = 0; trial < 60; ++trial) {
+    SCOPED_TRACE(trial);
+    const Sample s(random, trial % 3 ? at::kFloat : at::kDouble);
+    const Tensor& weight = s.context.weight.weight;
+    TrellisContext halved = s.context, rounded = s.context;
+    halved.weight =
+        deq::ops::trellis_weight(weight, s.context.kernel, deq::ops::WeightType::Bfloat16);
+    rounded.weight = deq::ops::trellis_weight(weight.to(at::kBFloat16).to(weight.scalar_type()),
+                                              s.context.kernel);
+    const Tensor f = TrellisStep(halved)(s.z);
+    EXPECT_TRUE(at::equal(f, TrellisStep(rounded)(s.z)));
+    EXPECT_FALSE(at::equal(f, TrellisStep(s.context)(s.z)));
+  }
+}
+
 TEST(TrellisStep, IsTwiceDifferentiable) {
   std::mt19937 random(3);
   at::manual_seed(3);

@@ -91,6 +91,29 @@ TEST_P(CellSuite, ASeriesOfEvaluationsUsesItsMemoryAgain) {
   EXPECT_EQ(allocations.count(), before);
 }
 
+TEST_P(CellSuite, ReadsItsWeightsRoundedWhereItSaysSo) {
+  const Tensor taped = cell->bind(x, {})(z).detach();
+  c10::NoGradGuard no_tape;
+  const Tensor exact = cell->bind(x, {})(z);
+  try {
+    cell->read_weights(WeightType::Bfloat16);
+  } catch (const Error& error) {
+    EXPECT_FALSE(cell->injects());
+    EXPECT_NE(std::string(error.what()).find("weights = bfloat16"), std::string::npos);
+    return;
+  }
+  const Tensor rounded = cell->bind(x, {})(z);
+  const double change = ((rounded - exact).norm() / exact.norm()).item<double>();
+  EXPECT_GT(change, 1e-5);
+  EXPECT_LT(change, 1e-2);
+  {
+    at::AutoGradMode tape(true);
+    EXPECT_TRUE(at::equal(cell->bind(x, {})(z), taped));
+  }
+  cell->read_weights(WeightType::Exact);
+  EXPECT_TRUE(at::equal(cell->bind(x, {})(z), exact));
+}
+
 TEST_P(CellSuite, TellsWhetherItIsCausal) {
   const Tensor before = cell->bind(x, {})(z);
   EXPECT_EQ(before.sizes(), z.sizes());
