@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/parse.h"
+#include "cli/scores.h"
 #include "deq/base/device.h"
 #include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
@@ -24,7 +25,7 @@ struct BenchOptions {
   int64_t runs = 5;
   int64_t decode = 0;
   int64_t seed = 1;
-  WeightType weights = WeightType::Exact;
+  ReadingOptions reading;
   EquilibriumOptions equilibrium;
 
   static void fields(auto& self, auto&& field) {
@@ -36,7 +37,7 @@ struct BenchOptions {
     field("seed", self.seed,
           "of dropout masks, and of the tokens that are made up where there is no --data",
           at_least(0));
-    field("weights", self.weights, "of f's products, with --decode: as they are, or rounded");
+    field("", self.reading);
     field("", self.equilibrium);
   }
 };
@@ -208,14 +209,14 @@ int bench(int argc, char** argv) {
   if (threads > 0) at::set_num_threads(int(threads));
 
   TrainedModel run = load_run(folder, checkpoint, device);
-  DEQ_CHECK(!run.model->is_explicit(),
-            "bench: run '{}' is an explicit network of depth {}; expected an equilibrium", folder,
-            run.options.model.depth.depth);
+  check_equilibrium(run);
   BenchOptions options;
   options.equilibrium = run.options.equilibrium;
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
-  run.model->read_weights(options.weights);
+  run.model->read_weights(options.reading);
+  DEQ_CHECK(options.decode > 0 || run.model->weight_type() == WeightType::Exact,
+            "weight-type = bfloat16: training reads exact weights; expected --decode with it");
   if (options.length == 0) options.length = run.options.loop.batch.length;
   if (options.batch == 0) options.batch = run.options.loop.batch.batch;
 
@@ -246,6 +247,7 @@ int bench(int argc, char** argv) {
     const auto [token, again] = bench.decode_seconds(options.decode);
     row["decode_s_per_token"] = token;
     row["resolve_s_per_token"] = again;
+    row["weight_type"] = weight_type_name(*run.model);
   }
   fmt::print("{}\n", row.dump());
   return 0;

@@ -20,12 +20,12 @@ namespace {
 struct EvalOptions {
   EquilibriumOptions equilibrium;
   EvaluationOptions eval;
-  WeightType weights = WeightType::Exact;
+  ReadingOptions reading;
 
   static void fields(auto& self, auto&& field) {
     field("", self.equilibrium);
     field("eval", self.eval);
-    field("weights", self.weights, kWeightsHelp);
+    field("", self.reading);
   }
 };
 
@@ -46,14 +46,16 @@ Split split_of(const TrainedModel& run, const std::string& data, const std::stri
   return name == "train" ? corpus.train : name == "valid" ? corpus.valid : corpus.test;
 }
 
-void print_result(const Evaluation& e, const Task& task, const std::string& split) {
+void print_result(const Evaluation& e, const TrainedModel& run, const std::string& split) {
+  const Task& task = run.options.task;
   if (e.answer > 0) {
     fmt::print("{}: {}  ({} {}s)\n", split, answer_text(e), e.tokens, unit_name(task));
   } else {
     fmt::print("{}: {} {:.6g}  (loss {:.6f} nats over {} {}s)\n", split, metric_name(task),
                metric_value(task, e.loss), e.loss, e.tokens, unit_name(task));
   }
-  fmt::print("{}; {:.0f} {}s/s\n", solve_text(e), double(e.tokens) / e.seconds, unit_name(task));
+  fmt::print("{}{}; {:.0f} {}s/s\n", solve_text(e), weight_type_text(*run.model),
+             double(e.tokens) / e.seconds, unit_name(task));
 }
 
 }  // namespace
@@ -84,14 +86,11 @@ int eval(int argc, char** argv) {
   if (threads > 0) at::set_num_threads(int(threads));
 
   TrainedModel run = load_run(folder, checkpoint, device);
-  DEQ_CHECK(!require_converged || !run.model->is_explicit(),
-            "--require-converged: run '{}' is an explicit network of depth {}; expected one with "
-            "equilibria",
-            folder, run.options.model.depth.depth);
+  if (require_converged) check_equilibrium(run);
   EvalOptions options{run.options.equilibrium, run.options.eval};
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
-  run.model->read_weights(options.weights);
+  run.model->read_weights(options.reading);
   const Split chosen = split_of(run, data, split);
   Progress progress;
   const auto show = [&](double share) {
@@ -102,7 +101,8 @@ int eval(int argc, char** argv) {
   nlohmann::ordered_json row{{"split", split}};
   row.update(json_of(result, run.options.task));
   row["seconds"] = result.seconds;
-  if (!json) print_result(result, run.options.task, split);
+  row["weight_type"] = weight_type_name(*run.model);
+  if (!json) print_result(result, run, split);
   if (leak) {
     const double moved = measure_leak(*run.model, chosen, options.equilibrium, options.eval);
     row["leak"] = std::isfinite(moved) ? nlohmann::ordered_json(moved) : nullptr;

@@ -11,6 +11,7 @@
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/parse.h"
+#include "cli/scores.h"
 #include "deq/decode/generator.h"
 #include "deq/train/run.h"
 
@@ -24,7 +25,7 @@ struct GenerateOptions {
   int64_t tokens = 100;
   int64_t history = 0;
   int64_t seed = 0;
-  WeightType weights = WeightType::Exact;
+  ReadingOptions reading;
   SamplingOptions sampling;
   EquilibriumOptions equilibrium;
 
@@ -33,7 +34,7 @@ struct GenerateOptions {
     field("history", self.history,
           "earlier positions that are seen; 0: length + history of the run", between(0, 1 << 30));
     field("seed", self.seed, "of the draws; 0: another one each time", at_least(0));
-    field("weights", self.weights, kWeightsHelp);
+    field("", self.reading);
     field("", self.sampling);
     field("", self.equilibrium);
   }
@@ -54,7 +55,7 @@ void print_statistics(const GenerationReport& r, const LanguageModel& model, dou
                double(r.evaluations * texts) / double(r.tokens), r.converged, r.tokens, prompt,
                r.worst_residual);
   }
-  fmt::print(stderr, "; seed {}\n", seed);
+  fmt::print(stderr, "{}; seed {}\n", weight_type_text(model), seed);
 }
 
 /// Texts as they grow: a single one is printed at once, several at the end.
@@ -152,7 +153,7 @@ int generate(int argc, char** argv) {
   if (options.history == 0) options.history = standard_history;
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
 
-  run.model->read_weights(options.weights);
+  run.model->read_weights(options.reading);
 
   EquilibriumCache kept;
   if (!cache.empty()) kept = load_cache(cache, weights_fingerprint(*run.model));

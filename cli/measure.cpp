@@ -2,8 +2,9 @@
 // table and as a picture.
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <fstream>
+#include <set>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -59,12 +60,21 @@ struct Output {
 /// A run and the split of its data, or of others, that is looked at.
 struct RunData {
   std::string data, checkpoint;
+  Assignments reading;
 
-  void add_to(CLI::App& app) {
+  /// `evaluates`: in evaluation mode, where weights can be read rounded.
+  void add_to(CLI::App& app, bool evaluates = true) {
     app.add_option("--data", data, "text, in place of the run's");
     app.add_option("--checkpoint", checkpoint, "best or last [best]");
+    if (evaluates) add_options(app, ReadingOptions{}, reading, Defaults::Hidden);
   }
-  TrainedModel model(const std::string& folder) const { return load_run(folder, checkpoint); }
+  TrainedModel model(const std::string& folder) const {
+    TrainedModel run = load_run(folder, checkpoint);
+    ReadingOptions how;
+    assign_options(how, reading);
+    run.model->read_weights(how);
+    return run;
+  }
   Corpus corpus(const TrainedModel& run) const {
     return load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary);
   }
@@ -97,17 +107,28 @@ int memory(int argc, char** argv) {
   return 0;
 }
 
-/// What a table calls a run.
-std::string name_of(const std::string& folder) {
-  const std::string name = std::filesystem::path(folder).lexically_normal().filename().string();
-  return name.empty() ? folder : name;
+/// What a table calls the runs: their folders' names, or paths where these do not differ.
+std::vector<std::string> names_of(const std::vector<std::string>& folders) {
+  std::vector<std::string> names;
+  for (const std::string& folder : folders)
+    names.push_back(std::filesystem::path(folder).lexically_normal().filename().string());
+  const bool differ = std::set<std::string>(names.begin(), names.end()).size() == names.size();
+  return differ && std::count(names.begin(), names.end(), "") == 0 ? names : folders;
+}
+
+/// Before anything is measured.
+void check_one_metric(const std::vector<std::string>& folders) {
+  const auto metric = [](const std::string& folder) {
+    return std::string(metric_name(read_run_options(folder).task));
+  };
+  for (const std::string& folder : folders)
+    DEQ_CHECK(metric(folder) == metric(folders.front()),
+              "runs cannot be compared: '{}' has {}, '{}' {}; expected one metric", folders.front(),
+              metric(folders.front()), folder, metric(folder));
 }
 
 /// Adds the rows and charts of one run to those of the others.
 void append(Measurement& all, const Measurement& found) {
-  DEQ_CHECK(all.columns.empty() || all.columns == found.columns,
-            "runs cannot be compared: columns '{}' of one, '{}' of another",
-            fmt::join(all.columns, ", "), fmt::join(found.columns, ", "));
   all.columns = found.columns;
   all.rows.insert(all.rows.end(), found.rows.begin(), found.rows.end());
   all.charts.insert(all.charts.end(), found.charts.begin(), found.charts.end());
@@ -129,9 +150,10 @@ int convergence(int argc, char** argv) {
   output.prepare();
   assign_options(how, flags);
   Measurement all;
-  for (const std::string& folder : folders) {
-    const TrainedModel run = data.model(folder);
-    append(all, measure_convergence(run, name_of(folder), data.corpus(run).valid, how));
+  const std::vector<std::string> names = names_of(folders);
+  for (size_t i = 0; i < folders.size(); ++i) {
+    const TrainedModel run = data.model(folders[i]);
+    append(all, measure_convergence(run, names[i], data.corpus(run).valid, how));
   }
   output.print(all);
   return 0;
@@ -166,8 +188,7 @@ int tolerance(int argc, char** argv) {
 int decoding(int argc, char** argv) {
   CLI::App app(
       "Tokens per second of a text solved at once, one by one with earlier equilibria kept, and "
-      "one "
-      "by one with every prefix solved again.",
+      "one by one with every prefix solved again.",
       "deq measure decoding");
   Output output;
   RunData data;
@@ -190,8 +211,10 @@ int decoding(int argc, char** argv) {
 }
 
 int gradients(int argc, char** argv) {
-  CLI::App app("The gradient of every mode beside the exact one, on the validation split.",
-               "deq measure gradients");
+  CLI::App app(
+      "Implicit, SHINE, phantom and one-step gradients beside the exact one, on the validation "
+      "split.",
+      "deq measure gradients");
   Output output;
   RunData data;
   std::string folder;
@@ -199,7 +222,7 @@ int gradients(int argc, char** argv) {
   GradientsOptions how;
   app.add_option("RUN", folder, "run folder")->required();
   output.add_threads_to(app);
-  data.add_to(app);
+  data.add_to(app, false);
   add_options(app, how, flags);
   if (const auto code = parse(app, argc, argv)) return *code;
   output.prepare();
@@ -226,11 +249,13 @@ int cost(int argc, char** argv) {
   if (const auto code = parse(app, argc, argv)) return *code;
   output.prepare();
   assign_options(how, flags);
+  check_one_metric(folders);
   Measurement all;
   Progress progress;
-  for (const std::string& folder : folders) {
-    const TrainedModel run = data.model(folder);
-    const std::string name = name_of(folder);
+  const std::vector<std::string> names = names_of(folders);
+  for (size_t i = 0; i < folders.size(); ++i) {
+    const TrainedModel run = data.model(folders[i]);
+    const std::string& name = names[i];
     append(all, measure_cost(run, name, data.corpus(run), how, [&](double share) {
              progress.show(share, fmt::format("{}: evaluating {:.0f}%", name, 100 * share), false);
            }));
@@ -254,9 +279,10 @@ int training(int argc, char** argv) {
   output.prepare();
   assign_options(how, flags);
   std::vector<RunRecord> runs;
-  for (const std::string& folder : folders) {
-    runs.push_back(read_run(folder));
-    runs.back().name = name_of(folder);
+  const std::vector<std::string> names = names_of(folders);
+  for (size_t i = 0; i < folders.size(); ++i) {
+    runs.push_back(read_run(folders[i]));
+    runs.back().name = names[i];
   }
   check_comparable(runs);
   output.print(measure_training(runs, how));
@@ -272,7 +298,7 @@ constexpr Kind kKinds[] = {
     {"memory", memory, "of a training step, against depth"},
     {"convergence", convergence, "residual against evaluations, by method"},
     {"tolerance", tolerance, "perplexity and leak against the tolerance of solves"},
-    {"gradients", gradients, "every gradient mode's error and cost"},
+    {"gradients", gradients, "error and cost of approximate gradients"},
     {"decoding", decoding, "tokens per second, at once and one by one"},
     {"training", training, "loss, evaluations and residual over training"},
     {"cost", cost, "metric, memory and seconds of networks side by side"},

@@ -8,10 +8,6 @@
 
 namespace deq::cli {
 
-/// Of --weights, which a model reads in evaluation mode.
-inline constexpr const char* kWeightsHelp =
-    "of f's products: as they are, or rounded, for faster tokens one by one";
-
 /// Whether help shows default values: not those that a command takes from elsewhere, such as a run.
 enum class Defaults { Shown, Hidden };
 

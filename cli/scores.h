@@ -1,4 +1,4 @@
-// How the commands print what an evaluation found.
+// How the commands print what they found, and of which f.
 #pragma once
 
 #include <fmt/format.h>
@@ -6,6 +6,7 @@
 #include <cmath>
 #include <string>
 
+#include "deq/models/language_model.h"
 #include "deq/train/evaluate.h"
 
 namespace deq::cli {
@@ -16,6 +17,16 @@ inline std::string answer_text(const Evaluation& e) {
       "cross-entropy {:.4g} over all positions, {:.4g} over the {} recalled; {:.1f}% of sequences "
       "recalled exactly",
       e.loss, e.answer_loss, e.answer, std::floor(1000 * e.exact_share + 1e-9) / 10);
+}
+
+inline const char* weight_type_name(const LanguageModel& model) {
+  return Names<WeightType>::values[size_t(model.weight_type())];
+}
+
+/// Says where f is not that of the exact weights.
+inline std::string weight_type_text(const LanguageModel& model) {
+  if (model.weight_type() == WeightType::Exact) return "";
+  return fmt::format("; weights rounded to {}", weight_type_name(model));
 }
 
 /// How the states were found.

@@ -13,12 +13,6 @@ double Cell::operations(int64_t, int64_t, int64_t) const {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-void Cell::read_weights(WeightType type) {
-  DEQ_CHECK(type == WeightType::Exact,
-            "weights = bfloat16: this cell reads its weights as they are; expected exact, or a "
-            "Transformer or TrellisNet");
-}
-
 at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length) {
   const at::Tensor all =
       old.defined() ? at::cat({old.detach(), fresh.detach()}, 1) : fresh.detach();

@@ -76,8 +76,9 @@ class Cell : public torch::nn::Module {
 
   /// How f reads the weights of its products from now on, in evaluation mode without a tape:
   /// rounded ones are another f, whose equilibria and residuals are computed as exactly as before.
-  /// Throws deq::Error for Bfloat16 where the cell cannot.
-  virtual void read_weights(WeightType type);
+  /// What is bound already stays as it is; not while another thread binds. False, and nothing
+  /// changes, where the cell cannot.
+  virtual bool read_weights(WeightType type) { return type == WeightType::Exact; }
 
   /// Floating-point operations of one evaluation of f on `batch` segments of `positions` behind
   /// `past` positions: those of its products, by which implementations are compared; NaN where

@@ -36,9 +36,10 @@ struct TransformerCell::Fixed {
   Tensor r;  // (R, D) projected positions of the distances R - 1 .. 0
 };
 
-void TransformerCell::read_weights(WeightType type) {
+bool TransformerCell::read_weights(WeightType type) {
   weight_type_ = type;
   fixed_ = std::make_shared<Kept<Fixed>>();
+  return true;
 }
 
 TransformerCell::InForce TransformerCell::weights_in_force(WeightType type) const {

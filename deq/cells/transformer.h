@@ -74,7 +74,7 @@ class TransformerCell : public Cell {
   int64_t state_width() const override { return options_.width; }
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
-  void read_weights(WeightType type) override;
+  bool read_weights(WeightType type) override;
 
   /// Attention scores rounded to float, as the published code does: to repeat its outputs in
   /// double.

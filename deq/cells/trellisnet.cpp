@@ -73,9 +73,10 @@ Tensor TrellisNetCell::output(const Tensor& z) const {
   return z.narrow(2, options_.hidden, options_.output);
 }
 
-void TrellisNetCell::read_weights(WeightType type) {
+bool TrellisNetCell::read_weights(WeightType type) {
   weight_type_ = type;
   fixed_ = std::make_shared<Kept<InForce>>();
+  return true;
 }
 
 TrellisNetCell::InForce TrellisNetCell::weights_in_force(WeightType type) const {

@@ -67,7 +67,7 @@ class TrellisNetCell : public Cell {
   bool injects() const override { return true; }
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
-  void read_weights(WeightType type) override;
+  bool read_weights(WeightType type) override;
   int64_t input_width() const override {
     return options_.input > 0 ? options_.input : options_.output;
   }

@@ -132,6 +132,8 @@ EquilibriumCache on_device(EquilibriumCache cache, c10::Device device) {
 
 std::string weights_fingerprint(const LanguageModel& model) {
   Sha256 digest;
+  if (model.weight_type() != WeightType::Exact)
+    digest.update(Names<WeightType>::values[size_t(model.weight_type())]);
   for (const auto& item : model.named_parameters()) {
     const Tensor value = item.value().detach().to(at::kCPU).contiguous();
     digest.update(item.key());

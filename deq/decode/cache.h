@@ -25,7 +25,7 @@ std::vector<EquilibriumCache> split(const EquilibriumCache& cache);
 /// The cache with all its tensors on a device.
 EquilibriumCache on_device(EquilibriumCache cache, c10::Device device);
 
-/// Of all weights: a cache is worth nothing with others.
+/// Of all weights and how they are read: a cache is worth nothing with others.
 std::string weights_fingerprint(const LanguageModel& model);
 
 /// Writes atomically, a safetensors file; docs/checkpoint.md has its names.

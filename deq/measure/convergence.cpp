@@ -36,9 +36,8 @@ std::string reached(const Tensor& residuals, double tolerance) {
 
 Measurement measure_convergence(const TrainedModel& run, const std::string& name,
                                 const Split& split, const ConvergenceOptions& options) {
+  check_equilibrium(run);
   LanguageModel& model = *run.model;
-  DEQ_CHECK(!model.is_explicit(), "run '{}' is an explicit network of depth {}: no equilibria",
-            name, run.options.model.depth.depth);
   c10::NoGradGuard no_tape;
   model.eval();
   const KnownSegments known =

@@ -26,9 +26,9 @@ struct CostOptions {
 /// One row, of an equilibrium or an explicit network. Training: mean of whole steps of the run's
 /// configuration, the optimiser's part included, from these weights on, none of them shallow; its
 /// memory is that of tensors alive at the peak, gradients included, besides parameters and the
-/// optimiser's state. Evaluation as `deq eval` does it. Decoding: each token of the test split
-/// in turn, batch 1, behind as many positions as evaluation sees. The weights of `run` stay as they
-/// are. Throws deq::Error for a test split too short to decode.
+/// optimiser's state. Evaluation as `deq eval` does it, with as many solver steps. Decoding: each
+/// token of the test split in turn, batch 1, behind as many positions as evaluation sees. The
+/// weights of `run` stay as they are. Throws deq::Error for a test split too short to decode.
 Measurement measure_cost(const TrainedModel& run, const std::string& name, const Corpus& corpus,
                          const CostOptions& options,
                          const std::function<void(double)>& progress = {});

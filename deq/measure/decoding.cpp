@@ -77,10 +77,10 @@ class Text {
 
 Measurement measure_decoding(const TrainedModel& run, const Split& split,
                              const DecodingOptions& options) {
-  DEQ_CHECK(!run.model->is_explicit(), "an explicit network of depth {} has no equilibria",
-            run.options.model.depth.depth);
-  DEQ_CHECK(continues_text(run.options.task), "task {} continues no text",
-            task_name(run.options.task));
+  check_equilibrium(run);
+  DEQ_CHECK(continues_text(run.options.task),
+            "run '{}' is of task {}, which answers whole sequences; expected a text to continue",
+            run.folder, task_name(run.options.task));
   for (const int64_t n : options.lengths)
     DEQ_CHECK(n >= 1 && n <= split.tokens.size(0), "lengths = {}; expected 1 to the split's {}",
               fmt::join(options.lengths, ","), split.tokens.size(0));

@@ -24,8 +24,7 @@ struct DecodingOptions {
 /// On the split's first tokens, batch 1, each with all earlier ones in sight. What solving every
 /// prefix again takes is the mean time of `prefixes` of them. The changes of log p are against all
 /// at once: how far the equilibria are those of the text, which they are where all converged.
-/// Throws deq::Error for an explicit
-/// network, a task that continues no text, and a split too short.
+/// Throws deq::Error for an explicit network, a task that continues no text, and a split too short.
 Measurement measure_decoding(const TrainedModel& run, const Split& split,
                              const DecodingOptions& options);
 

@@ -5,8 +5,6 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include <chrono>
-
 #include "deq/train/evaluate.h"
 
 namespace deq {
@@ -64,9 +62,9 @@ Found gradient_of(const Sample& sample, const Gradient& mode) {
   const ModelOutput output = sample.model.forward(sample.known.tokens, sample.known.histories, how);
   const Tensor loss = sample.model.loss(output.z, sample.known.targets).mean();
   const std::vector<Tensor> parameters = sample.model.cell().parameters();
-  const auto start = std::chrono::steady_clock::now();
-  const auto gradients = torch::autograd::grad({loss}, parameters, {}, false, false, true);
-  found.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::vector<Tensor> gradients;
+  found.seconds = seconds_of(
+      [&] { gradients = torch::autograd::grad({loss}, parameters, {}, false, false, true); });
   std::vector<Tensor> parts;
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Tensor g = gradients[i].defined() ? gradients[i] : at::zeros_like(parameters[i]);
@@ -86,9 +84,8 @@ std::string products(const Gradient& mode, const Report& adjoint) {
 
 Measurement measure_gradients(const TrainedModel& run, const Split& split,
                               const GradientsOptions& options) {
+  check_equilibrium(run);
   LanguageModel& model = *run.model;
-  DEQ_CHECK(!model.is_explicit(), "an explicit network of depth {} has one gradient",
-            run.options.model.depth.depth);
   model.eval();
   Sample sample{model, {}, run.options.equilibrium};
   sample.equilibrium.stop = {.max_steps = options.steps, .rel_tol = options.forward_tol};

@@ -24,8 +24,7 @@ struct GradientsOptions {
 /// parameters, without dropout, once for each mode at the same equilibrium. Rows: products with the
 /// Jacobian besides the last, the residual of the adjoint, the error relative to a gradient whose
 /// adjoint is solved to 1e-6, and the cosine between the two; where `steps` do not reach that, its
-/// row says so. Throws deq::Error for an explicit
-/// network.
+/// row says so. Throws deq::Error for an explicit network.
 Measurement measure_gradients(const TrainedModel& run, const Split& split,
                               const GradientsOptions& options);
 

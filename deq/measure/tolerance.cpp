@@ -43,8 +43,7 @@ std::vector<double> tolerances_of(const ToleranceOptions& options) {
 Measurement measure_tolerance(const TrainedModel& run, const Split& split,
                               const ToleranceOptions& options,
                               const std::function<void(double)>& progress) {
-  DEQ_CHECK(!run.model->is_explicit(), "an explicit network of depth {} has no tolerance",
-            run.options.model.depth.depth);
+  check_equilibrium(run);
   DEQ_CHECK(options.tightest < options.loosest,
             "tightest = {:g}; expected less than loosest = {:g}", options.tightest,
             options.loosest);

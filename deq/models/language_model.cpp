@@ -96,8 +96,12 @@ LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocabulary)
   softmax_->initialise(std);
 }
 
-void LanguageModel::read_weights(WeightType type) {
-  for (const auto& cell : cells_) cell->read_weights(type);
+void LanguageModel::read_weights(const ReadingOptions& options) {
+  for (const auto& cell : cells_)
+    DEQ_CHECK(cell->read_weights(options.weight_type),
+              "weight-type = bfloat16: cell '{}' reads its weights as they are; expected exact",
+              cell_name(options_.cell));
+  weight_type_ = options.weight_type;
 }
 
 Tensor LanguageModel::embed(const Tensor& tokens) {

@@ -48,6 +48,17 @@ struct ModelOptions {
   bool is_explicit() const { return depth.depth > 0; }
 };
 
+/// How a trained model reads its cell's weights.
+struct ReadingOptions {
+  WeightType weight_type = WeightType::Exact;
+
+  static void fields(auto& self, auto&& field) {
+    field("weight_type", self.weight_type,
+          "how weights of f's products are read; bfloat16: rounded, half the bytes on a CPU "
+          "[exact]");
+  }
+};
+
 /// One segment through the model.
 struct ModelOutput {
   at::Tensor z;  ///< (B, T, D) the equilibrium or the last level, with its tape when gradients
@@ -94,9 +105,10 @@ class LanguageModel : public torch::nn::Module {
   /// All, or all but those of embedding and softmax.
   int64_t parameter_count(bool with_embedding) const;
 
-  /// How all of its cells read their weights from now on (cell.h), in evaluation mode without a
-  /// tape. Throws deq::Error for Bfloat16 where they cannot.
-  void read_weights(WeightType type);
+  /// How all of its cells read their weights from now on (Cell::read_weights). Throws deq::Error
+  /// for Bfloat16 where they cannot.
+  void read_weights(const ReadingOptions& options);
+  WeightType weight_type() const { return weight_type_; }
 
   /// The levels for these tokens, as `forward` applies them; for an equilibrium the one f(., x)
   /// that it solves.
@@ -110,6 +122,7 @@ class LanguageModel : public torch::nn::Module {
 
   ModelOptions options_;
   int64_t vocabulary_;
+  WeightType weight_type_ = WeightType::Exact;
   std::shared_ptr<AdaptiveEmbedding> embedding_;
   std::vector<std::shared_ptr<Cell>> cells_;
   std::shared_ptr<Mixture> mixture_;  // null with one expert

@@ -41,6 +41,9 @@ struct BlockRows {
       nullptr;  // (., 2) 1 / standard deviation in the norm after attention, and in the last
 };
 
+// Each of these works in the calling thread but for products of a few rows, which take the others
+// too where they are idle.
+
 /// Rows begin .. end - 1: qkv from z.
 void project_rows(const BlockRows<float>& b, int64_t begin, int64_t end, float* scratch);
 void project_rows(const BlockRows<double>& b, int64_t begin, int64_t end, double* scratch);

@@ -8,9 +8,9 @@
 #include "deq/train/evaluate.h"
 
 namespace deq {
+
 Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count) {
-  DEQ_CHECK(!run.model->is_explicit(), "an explicit network of depth {} has no equilibria",
-            run.options.model.depth.depth);
+  check_equilibrium(run);
   c10::AutoGradMode no_tape(false);
   run.model->eval();
   ForwardOptions how;

@@ -251,7 +251,7 @@ TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
   DEQ_CHECK(checkpoint.empty() || checkpoint == "best" || checkpoint == "last",
             "unknown checkpoint '{}'; known: best, last", checkpoint);
   TrainedModel run{read_run_options(folder), Vocabulary::load(folder / "vocab.txt"), nullptr,
-                   checkpoint};
+                   checkpoint, folder.string()};
   if (checkpoint.empty()) run.weights = fs::exists(folder / "best.safetensors") ? "best" : "last";
   const fs::path path = folder / (run.weights + ".safetensors");
   TensorFile file = load_tensors(path);
@@ -271,6 +271,12 @@ TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
   run.model->to(place);
   run.model->eval();
   return run;
+}
+
+void check_equilibrium(const TrainedModel& run) {
+  DEQ_CHECK(!run.model->is_explicit(),
+            "run '{}' is an explicit network of depth {}; expected one with equilibria", run.folder,
+            run.options.model.depth.depth);
 }
 
 }  // namespace deq

@@ -47,10 +47,14 @@ struct TrainedModel {
   Vocabulary vocabulary;
   std::shared_ptr<LanguageModel> model;
   std::string weights;  ///< which: "best" or "last"
+  std::string folder;   ///< where it was read from
 };
 /// `checkpoint` is "best", "last" or "" (best if there is one). Throws deq::Error naming what is
 /// missing. The model is put on `device` (see device.h), wherever it was trained.
 TrainedModel load_run(const std::filesystem::path& folder, const std::string& checkpoint = "",
                       const std::string& device = "cpu");
+
+/// Throws deq::Error, naming the run, where it is an explicit network.
+void check_equilibrium(const TrainedModel& run);
 
 }  // namespace deq

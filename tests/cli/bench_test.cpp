@@ -71,6 +71,7 @@ TEST(Bench, BadInputIsOneLine) {
   expect_one_error_line("bench " + trained.run + " --length 100000 --data " + trained.text,
                         "expected 400002, batch times (2 length + 1)");
   expect_one_error_line("bench " + trained.run + " --runs 0", "runs");
+  expect_one_error_line("bench " + trained.run + " --weight-type bfloat16", "--decode");
   const Trained levels(" --depth 2");
   expect_one_error_line("bench " + levels.run, "explicit network of depth 2");
 }

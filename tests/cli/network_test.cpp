@@ -46,6 +46,12 @@ TEST_F(Networks, TrainEvaluateAndGenerate) {
   }
 }
 
+TEST_F(Networks, WhereWeightsAreReadAsTheyAreItSaysSo) {
+  ASSERT_EQ(run_deq(train(" --cell lstm --cell-width 8 --depth 2 --tied false 2>&1")).exit_code, 0);
+  expect_one_error_line("eval " + folder() + " --weight-type bfloat16",
+                        "weight-type = bfloat16: cell 'lstm'");
+}
+
 TEST_F(Networks, OptionsThatDoNotGoTogetherAreOneLine) {
   const std::string cell = " --cell-width 8 --cell-heads 2 --cell-inner 8";
   expect_one_error_line(train(cell + " --depth 4 --rel-tol 1e-3"), "rel-tol = 1e-3");

@@ -55,7 +55,7 @@ TEST(Pretrained, HasTheLossThatIsSaid) {  // docs/results.md
   EXPECT_NEAR(bits, 2.6405, 1e-3);
   EXPECT_GT(found.at("converged_share").get<double>(), 0.83);
   // A perplexity within 0.1%: bits within log2(1.001).
-  EXPECT_NEAR(evaluated(" --weights bfloat16").at("bits per character").get<double>(), bits,
+  EXPECT_NEAR(evaluated(" --weight-type bfloat16").at("bits per character").get<double>(), bits,
               1.4e-3);
 }
 

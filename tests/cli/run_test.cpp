@@ -179,12 +179,34 @@ TEST_F(TrainedRun, ATextGoesOnFromItsSavedEquilibria) {
   const std::string second = run_deq(command + " --tokens 8 --cache " + cache).text;
   EXPECT_EQ(first.substr(0, first.size() - 1) + second, whole);
   const std::string bytes = testing::slurp(cache);
-  const std::string bad[] = {" --cache nowhere", " --cache " + folder() + "/best.safetensors",
-                             " --cache " + text_, " --prompt a --prompt b --cache " + cache,
-                             " --save-cache nowhere/x --tokens 1"};
+  const std::string bad[] = {" --cache nowhere",
+                             " --cache " + folder() + "/best.safetensors",
+                             " --cache " + text_,
+                             " --prompt a --prompt b --cache " + cache,
+                             " --save-cache nowhere/x --tokens 1",
+                             " --weight-type bfloat16 --cache " + cache};
   for (const std::string& arguments : bad)
     expect_one_error_line("generate " + folder() + arguments, "");
   EXPECT_EQ(testing::slurp(cache), bytes);
+}
+
+TEST_F(TrainedRun, WeightsCanBeReadRounded) {
+  const auto evaluated = [&](const std::string& flags) {
+    return nlohmann::json::parse(run_deq("eval " + folder() + " --json" + flags).text);
+  };
+  const auto exact = evaluated(""), rounded = evaluated(" --weight-type bfloat16");
+  EXPECT_EQ(exact.at("weight_type"), "exact");
+  EXPECT_EQ(rounded.at("weight_type"), "bfloat16");
+  const double loss = exact.at("loss");
+  EXPECT_NE(rounded.at("loss"), loss);
+  EXPECT_NEAR(rounded.at("loss"), loss, 0.01 * loss);
+  const std::string command = "generate " + folder() + " --greedy --weight-type bfloat16",
+                    cache = (*scratch_ / "rounded").string();
+  const auto text = run_deq(command + " --prompt a --tokens 9 --save-cache " + cache + " 2>&1");
+  EXPECT_SAYS(text.text, "weights rounded to bfloat16");
+  EXPECT_EQ(run_deq(command + " --tokens 3 --quiet --cache " + cache).exit_code, 0);
+  expect_one_error_line("generate " + folder() + " --cache " + cache, "weights");
+  expect_one_error_line("generate " + folder() + " --weight-type half", "bfloat16");
 }
 
 TEST_F(TrainedRun, SeveralPromptsAreContinuedSideBySide) {
