@@ -22,24 +22,84 @@
 namespace deq::cli {
 namespace {
 
-/// What all kinds share: where the picture goes, and threads.
-struct Output {
-  std::string figure;
+/// What kinds share: the runs and their data, where the picture goes, threads. Each takes what it
+/// has use for, then parses.
+struct Request {
+  CLI::App app;
+  std::vector<std::string> folders;
+  std::string data, checkpoint, figure;
   int64_t threads = 0;
+  Assignments flags, reading;
 
-  void add_figure_to(CLI::App& app) {
+  Request(const char* kind, const char* help) : app(help, fmt::format("deq measure {}", kind)) {}
+
+  Request& take_run() {
+    app.add_option("RUN", folders, "run folder")->required()->expected(1);
+    return *this;
+  }
+  Request& take_runs() {
+    app.add_option("RUN", folders, "run folders")->required();
+    return *this;
+  }
+  Request& take_data() {
+    app.add_option("--data", data, "text, in place of the run's");
+    app.add_option("--checkpoint", checkpoint, "best or last [best]");
+    return *this;
+  }
+  /// Of kinds that evaluate.
+  Request& take_reading() {
+    add_options(app, ReadingOptions{}, reading, Defaults::Hidden);
+    return *this;
+  }
+  Request& take_figure() {
     app.add_option("--figure", figure, "also write the numbers as a picture, an .svg file");
+    return *this;
   }
-  void add_threads_to(CLI::App& app) {
+  Request& take_threads() {
     app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
+    return *this;
   }
-  void add_to(CLI::App& app) {
-    add_figure_to(app);
-    add_threads_to(app);
-  }
-  /// Only a picture is replaced.
-  void prepare() const {
+
+  /// As cli::parse; `how` are the kind's own options, whose values land in `flags`.
+  template <class T>
+  std::optional<int> parse(const T& how, int argc, char** argv,
+                           Defaults defaults = Defaults::Shown) {
+    add_options(app, how, flags, defaults);
+    if (const auto code = cli::parse(app, argc, argv)) return code;
     if (threads > 0) at::set_num_threads(int(threads));
+    check_figure();
+    return std::nullopt;
+  }
+
+  /// What a table calls the runs: their folders' names, or paths where these do not differ.
+  std::vector<std::string> names() const {
+    std::vector<std::string> found;
+    for (const std::string& folder : folders)
+      found.push_back(std::filesystem::path(folder).lexically_normal().filename().string());
+    const bool differ = std::set<std::string>(found.begin(), found.end()).size() == found.size();
+    return differ && std::count(found.begin(), found.end(), "") == 0 ? found : folders;
+  }
+  TrainedModel run(size_t number = 0) const {
+    TrainedModel found = load_run(folders[number], checkpoint);
+    ReadingOptions how;
+    assign_options(how, reading);
+    found.model->read_weights(how);
+    return found;
+  }
+  Corpus corpus(const TrainedModel& run) const {
+    return load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary);
+  }
+
+  void print(const Measurement& found) const {
+    fmt::print("{}", markdown(found));
+    if (figure.empty()) return;
+    write_file(figure, picture(found.charts));
+    fmt::print(stderr, "wrote {}\n", figure);
+  }
+
+ private:
+  /// Only a picture is replaced.
+  void check_figure() const {
     if (figure.empty()) return;
     DEQ_CHECK(std::filesystem::path(figure).extension() == ".svg",
               "--figure '{}'; expected a name that ends in .svg", figure);
@@ -49,71 +109,28 @@ struct Output {
                 "--figure '{}' exists and is no picture; expected a new name", figure);
     }
   }
-  void print(const Measurement& found) const {
-    fmt::print("{}", markdown(found));
-    if (figure.empty()) return;
-    write_file(figure, picture(found.charts));
-    fmt::print(stderr, "wrote {}\n", figure);
-  }
-};
-
-/// A run and the split of its data, or of others, that is looked at.
-struct RunData {
-  std::string data, checkpoint;
-  Assignments reading;
-
-  /// `evaluates`: in evaluation mode, where weights can be read rounded.
-  void add_to(CLI::App& app, bool evaluates = true) {
-    app.add_option("--data", data, "text, in place of the run's");
-    app.add_option("--checkpoint", checkpoint, "best or last [best]");
-    if (evaluates) add_options(app, ReadingOptions{}, reading, Defaults::Hidden);
-  }
-  TrainedModel model(const std::string& folder) const {
-    TrainedModel run = load_run(folder, checkpoint);
-    ReadingOptions how;
-    assign_options(how, reading);
-    run.model->read_weights(how);
-    return run;
-  }
-  Corpus corpus(const TrainedModel& run) const {
-    return load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary);
-  }
 };
 
 int memory(int argc, char** argv) {
-  CLI::App app(
-      "Memory of a training step against depth: the equilibrium, and its cell as a weight-tied "
-      "network, checkpointed or not. On made-up tokens.",
-      "deq measure memory");
-  Output output;
+  Request request("memory",
+                  "Memory of a training step against depth: the equilibrium, and its cell as a "
+                  "weight-tied network, checkpointed or not. On made-up tokens.");
   std::string config;
-  Assignments flags, how_flags;
-  TrainOptions options;
+  Assignments given, model_flags;
   MemoryOptions how;
-  app.add_option("--config", config, "TOML file with options by the names of the flags");
-  output.add_figure_to(app);
-  add_options(app, how, how_flags);
-  add_options(app, options, flags);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  output.prepare();
-  assign_options(how, how_flags);
-  Assignments given;
+  TrainOptions options;
+  request.app.add_option("--config", config, "TOML file with options by the names of the flags");
+  request.take_figure();
+  add_options(request.app, options, model_flags);
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
   if (!config.empty()) given = parse_toml(read_file(config, 1 << 24), config);
-  for (const auto& [key, value] : flags) given[key] = value;
+  for (const auto& [key, value] : model_flags) given[key] = value;
   assign_options(options, given);
   settle(options.equilibrium, options.model, given);
   if (options.loop.run.threads > 0) at::set_num_threads(int(options.loop.run.threads));
-  output.print(measure_memory(options, how));
+  request.print(measure_memory(options, how));
   return 0;
-}
-
-/// What a table calls the runs: their folders' names, or paths where these do not differ.
-std::vector<std::string> names_of(const std::vector<std::string>& folders) {
-  std::vector<std::string> names;
-  for (const std::string& folder : folders)
-    names.push_back(std::filesystem::path(folder).lexically_normal().filename().string());
-  const bool differ = std::set<std::string>(names.begin(), names.end()).size() == names.size();
-  return differ && std::count(names.begin(), names.end(), "") == 0 ? names : folders;
 }
 
 /// Before anything is measured.
@@ -135,157 +152,107 @@ void append(Measurement& all, const Measurement& found) {
 }
 
 int convergence(int argc, char** argv) {
-  CLI::App app("Residual against evaluations, for three methods, by sample and by position.",
-               "deq measure convergence");
-  Output output;
-  RunData data;
-  std::vector<std::string> folders;
-  Assignments flags;
+  Request request("convergence",
+                  "Residual against evaluations, for three methods, by sample and by position.");
   ConvergenceOptions how;
-  app.add_option("RUN", folders, "run folders")->required();
-  output.add_to(app);
-  data.add_to(app);
-  add_options(app, how, flags);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  output.prepare();
-  assign_options(how, flags);
+  request.take_runs().take_data().take_reading().take_figure().take_threads();
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
   Measurement all;
-  const std::vector<std::string> names = names_of(folders);
-  for (size_t i = 0; i < folders.size(); ++i) {
-    const TrainedModel run = data.model(folders[i]);
-    append(all, measure_convergence(run, names[i], data.corpus(run).valid, how));
+  for (size_t i = 0; i < request.folders.size(); ++i) {
+    const TrainedModel run = request.run(i);
+    append(all, measure_convergence(run, request.names()[i], request.corpus(run).valid, how));
   }
-  output.print(all);
+  request.print(all);
   return 0;
 }
 
 int tolerance(int argc, char** argv) {
-  CLI::App app(
-      "Perplexity of the test split against the tolerance of its solves, with what leaks at each.",
-      "deq measure tolerance");
-  Output output;
-  RunData data;
-  std::string folder;
-  Assignments flags;
+  Request request("tolerance",
+                  "Perplexity of the test split against the tolerance of its solves, with what "
+                  "leaks at each.");
   ToleranceOptions how;
-  app.add_option("RUN", folder, "run folder")->required();
-  output.add_to(app);
-  data.add_to(app);
-  add_options(app, how, flags);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  output.prepare();
-  assign_options(how, flags);
-  const TrainedModel run = data.model(folder);
+  request.take_run().take_data().take_reading().take_figure().take_threads();
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
+  const TrainedModel run = request.run();
   Progress progress;
-  const Measurement found = measure_tolerance(run, data.corpus(run).test, how, [&](double share) {
+  const auto show = [&](double share) {
     progress.show(share, fmt::format("evaluating {:.0f}%", 100 * share), false);
-  });
+  };
+  const Measurement found = measure_tolerance(run, request.corpus(run).test, how, show);
   progress.finish();
-  output.print(found);
+  request.print(found);
   return 0;
 }
 
 int decoding(int argc, char** argv) {
-  CLI::App app(
-      "Tokens per second of a text solved at once, one by one with earlier equilibria kept, and "
-      "one by one with every prefix solved again.",
-      "deq measure decoding");
-  Output output;
-  RunData data;
-  std::string folder;
-  Assignments flags;
-  app.add_option("RUN", folder, "run folder")->required();
-  output.add_to(app);
-  data.add_to(app);
-  add_options(app, DecodingOptions{}, flags, Defaults::Hidden);
-  app.footer("Defaults of the solve are those of the run.");
-  if (const auto code = parse(app, argc, argv)) return *code;
-  output.prepare();
-  const TrainedModel run = data.model(folder);
+  Request request("decoding",
+                  "Tokens per second of a text solved at once, one by one with earlier equilibria "
+                  "kept, and one by one with every prefix solved again.");
+  request.take_run().take_data().take_reading().take_figure().take_threads();
+  request.app.footer("Defaults of the solve are those of the run.");
+  if (const auto code = request.parse(DecodingOptions{}, argc, argv, Defaults::Hidden))
+    return *code;
+  const TrainedModel run = request.run();
   DecodingOptions how;
   how.equilibrium = run.options.equilibrium;
-  assign_options(how, flags);
-  settle(how.equilibrium, run.options.model, flags);
-  output.print(measure_decoding(run, data.corpus(run).test, how));
+  assign_options(how, request.flags);
+  settle(how.equilibrium, run.options.model, request.flags);
+  request.print(measure_decoding(run, request.corpus(run).test, how));
   return 0;
 }
 
 int gradients(int argc, char** argv) {
-  CLI::App app(
-      "Implicit, SHINE, phantom and one-step gradients beside the exact one, on the validation "
-      "split.",
-      "deq measure gradients");
-  Output output;
-  RunData data;
-  std::string folder;
-  Assignments flags;
+  Request request("gradients",
+                  "Implicit, SHINE, phantom and one-step gradients beside the exact one, on the "
+                  "validation split.");
   GradientsOptions how;
-  app.add_option("RUN", folder, "run folder")->required();
-  output.add_threads_to(app);
-  data.add_to(app, false);
-  add_options(app, how, flags);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  output.prepare();
-  assign_options(how, flags);
-  const TrainedModel run = data.model(folder);
-  output.print(measure_gradients(run, data.corpus(run).valid, how));
+  request.take_run().take_data().take_threads();
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
+  const TrainedModel run = request.run();
+  request.print(measure_gradients(run, request.corpus(run).valid, how));
   return 0;
 }
 
 int cost(int argc, char** argv) {
-  CLI::App app(
-      "Networks side by side: the metric of the test split, memory of a training step, and seconds "
-      "per 1,000 tokens in training, evaluation and decoding.",
-      "deq measure cost");
-  Output output;
-  RunData data;
-  std::vector<std::string> folders;
-  Assignments flags;
+  Request request("cost",
+                  "Networks side by side: the metric of the test split, memory of a training step, "
+                  "and seconds per 1,000 tokens in training, evaluation and decoding.");
   CostOptions how;
-  app.add_option("RUN", folders, "run folders")->required();
-  output.add_threads_to(app);
-  data.add_to(app);
-  add_options(app, how, flags);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  output.prepare();
-  assign_options(how, flags);
-  check_one_metric(folders);
+  request.take_runs().take_data().take_reading().take_threads();
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
+  check_one_metric(request.folders);
   Measurement all;
   Progress progress;
-  const std::vector<std::string> names = names_of(folders);
-  for (size_t i = 0; i < folders.size(); ++i) {
-    const TrainedModel run = data.model(folders[i]);
-    const std::string& name = names[i];
-    append(all, measure_cost(run, name, data.corpus(run), how, [&](double share) {
+  for (size_t i = 0; i < request.folders.size(); ++i) {
+    const TrainedModel run = request.run(i);
+    const std::string name = request.names()[i];
+    append(all, measure_cost(run, name, request.corpus(run), how, [&](double share) {
              progress.show(share, fmt::format("{}: evaluating {:.0f}%", name, 100 * share), false);
            }));
   }
   progress.finish();
-  output.print(all);
+  request.print(all);
   return 0;
 }
 
 int training(int argc, char** argv) {
-  CLI::App app("Loss, evaluations and residual over training, of runs side by side.",
-               "deq measure training");
-  Output output;
-  std::vector<std::string> folders;
-  Assignments flags;
+  Request request("training",
+                  "Loss, evaluations and residual over training, of runs side by side.");
   TrainingOptions how;
-  app.add_option("RUN", folders, "run folders")->required();
-  output.add_figure_to(app);
-  add_options(app, how, flags);
-  if (const auto code = parse(app, argc, argv)) return *code;
-  output.prepare();
-  assign_options(how, flags);
+  request.take_runs().take_figure();
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
   std::vector<RunRecord> runs;
-  const std::vector<std::string> names = names_of(folders);
-  for (size_t i = 0; i < folders.size(); ++i) {
-    runs.push_back(read_run(folders[i]));
-    runs.back().name = names[i];
+  for (size_t i = 0; i < request.folders.size(); ++i) {
+    runs.push_back(read_run(request.folders[i]));
+    runs.back().name = request.names()[i];
   }
   check_comparable(runs);
-  output.print(measure_training(runs, how));
+  request.print(measure_training(runs, how));
   return 0;
 }
 
