@@ -158,7 +158,10 @@ Tensor AdaptiveSoftmax::projected(size_t i, const Tensor& hidden) const {
 }
 
 Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
-  return at::addmm(bias(i), projected(i, hidden), table(i).t());
+  const Tensor states = projected(i, hidden);
+  // One row: a product of matrices would first copy the whole table.
+  if (states.size(0) == 1) return at::addmv(bias(i), table(i), states[0]).unsqueeze(0);
+  return at::addmm(bias(i), states, table(i).t());
 }
 
 Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets, ops::LossUse use) const {
