@@ -63,7 +63,7 @@ TEST(Pretrained, RoundedWeightsCostNoPerplexity) {  // within 0.1%
   const testing::Scratch scratch;
   const std::string text = testing::slurp(fs::path(data) / "tinyshakespeare" / "input.txt"),
                     end = (scratch / "end").string();
-  testing::spill(end, text.substr(text.size() - 12000));
+  testing::spill(end, text.substr(text.size() - 4000));
   const auto bits = [&](const std::string& weights) {
     const auto found = evaluated("--data " + end + " --split all --weight-type " + weights);
     EXPECT_EQ(found.at("weight_type"), weights);
