@@ -16,9 +16,13 @@ template <class T>
 void add_options(CLI::App& app, const T& options, Assignments& given,
                  Defaults defaults = Defaults::Shown) {
   for (const OptionInfo& info : list_options(options)) {
-    const auto take = [&given, key = info.key](const std::string& value) { given[key] = value; };
-    app.add_option_function<std::string>("--" + dashed(info.key), take,
-                                         help_of(info, defaults == Defaults::Shown));
+    const bool is_switch = info.type == "bool";
+    const auto take = [&given, key = info.key, is_switch](const std::string& value) {
+      given[key] = is_switch && value.empty() ? "true" : value;
+    };
+    CLI::Option* option = app.add_option_function<std::string>(
+        "--" + dashed(info.key), take, help_of(info, defaults == Defaults::Shown));
+    if (is_switch) option->expected(0, 1);
   }
 }
 

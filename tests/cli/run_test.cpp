@@ -177,6 +177,8 @@ TEST_F(TrainedRun, ATextGoesOnFromItsSavedEquilibria) {
   const std::string first =
       run_deq(command + " --prompt 'the cat' --tokens 12 --save-cache " + cache).text;
   const std::string second = run_deq(command + " --tokens 8 --cache " + cache).text;
+  ASSERT_GT(whole.size(), 7u + 20);
+  ASSERT_GT(first.size(), 7u + 12);
   EXPECT_EQ(first.substr(0, first.size() - 1) + second, whole);
   const std::string bytes = testing::slurp(cache);
   const std::string bad[] = {" --cache nowhere",
@@ -214,6 +216,7 @@ TEST_F(TrainedRun, SeveralPromptsAreContinuedSideBySide) {
   std::string apart;
   for (const char* prompt : {"the cat", "a", "on the"})
     apart += (apart.empty() ? "" : "\n") + run_deq(command + " --prompt '" + prompt + "'").text;
+  EXPECT_GT(apart.size(), 3u * 9);
   EXPECT_EQ(run_deq(command + " --prompt 'the cat' --prompt a --prompt 'on the'").text, apart);
 }
 
