@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "deq/cells/dropout.h"
+#include "deq/cells/linear.h"
 
 namespace deq {
 
@@ -158,10 +159,7 @@ Tensor AdaptiveSoftmax::projected(size_t i, const Tensor& hidden) const {
 }
 
 Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
-  const Tensor states = projected(i, hidden);
-  // One row: a product of matrices would first copy the whole table.
-  if (states.size(0) == 1) return at::addmv(bias(i), table(i), states[0]).unsqueeze(0);
-  return at::addmm(bias(i), states, table(i).t());
+  return affine(projected(i, hidden).unsqueeze(0), table(i), bias(i)).squeeze(0);
 }
 
 Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets, ops::LossUse use) const {

@@ -41,8 +41,8 @@ const T* mask_row(const T* mask, const BlockRows<T>& b, int64_t row, int64_t n) 
   return mask + row / b.positions * n;
 }
 
-// Numbers of a weight from which on a product of a few rows is worth a second thread: some two
-// microseconds of one.
+// Numbers of a weight from which on a product of a few rows is shared out. A guess at what waking a
+// thread costs; not tuned.
 constexpr int64_t kWorthThreads = 1 << 14;
 
 /// product() of a weight in panels that follow one another. Rows so few that one thread has them
