@@ -172,11 +172,12 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
 
   static variable_list differentiable_backward(const variable_list& saved,
                                                const PackedAttention& packed, const Tensor& dy) {
-    const AttentionContext context{or_none(saved[3]), or_none(saved[4]), saved[5],       saved[6],
-                                   saved[7],          or_none(saved[8]), packed.hidden()};
-    const Tensor y =
-        relative_attention_reference(saved[0], saved[1], saved[2], context, packed.view());
-    variable_list result = taped_gradients(y, {saved.begin(), saved.begin() + 8}, dy);
+    const auto f = [&](const variable_list& x) {
+      const AttentionContext context{or_none(x[3]), or_none(x[4]),     x[5],           x[6],
+                                     x[7],          or_none(saved[8]), packed.hidden()};
+      return relative_attention_reference(x[0], x[1], x[2], context, packed.view());
+    };
+    variable_list result = taped_gradients(f, {saved.begin(), saved.begin() + 8}, dy);
     result.resize(kInputs + 1);
     return result;
   }

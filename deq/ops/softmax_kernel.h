@@ -5,9 +5,16 @@
 
 namespace deq::ops {
 
-/// -log softmax(row)[target] of n logits. With `gradient` the row becomes its derivative by the
-/// logits: softmax(row), less 1 at the target; else it is left in no particular state.
-float softmax_row_loss(float* row, int64_t n, int64_t target, bool gradient);
-double softmax_row_loss(double* row, int64_t n, int64_t target, bool gradient);
+/// What a row of logits comes to.
+template <class T>
+struct SoftmaxRow {
+  T loss;   ///< -log softmax(row + bias)[target]
+  T share;  ///< times what the row then holds: its derivative by the logits
+};
+
+/// Of n logits less their bias. The row becomes softmax(row + bias), less 1 at the target, divided
+/// by `share`: a product with it is scaled more cheaply than the row.
+SoftmaxRow<float> softmax_row(float* row, const float* bias, int64_t n, int64_t target);
+SoftmaxRow<double> softmax_row(double* row, const double* bias, int64_t n, int64_t target);
 
 }  // namespace deq::ops

@@ -34,45 +34,65 @@ void check(const Tensor& hidden, const Tensor& weight, const Tensor& bias, const
             low < 0 ? low : high, weight.size(0) - 1);
 }
 
-/// The losses of rows of logits, which `gradient` turns into their derivatives.
+/// What rows of logits come to, (N) each.
+struct Rows {
+  Tensor losses, shares;
+
+  Rows(int64_t N, const Tensor& like)
+      : losses(at::empty({N}, like.options().requires_grad(false))),
+        shares(at::empty_like(losses)) {}
+};
+
+/// Of logits (n, V) less their bias, rows `first` on: see softmax_row().
 template <class T>
-void run(Tensor& logits, const Tensor& targets, bool gradient, Tensor out) {
+void run(const Tensor& logits, const Tensor& bias, const Tensor& targets, int64_t first,
+         const Rows& to) {
   const int64_t V = logits.size(1);
-  const int64_t* target = targets.data_ptr<int64_t>();
-  T *row = logits.data_ptr<T>(), *loss = out.data_ptr<T>();
+  const int64_t* target = targets.data_ptr<int64_t>() + first;
+  const T* b = bias.data_ptr<T>();
+  T* const row = logits.data_ptr<T>();
+  T *const loss = to.losses.data_ptr<T>() + first, *const share = to.shares.data_ptr<T>() + first;
   at::parallel_for(0, logits.size(0), 1 + 16384 / V, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n)
-      loss[n] = softmax_row_loss(row + n * V, V, target[n], gradient);
+    for (int64_t n = begin; n < end; ++n) {
+      const SoftmaxRow<T> found = softmax_row(row + n * V, b, V, target[n]);
+      loss[n] = found.loss;
+      share[n] = found.share;
+    }
   });
 }
-void losses_of(Tensor& logits, const Tensor& targets, bool gradient, const Tensor& out) {
+void take_rows(const Tensor& logits, const Tensor& bias, const Tensor& targets, int64_t first,
+               const Rows& to) {
+  const Tensor b = bias.contiguous();
   if (logits.scalar_type() == at::kFloat) {
-    run<float>(logits, targets, gradient, out);
+    run<float>(logits, b, targets, first, to);
   } else {
-    run<double>(logits, targets, gradient, out);
+    run<double>(logits, b, targets, first, to);
   }
 }
 
 // Rows whose logits are held at a time.
 constexpr int64_t kRows = 256;
 
-/// Runs f(logits, first row, rows) over all rows, with the logits of some of them at a time.
+/// Runs f(logits less their bias, first row, rows) over all rows, with the logits of some of them
+/// at a time.
 template <class F>
-void by_rows(const Tensor& hidden, const Tensor& weight, const Tensor& bias, const F& f) {
-  const int64_t N = hidden.size(0);
-  for (int64_t begin = 0; begin < N; begin += kRows) {
-    const int64_t count = std::min(kRows, N - begin);
-    Tensor logits = at::addmm(bias, hidden.narrow(0, begin, count), weight.t());
+void by_rows(const Tensor& hidden, const Tensor& weight, const F& f) {
+  const int64_t N = hidden.size(0), most = std::min(N, kRows);
+  const Tensor held = at::empty({most, weight.size(0)}, hidden.options().requires_grad(false));
+  for (int64_t begin = 0; begin < N; begin += most) {
+    const int64_t count = std::min(most, N - begin);
+    Tensor logits = held.narrow(0, 0, count);
+    at::mm_out(logits, hidden.narrow(0, begin, count), weight.t());
     f(logits, begin, count);
   }
 }
 
 /// d loss / d logits, (N, V), and the losses.
 Tensor by_logits(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
-                 const Tensor& targets, const Tensor& losses) {
-  Tensor logits = at::addmm(bias, hidden, weight.t());
-  losses_of(logits, targets, true, losses);
-  return logits;
+                 const Tensor& targets, const Rows& rows) {
+  const Tensor logits = at::mm(hidden, weight.t());
+  take_rows(logits, bias, targets, 0, rows);
+  return logits.mul_(rows.shares.unsqueeze(1));
 }
 
 /// What each loss passes on to its row of `hidden`, and all together to weight and bias.
@@ -81,14 +101,16 @@ struct LossGradients {
 };
 
 LossGradients gradients_of_all(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
-                               const Tensor& targets, const Tensor& losses) {
+                               const Tensor& targets, const Rows& rows) {
   LossGradients g{at::empty_like(hidden), at::zeros_like(weight), at::zeros_like(bias)};
-  by_rows(hidden, weight, bias, [&](Tensor& logits, int64_t begin, int64_t count) {
-    losses_of(logits, targets.narrow(0, begin, count), true, losses.narrow(0, begin, count));
-    Tensor rows = g.hidden.narrow(0, begin, count);
-    at::mm_out(rows, logits, weight);
-    g.weight.addmm_(logits.t(), hidden.narrow(0, begin, count));
-    g.bias.add_(logits.sum(0));
+  by_rows(hidden, weight, [&](const Tensor& logits, int64_t begin, int64_t count) {
+    take_rows(logits, bias, targets, begin, rows);
+    const Tensor share = rows.shares.narrow(0, begin, count);
+    Tensor to = g.hidden.narrow(0, begin, count);
+    at::mm_out(to, logits, weight);
+    to.mul_(share.unsqueeze(1));
+    g.weight.addmm_(logits.t(), hidden.narrow(0, begin, count) * share.unsqueeze(1));
+    g.bias.addmv_(logits.t(), share);
   });
   return g;
 }
@@ -98,16 +120,16 @@ LossGradients gradients_of_all(const Tensor& hidden, const Tensor& weight, const
 struct LossNode : torch::autograd::Function<LossNode> {
   static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight,
                         const Tensor& bias, const Tensor& targets, bool together) {
-    const Tensor losses = at::empty({hidden.size(0)}, hidden.options().requires_grad(false));
+    const Rows rows(hidden.size(0), hidden);
     variable_list saved{hidden, weight, bias, targets};
     if (together) {
-      const LossGradients g = gradients_of_all(hidden, weight, bias, targets, losses);
+      const LossGradients g = gradients_of_all(hidden, weight, bias, targets, rows);
       saved.insert(saved.end(), {g.hidden, g.weight, g.bias});
     } else {
-      saved.push_back(by_logits(hidden, weight, bias, targets, losses));
+      saved.push_back(by_logits(hidden, weight, bias, targets, rows));
     }
     context->save_for_backward(saved);
-    return losses;
+    return rows.losses;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -124,7 +146,8 @@ struct LossNode : torch::autograd::Function<LossNode> {
       return found;
     }
     const Tensor by_logit =
-        together ? by_logits(hidden, weight, saved[2], saved[3], at::empty_like(share)) : saved[4];
+        together ? by_logits(hidden, weight, saved[2], saved[3], Rows(hidden.size(0), hidden))
+                 : saved[4];
     if (context->needs_input_grad(0)) found[0] = at::mm(by_logit, weight) * share.unsqueeze(1);
     if (context->needs_input_grad(1)) found[1] = at::mm(by_logit.t(), hidden * share.unsqueeze(1));
     if (context->needs_input_grad(2)) found[2] = at::mv(by_logit.t(), share);
@@ -132,7 +155,9 @@ struct LossNode : torch::autograd::Function<LossNode> {
   }
 
   static variable_list differentiable_backward(const variable_list& saved, const Tensor& share) {
-    const Tensor loss = softmax_loss_reference(saved[0], saved[1], saved[2], saved[3]);
+    const auto loss = [&](const variable_list& x) {
+      return softmax_loss_reference(x[0], x[1], x[2], saved[3]);
+    };
     variable_list found = taped_gradients(loss, {saved[0], saved[1], saved[2]}, share);
     found.resize(5);
     return found;
@@ -159,11 +184,11 @@ Tensor softmax_loss(const Tensor& hidden, const Tensor& weight, const Tensor& bi
     const bool together = use == LossUse::Mean && hidden.size(0) > hidden.size(1);
     return LossNode::apply(hidden, weight, bias, target, together);
   }
-  const Tensor losses = at::empty({hidden.size(0)}, hidden.options());
-  by_rows(hidden, weight, bias, [&](Tensor& logits, int64_t begin, int64_t count) {
-    losses_of(logits, target.narrow(0, begin, count), false, losses.narrow(0, begin, count));
+  const Rows rows(hidden.size(0), hidden);
+  by_rows(hidden, weight, [&](const Tensor& logits, int64_t begin, int64_t) {
+    take_rows(logits, bias, target, begin, rows);
   });
-  return losses;
+  return rows.losses;
 }
 
 }  // namespace deq::ops

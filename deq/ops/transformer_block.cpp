@@ -98,6 +98,20 @@ variable_list inputs_of(const BlockContext& c) {
 }
 constexpr size_t kInputs = 14;  // with z
 
+/// The context with other tensors in their place: `inputs`, as inputs_of orders them, behind z.
+BlockContext with_inputs(BlockContext c, const variable_list& inputs) {
+  BlockWeights& w = c.weights;
+  AttentionContext& a = c.attention;
+  Tensor* const places[] = {&c.injected,     &w.qkv,        &w.output, &w.output_bias,
+                            &w.inner,        &w.inner_bias, &w.outer,  &w.outer_bias,
+                            &a.past_k,       &a.past_v,     &a.r,      &a.content_bias,
+                            &a.position_bias};
+  for (size_t i = 0; i + 1 < kInputs; ++i) {
+    if (places[i]->defined()) *places[i] = inputs[i + 1];
+  }
+  return c;
+}
+
 struct BlockNode : torch::autograd::Function<BlockNode> {
   static Tensor forward(AutogradContext* context, const Tensor& z, at::TensorList /*others*/,
                         c10::intrusive_ptr<Held> held) {
@@ -145,7 +159,10 @@ struct BlockNode : torch::autograd::Function<BlockNode> {
                                                const Tensor& df) {
     variable_list inputs = inputs_of(c);
     inputs.insert(inputs.begin(), z);
-    variable_list result = taped_gradients(transformer_block_reference(z, c), inputs, df);
+    const auto f = [&](const variable_list& x) {
+      return transformer_block_reference(x[0], with_inputs(c, x));
+    };
+    variable_list result = taped_gradients(f, inputs, df);
     result.resize(kInputs + 1);
     return result;
   }

@@ -92,8 +92,13 @@ struct StepNode : torch::autograd::Function<StepNode> {
         c10::static_intrusive_pointer_cast<Held>(context->saved_data[kHeld].toCapsule());
     const TrellisContext& c = *held->context;
     if (at::GradMode::is_enabled()) {
-      result = taped_gradients(trellis_step_reference(saved[0], c),
-                               {saved[0], c.injected, c.weight.weight}, gradients[0]);
+      const auto f = [&](const variable_list& x) {
+        TrellisContext with = c;
+        with.injected = x[1];
+        with.weight.weight = x[2];
+        return trellis_step_reference(x[0], with);
+      };
+      result = taped_gradients(f, {saved[0], c.injected, c.weight.weight}, gradients[0]);
       result.resize(kInputs + 1);
       return result;
     }

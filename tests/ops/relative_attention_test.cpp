@@ -112,6 +112,20 @@ TEST(RelativeAttention, IsTwiceDifferentiable) {
   }
 }
 
+TEST(RelativeAttention, TapedGradientsOfInputsThatDependOnEachOtherCountEachPathOnce) {
+  std::mt19937 random(29);
+  at::manual_seed(29);
+  for (int trial = 0; trial < 10; ++trial) {
+    const Sample s(random, at::kDouble);
+    const Tensor k = s.k * s.q.sum(), v = s.v + s.q;
+    const Tensor y = deq::ops::relative_attention(s.q, k, v, s.context, s.view);
+    const Tensor dy = at::randn_like(y);
+    const Tensor plain = torch::autograd::grad({y}, {s.inputs[0]}, {dy}, true)[0];
+    const Tensor taped = torch::autograd::grad({y}, {s.inputs[0]}, {dy}, true, true)[0];
+    EXPECT_LT(relative(taped, plain), 1e-9);
+  }
+}
+
 TEST(RelativeAttention, DoesNotDependOnTheNumberOfThreads) {
   std::mt19937 random(5);
   const Sample s(random, at::kFloat);

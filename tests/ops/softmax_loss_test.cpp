@@ -105,6 +105,16 @@ TEST(SoftmaxLoss, IsTwiceDifferentiable) {
   for (size_t i = 0; i < 3; ++i) EXPECT_LE(relative(ours[i], plain[i]), 1e-12);
 }
 
+TEST(SoftmaxLoss, TapedGradientsOfATiedTableCountEachPathOnce) {
+  at::manual_seed(6);
+  const Sample s(6, 4, 9, at::kDouble);
+  const Tensor weight = s.inputs[1], hidden = weight.narrow(0, 0, 6).tanh();
+  const Tensor loss = softmax_loss(hidden, weight, s.inputs[2], s.targets).sum();
+  const Tensor plain = torch::autograd::grad({loss}, {weight}, {}, true)[0];
+  const Tensor taped = torch::autograd::grad({loss}, {weight}, {}, true, true)[0];
+  EXPECT_LE(relative(taped, plain), 1e-12);
+}
+
 TEST(SoftmaxLoss, HugeLogitsDoNotOverflow) {
   const Tensor hidden = at::ones({1, 1}), weight = at::tensor({1e4f, -1e4f, 0.f}).view({3, 1});
   const auto loss = [&](int64_t target) {

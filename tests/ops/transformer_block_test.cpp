@@ -202,6 +202,31 @@ TEST(TransformerBlock, IsTwiceDifferentiable) {
   }
 }
 
+// The second evaluation's input depends on the first one's weights, and the past on them too.
+TEST(TransformerBlock, TapedGradientsOfAChainCountEachPathOnce) {
+  std::mt19937 random(29);
+  at::manual_seed(29);
+  for (int trial = 0; trial < 20; ++trial) {
+    SCOPED_TRACE(trial);
+    Sample s(random, at::kDouble);
+    if (s.context.attention.past_k.defined()) {
+      s.context.attention.past_k = s.context.attention.past_k * s.context.weights.qkv.sum();
+      s.context.attention.past_v = s.context.attention.past_v * s.context.weights.qkv.mean();
+    }
+    const TransformerBlock block(s.context);
+    const Tensor y = block(block(s.z)), dy = at::randn_like(y);
+    const auto plain = torch::autograd::grad({y}, s.inputs, {dy}, true, false, true);
+    const auto taped = torch::autograd::grad({y}, s.inputs, {dy}, true, true, true);
+    for (size_t i = 0; i < plain.size(); ++i) {
+      ASSERT_EQ(taped[i].defined(), plain[i].defined());
+      if (!plain[i].defined()) continue;
+      EXPECT_LT((taped[i] - plain[i]).norm().item<double>(),
+                1e-9 * (1 + plain[i].norm().item<double>()))
+          << i;
+    }
+  }
+}
+
 TEST(TransformerBlock, DoesNotDependOnTheNumberOfThreads) {
   std::mt19937 random(5);
   at::manual_seed(5);

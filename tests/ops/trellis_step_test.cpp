@@ -105,6 +105,19 @@ TEST(TrellisStep, IsTwiceDifferentiable) {
   for (size_t i = 0; i < ours.size(); ++i) EXPECT_LT(relative(ours[i], plain[i]), 1e-10) << i;
 }
 
+TEST(TrellisStep, TapedGradientsOfAChainCountEachPathOnce) {
+  std::mt19937 random(29);
+  at::manual_seed(29);
+  for (int trial = 0; trial < 10; ++trial) {
+    const Sample s(random, at::kDouble);
+    const TrellisStep step(s.context);
+    const Tensor y = step(step(step(s.z))), dy = at::randn_like(y);
+    const auto plain = torch::autograd::grad({y}, s.inputs, {dy}, true);
+    const auto taped = torch::autograd::grad({y}, s.inputs, {dy}, true, true);
+    for (size_t i = 0; i < plain.size(); ++i) EXPECT_LT(relative(taped[i], plain[i]), 1e-10) << i;
+  }
+}
+
 TEST(TrellisStep, GradientsReachThePastToo) {
   std::mt19937 random(4);
   at::manual_seed(4);
