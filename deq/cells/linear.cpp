@@ -37,19 +37,4 @@ void Linear::initialise(double std) {
   }
 }
 
-at::Tensor affine(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& base) {
-  const at::Tensor flat = x.reshape({-1, x.size(-1)});
-  const auto shaped = [&](const at::Tensor& y) {
-    return y.view({x.size(0), x.size(1), weight.size(0)});
-  };
-  if (flat.size(0) == 1) {  // a product of matrices would first copy the weight
-    const at::Tensor row = flat[0];
-    return shaped(base.defined() ? at::addmv(base.reshape({-1}), weight, row)
-                                 : at::mv(weight, row));
-  }
-  if (!base.defined()) return shaped(at::mm(flat, weight.t()));
-  const at::Tensor flat_base = base.dim() == 1 ? base : base.reshape({-1, base.size(-1)});
-  return shaped(at::addmm(flat_base, flat, weight.t()));
-}
-
 }  // namespace deq

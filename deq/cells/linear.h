@@ -25,7 +25,4 @@ class Linear : public torch::nn::Module {
   at::Tensor weight_, g_, v_, bias_;
 };
 
-/// x W^T + base, for x (B, T, in), W (out, in) and a base that is (out), (B, T, out) or undefined.
-at::Tensor affine(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& base);
-
 }  // namespace deq

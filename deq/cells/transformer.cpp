@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "deq/cells/dropout.h"
+#include "deq/ops/affine.h"
 #include "deq/ops/attention_kernel.h"
 
 namespace deq {
@@ -27,7 +28,8 @@ std::shared_ptr<Cell> Transformer::make(const CellPlace& place) const {
 /// The weights in force, in the layout of the kernels.
 struct TransformerCell::InForce {
   ops::BlockWeights block;
-  Tensor inject, positions;
+  ops::AffineWeight inject, positions;
+  ops::AffineWeight keys_and_values;  // the last 2 D rows of block.qkv
 };
 
 /// Those of evaluation mode without a tape.
@@ -43,15 +45,20 @@ bool TransformerCell::read_weights(WeightType type) {
 }
 
 TransformerCell::InForce TransformerCell::weights_in_force(WeightType type) const {
-  return {ops::block_weights({.qkv = qkv_->weight(),
-                              .output = output_->weight(),
-                              .output_bias = output_->bias(),
-                              .inner = inner_->weight(),
-                              .inner_bias = inner_->bias(),
-                              .outer = outer_->weight(),
-                              .outer_bias = outer_->bias()},
-                             type),
-          inject_ ? inject_->weight() : Tensor(), positions_->weight()};
+  InForce found;
+  found.block = ops::block_weights({.qkv = qkv_->weight(),
+                                    .output = output_->weight(),
+                                    .output_bias = output_->bias(),
+                                    .inner = inner_->weight(),
+                                    .inner_bias = inner_->bias(),
+                                    .outer = outer_->weight(),
+                                    .outer_bias = outer_->bias()},
+                                   type);
+  const int64_t D = options_.width;
+  if (inject_) found.inject = ops::affine_weight(inject_->weight());
+  found.positions = ops::affine_weight(positions_->weight());
+  found.keys_and_values = ops::affine_weight(found.block.qkv.narrow(0, D, 2 * D));
+  return found;
 }
 
 /// Projected positions for `positions` queries behind `past` ones.
@@ -59,7 +66,7 @@ Tensor TransformerCell::positions(const InForce& weights, int64_t positions, int
                                   const Tensor& mask) const {
   const Tensor waves = sinusoids(past + positions - 1,
                                  ops::relative_rows(positions, past, options_.causal), frequency_);
-  return at::matmul(masked(waves, mask), weights.positions.t());
+  return ops::affine(masked(waves, mask).unsqueeze(0), weights.positions, {}).squeeze(0);
 }
 
 /// Of distances that only grow, the nearer ones are the last rows of any longer list.
@@ -114,13 +121,14 @@ double TransformerCell::operations(int64_t batch, int64_t positions, int64_t pas
 /// What all levels share: f's context but for its past and its injection.
 struct TransformerCell::Shared {
   ops::BlockContext block;
-  Tensor injected;  // (B, T, 3 D) or undefined
+  ops::AffineWeight weight;  // of keys and values
+  Tensor injected;           // (B, T, 3 D) or undefined
 
   /// Keys and values of states z, each (B, n, D); `base` (B, n, 2 D) is their injection.
   std::vector<Tensor> keys_and_values(const Tensor& z, const Tensor& base) const {
     const int64_t D = z.size(2);
     const Tensor x = block.norm == NormPlace::Post ? z : at::layer_norm(z, {D});
-    return affine(x, block.weights.qkv.narrow(0, D, 2 * D), base).chunk(2, 2);
+    return ops::affine(x, weight, base).chunk(2, 2);
   }
 };
 
@@ -193,7 +201,8 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
         });
   }
   c.weights = weights.block;
-  if (inject_) s->injected = affine(x, weights.inject, inject_->bias());
+  s->weight = weights.keys_and_values;
+  if (inject_) s->injected = ops::affine(x, weights.inject, inject_->bias());
   c.attention.content_bias = content_bias_.reshape({D});
   c.attention.position_bias = position_bias_.reshape({D});
   c.attention.mask =
@@ -210,7 +219,8 @@ Tensor TransformerCell::injection(const Tensor& x) const {
   if (!inject_) return {};
   at::AutoGradMode no_tape(false);
   const int64_t D = options_.width;
-  return affine(x, inject_->weight().narrow(0, D, 2 * D), inject_->bias().narrow(0, D, 2 * D));
+  return ops::affine(x, ops::affine_weight(inject_->weight().narrow(0, D, 2 * D)),
+                     inject_->bias().narrow(0, D, 2 * D));
 }
 
 std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,

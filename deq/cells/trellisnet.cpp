@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "deq/cells/dropout.h"
+#include "deq/ops/affine.h"
 
 namespace deq {
 
@@ -44,7 +45,8 @@ std::shared_ptr<Cell> TrellisNet::make(const CellPlace&) const {
 
 /// The weights in force, by tap.
 struct TrellisNetCell::InForce {
-  Tensor inject, bias;  // (4 H, K X), (4 H)
+  ops::AffineWeight inject;  // (4 H, K X)
+  Tensor bias;               // (4 H)
   ops::TrellisWeight conv;
 };
 
@@ -82,7 +84,7 @@ bool TrellisNetCell::read_weights(WeightType type) {
 TrellisNetCell::InForce TrellisNetCell::weights_in_force(WeightType type) const {
   const int64_t K = options_.kernel;
   const double dropped = options_.dropout.weight;
-  return {by_tap(inject_->weight(dropped), K), inject_->bias() + conv_->bias(),
+  return {ops::affine_weight(by_tap(inject_->weight(dropped), K)), inject_->bias() + conv_->bias(),
           ops::trellis_weight(by_tap(conv_->weight(dropped), K), K, type)};
 }
 
@@ -97,7 +99,8 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
                                       [](const InForce& kept) { return kept; })
                                 : weights_in_force();
   const Tensor before = padding(levels.front().x, K - 1, x);
-  const Tensor injected = affine(taps(at::cat({before, x}, 1), K), weights.inject, weights.bias);
+  const Tensor injected =
+      ops::affine(taps(at::cat({before, x}, 1), K), weights.inject, weights.bias);
   const Tensor mask = dropout_mask({B, 1, H}, options_.dropout.hidden, is_training(), x);
   const Tensor kept_x = latest(before, x, K - 1);
   std::vector<Bound> bound;

@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "deq/cells/dropout.h"
-#include "deq/cells/linear.h"
 
 namespace deq {
 
@@ -159,7 +158,10 @@ Tensor AdaptiveSoftmax::projected(size_t i, const Tensor& hidden) const {
 }
 
 Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
-  return affine(projected(i, hidden).unsqueeze(0), table(i), bias(i)).squeeze(0);
+  const Tensor states = projected(i, hidden);
+  // Of a single row a product of matrices would first copy the table.
+  if (states.size(0) == 1) return at::addmv(bias(i), table(i), states[0]).unsqueeze(0);
+  return at::addmm(bias(i), states, table(i).t());
 }
 
 Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets, ops::LossUse use) const {

@@ -19,6 +19,14 @@ void pack_float(const Strided<float>& b, int64_t k, int64_t n, float* out) {
 void pack_double(const Strided<double>& b, int64_t k, int64_t n, double* out) {
   pack<double>(b, k, n, out, k * panel_width<double>());
 }
+void product_float(int64_t rows, int64_t n, int64_t k, const float* x, const float* panels,
+                   float* to, bool add) {
+  weight_product<float>(rows, n, k, x, {panels}, to, add);
+}
+void product_double(int64_t rows, int64_t n, int64_t k, const double* x, const double* panels,
+                    double* to, bool add) {
+  weight_product<double>(rows, n, k, x, {panels}, to, add);
+}
 
 }  // namespace deq::ops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -31,6 +39,8 @@ HWY_EXPORT(width_float);
 HWY_EXPORT(width_double);
 HWY_EXPORT(pack_float);
 HWY_EXPORT(pack_double);
+HWY_EXPORT(product_float);
+HWY_EXPORT(product_double);
 
 template <>
 int64_t panel_width<float>() {
@@ -45,6 +55,14 @@ void pack(const Strided<float>& b, int64_t k, int64_t n, float* out) {
 }
 void pack(const Strided<double>& b, int64_t k, int64_t n, double* out) {
   HWY_DYNAMIC_DISPATCH(pack_double)(b, k, n, out);
+}
+void packed_product(int64_t rows, int64_t n, int64_t k, const float* x, const float* panels,
+                    float* to, bool add) {
+  HWY_DYNAMIC_DISPATCH(product_float)(rows, n, k, x, panels, to, add);
+}
+void packed_product(int64_t rows, int64_t n, int64_t k, const double* x, const double* panels,
+                    double* to, bool add) {
+  HWY_DYNAMIC_DISPATCH(product_double)(rows, n, k, x, panels, to, add);
 }
 
 namespace {

@@ -37,6 +37,13 @@ at::Tensor weight_as(const at::Tensor& weight, WeightType type);
 at::Tensor packed_weight(const at::Tensor& weight, bool transposed,
                          WeightType type = WeightType::Exact);
 
+/// to (rows, n) = x (rows, k) B, or += with `add`; all contiguous, B (k, n) as pack() leaves it.
+/// Few rows of a large B take all threads, more the calling one.
+void packed_product(int64_t rows, int64_t n, int64_t k, const float* x, const float* panels,
+                    float* to, bool add);
+void packed_product(int64_t rows, int64_t n, int64_t k, const double* x, const double* panels,
+                    double* to, bool add);
+
 /// How the kernels read what packed_weight() or a stack of them holds.
 template <class T>
 Panels<T> panels_of(const at::Tensor& packed) {

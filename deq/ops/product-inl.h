@@ -7,8 +7,10 @@
 #define DEQ_OPS_PRODUCT_INL_H_
 #endif
 
+#include <ATen/Parallel.h>
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "deq/ops/panels.h"
@@ -234,6 +236,27 @@ void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const Panels<
     if (panels.rounded) return product(m, n, k, a, panels.rounded, panel, c, c_row, add);
   }
   product(m, n, k, a, panels.exact, panel, c, c_row, add);
+}
+
+// Numbers of a weight from which on a product of a few rows is shared out. A guess at what waking a
+// thread costs; not tuned.
+constexpr int64_t kWorthThreads = 1 << 14;
+
+/// product() of a weight in panels that follow one another. Rows so few that one thread has them
+/// all leave the others idle: there the columns are shared out. (Of rows in several blocks, each is
+/// one thread's.)
+template <class T>
+void weight_product(int64_t rows, int64_t n, int64_t k, const T* x, const Panels<T>& panels, T* to,
+                    bool add) {
+  const int64_t W = panel_width<T>(), group = 4 * W;
+  const auto columns = [&](int64_t from, int64_t to_column) {
+    product<T>(rows, to_column - from, k, {x, k, 1}, panels.after(from * k), k * W, to + from, n,
+               add);
+  };
+  if (rows > kTileRows || n * k < kWorthThreads) return columns(0, n);
+  at::parallel_for(0, (n + group - 1) / group, 1, [&](int64_t begin, int64_t end) {
+    columns(begin * group, std::min(n, end * group));
+  });
 }
 
 }  // namespace deq::ops::HWY_NAMESPACE

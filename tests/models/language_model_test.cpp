@@ -2,6 +2,7 @@
 #include "deq/models/language_model.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -120,6 +121,36 @@ TEST(LanguageModel, RefusesWhatDoesNotFit) {
   EXPECT_THROW(LanguageModel(options, 1), Error);
   options.cell = Transformer{.width = 10, .heads = 4};
   EXPECT_THROW(LanguageModel(options, 20), Error);
+}
+
+// The solver's coefficients look only back, and every product has a row's bits whatever stands
+// beside it: no tolerance hides a leak here.
+TEST(LanguageModel, APrefixHasTheBitsOfTheWholeText) {
+  at::manual_seed(31);
+  c10::NoGradGuard no_tape;
+  const int threads = at::get_num_threads();
+  for (const CellOptions& cell :
+       {CellOptions(Transformer{.width = 48, .heads = 4, .inner = 200}),
+        CellOptions(TrellisNet{.hidden = 50, .output = 30, .kernel = 3})}) {
+    ModelOptions options;
+    options.cell = cell;
+    options.initial = {.init_std = 0.15, .embedding_init_std = 0.3};
+    LanguageModel model(options, 23);
+    model.eval();
+    const Tensor tokens = at::randint(23, {2, 71}, at::kLong);
+    ForwardOptions how;
+    how.equilibrium.solver = Anderson{.scope = Scope::Causal};
+    how.equilibrium.stop = {.max_steps = 25, .rel_tol = 1e-4};
+    const Tensor whole = model.forward(tokens, {}, how).z;
+    for (const int n : {1, 2}) {
+      at::set_num_threads(n);
+      for (const int64_t length : {1, 2, 7, 30, 70, 71}) {
+        const Tensor prefix = model.forward(tokens.narrow(1, 0, length), {}, how).z;
+        EXPECT_TRUE(at::equal(prefix, whole.narrow(1, 0, length))) << length << ", " << n;
+      }
+    }
+    at::set_num_threads(threads);
+  }
 }
 
 TEST(LanguageModel, GradientsDoNotDependOnTheMode) {
