@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -14,6 +13,7 @@
 #include "deq/base/device.h"
 #include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
+#include "deq/measure/measurement.h"
 #include "deq/train/run.h"
 
 namespace deq::cli {
@@ -49,14 +49,14 @@ double median(std::vector<double> values) {
 }
 
 /// Median seconds of `runs` calls, after one that warms up.
-double seconds_of(int64_t runs, at::Device device, const std::function<void()>& work) {
+double median_seconds(int64_t runs, at::Device device, const std::function<void()>& work) {
   std::vector<double> seconds;
   for (int64_t run = -1; run < runs; ++run) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    synchronize(device);
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-    if (run >= 0) seconds.push_back(spent.count());
+    const double spent = seconds_of([&] {
+      work();
+      synchronize(device);
+    });
+    if (run >= 0) seconds.push_back(spent);
   }
   return median(seconds);
 }
@@ -103,23 +103,23 @@ class Bench {
     c10::NoGradGuard no_tape;
     const at::Tensor z = model_.forward(second_, histories_, how_).z;
     const Bound f = model_.bind(second_, histories_).front();
-    return seconds_of(options_.runs, model_.device(),
-                      [&] {
-                        for (int repeat = 0; repeat < 5; ++repeat) f(z);
-                      }) /
+    return median_seconds(options_.runs, model_.device(),
+                          [&] {
+                            for (int repeat = 0; repeat < 5; ++repeat) f(z);
+                          }) /
            5;
   }
 
   double forward_seconds() {
     c10::NoGradGuard no_tape;
-    return seconds_of(options_.runs, model_.device(),
-                      [&] { model_.forward(second_, histories_, how_); });
+    return median_seconds(options_.runs, model_.device(),
+                          [&] { model_.forward(second_, histories_, how_); });
   }
 
   /// Of step(), and of the backward part of it.
   std::pair<double, double> step_seconds() {
     std::vector<double> backward;
-    const double whole = seconds_of(options_.runs, model_.device(), [&] {
+    const double whole = median_seconds(options_.runs, model_.device(), [&] {
       step_ = step();
       backward.push_back(step_.backward_seconds);
     });
@@ -142,9 +142,9 @@ class Bench {
     TextGenerator generator(model_, options_.equilibrium, n + options_.runs + 1);
     generator.feed({ids, ids + n});
     const double token =
-        seconds_of(options_.runs, model_.device(), [&] { generator.feed({ids[n]}); });
+        median_seconds(options_.runs, model_.device(), [&] { generator.feed({ids[n]}); });
     c10::NoGradGuard no_tape;
-    const double again = seconds_of(std::min<int64_t>(options_.runs, 5), model_.device(), [&] {
+    const double again = median_seconds(std::min<int64_t>(options_.runs, 5), model_.device(), [&] {
       model_.forward(tokens.unsqueeze(0), {}, {options_.equilibrium});
     });
     return {token, again};
@@ -159,11 +159,10 @@ class Bench {
     const ModelOutput output = model_.forward(second_, histories_, how);
     const at::Tensor loss = model_.loss(output.z, targets_).mean();
     step.loss = loss.item<double>();
-    const auto start = std::chrono::steady_clock::now();
-    loss.backward();
-    synchronize(model_.device());
-    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-    step.backward_seconds = spent.count();
+    step.backward_seconds = seconds_of([&] {
+      loss.backward();
+      synchronize(model_.device());
+    });
     step.forward = output.report;
     return step;
   }
@@ -181,7 +180,7 @@ double product_gflops(int64_t runs, at::Device device) {
   const at::Tensor a = at::rand({1024, 1024}, device), b = at::rand({1024, 1024}, device);
   at::Tensor c = at::empty({1024, 1024}, device);
   return 2 * std::pow(1024.0, 3) /
-         seconds_of(std::max<int64_t>(runs, 9), device, [&] { at::mm_out(c, a, b); }) / 1e9;
+         median_seconds(std::max<int64_t>(runs, 9), device, [&] { at::mm_out(c, a, b); }) / 1e9;
 }
 
 nlohmann::ordered_json number(double value) {

@@ -18,6 +18,8 @@ const std::atomic<bool>& interrupt_flag() {
   static const bool installed = [] {
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
+    std::signal(SIGHUP, on_signal);
+    std::signal(SIGPIPE, SIG_IGN);
     return true;
   }();
   (void)installed;

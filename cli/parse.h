@@ -13,10 +13,23 @@
 
 namespace deq::cli {
 
+/// A switch that is followed by something else than true or false stands alone: `--greedy RUN`.
+inline void complete_switches(const CLI::App& app, std::vector<std::string>& arguments) {
+  for (size_t i = 0; i + 1 < arguments.size(); ++i) {
+    const CLI::Option* option =
+        arguments[i].rfind("--", 0) == 0 ? app.get_option_no_throw(arguments[i]) : nullptr;
+    const bool is_switch =
+        option && option->get_expected_min() == 0 && option->get_expected_max() == 1;
+    const std::string& next = arguments[i + 1];
+    if (is_switch && next != "true" && next != "false") arguments[i] += "=true";
+  }
+}
+
 /// Parses a command's arguments (those after its name). Gives the exit code where the command is
 /// done with that: 0 after --help, 2 after a usage error, which it has then printed.
 inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
   std::vector<std::string> arguments(argv, argv + argc);
+  complete_switches(app, arguments);
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
   try {
     app.parse(std::move(arguments));

@@ -17,35 +17,37 @@ int columns() {
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+/// To standard output. Training does not fail because nobody can read it any more: not fmt::print,
+/// which throws.
+void write(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+  std::fflush(stdout);
+}
+
 }  // namespace
 
 Progress::Progress() : terminal_(isatty(STDOUT_FILENO)) {}
 
 void Progress::show(double share, const std::string& text, bool plain_line) {
   if (!terminal_) {
-    if (plain_line) fmt::print("{}\n", text);
-    if (plain_line) std::fflush(stdout);
+    if (plain_line) write(text + "\n");
     return;
   }
   const int filled = int(std::clamp(share, 0.0, 1.0) * kBar);
   std::string line = fmt::format("[{:=<{}}{: <{}}] {}", "", filled, "", kBar - filled, text);
   line.resize(std::min(line.size(), size_t(std::max(1, columns() - 1))));
-  fmt::print("\r\033[K{}", line);
-  std::fflush(stdout);
+  write("\r\033[K" + line);
   open_ = true;
 }
 
 void Progress::print(const std::string& line) {
-  if (open_) fmt::print("\r\033[K");
+  write((open_ ? "\r\033[K" : "") + line + "\n");
   open_ = false;
-  fmt::print("{}\n", line);
-  std::fflush(stdout);
 }
 
 void Progress::finish() {
-  if (open_) fmt::print("\n");
+  write(open_ ? "\n" : "");
   open_ = false;
-  std::fflush(stdout);
 }
 
 std::string duration(double seconds) {

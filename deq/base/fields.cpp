@@ -180,14 +180,15 @@ void check_range(const std::string& key, double value, const Range& range) {
             expected.empty() ? "a number" : expected);
 }
 
-void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known) {
+void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known,
+                    const std::vector<OptionInfo>& in_force) {
   std::vector<std::string> keys;
   for (const OptionInfo& info : known) {
     keys.push_back(dashed(info.key));
     if (info.key != key) continue;
     // Known, but of an alternative that is not selected: find the choice whose prefix it carries.
     const OptionInfo* owner = nullptr;
-    for (const OptionInfo& choice : known) {
+    for (const OptionInfo& choice : in_force) {
       const bool prefixes = key.rfind(choice.key + "_", 0) == 0 && choice.type == "choice";
       if (prefixes && (!owner || choice.key.size() > owner->key.size())) owner = &choice;
     }

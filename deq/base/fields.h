@@ -247,7 +247,8 @@ struct ValidateLeaf {
   }
 };
 
-[[noreturn]] void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known);
+[[noreturn]] void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known,
+                                 const std::vector<OptionInfo>& in_force);
 
 }  // namespace detail
 
@@ -277,7 +278,8 @@ void assign_options(T& options, const Assignments& values) {
   detail::AssignLeaf leaf{values, {}};
   detail::walk(leaf, "", updated);
   for (const auto& [key, text] : values) {
-    if (!leaf.used.count(key)) detail::reject_unknown(key, list_options(updated));
+    if (!leaf.used.count(key))
+      detail::reject_unknown(key, list_options(updated), selected_options(updated));
   }
   options = std::move(updated);
 }

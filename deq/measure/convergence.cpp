@@ -10,15 +10,11 @@ namespace {
 
 using at::Tensor;
 
-struct Method {
-  std::string name;
-  Solver solver;
-};
-
-std::vector<Method> methods(bool causal) {
-  std::vector<Method> all = {{"weight-tied iteration, by sample", Picard{.scope = Scope::Sample}},
-                             {"Anderson, by sample", Anderson{.scope = Scope::Sample}},
-                             {"Broyden, by sample", Broyden{.scope = Scope::Sample}}};
+std::vector<NamedSolver> methods(bool causal) {
+  std::vector<NamedSolver> all = {
+      {"weight-tied iteration, by sample", Picard{.scope = Scope::Sample}},
+      {"Anderson, by sample", Anderson{.scope = Scope::Sample}},
+      {"Broyden, by sample", Broyden{.scope = Scope::Sample}}};
   if (!causal) return all;
   all.push_back({"weight-tied iteration, by position", Picard{.scope = Scope::Position}});
   all.push_back({"Anderson, causal", Anderson{.scope = Scope::Causal}});
@@ -51,7 +47,7 @@ Measurement measure_convergence(const TrainedModel& run, const std::string& name
   found.columns = {"run",  "method", "median at 1e-1",          "1e-2", "1e-3", "slowest at 1e-1",
                    "1e-2", "1e-3",   "smallest median residual"};
   Chart chart{{"Residual, " + name, "evaluations", "relative, median over rows", true}, {}};
-  for (const Method& method : methods(model.cell().causal())) {
+  for (const NamedSolver& method : methods(model.cell().causal())) {
     const StopRule stop{.max_steps = options.steps, .rel_tol = 1e-7};
     const Report report = solve(f, z0, method.solver, stop).report;
     const Tensor trace = report.trace.nan_to_num(INFINITY);  // (S, R)

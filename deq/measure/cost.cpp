@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "deq/base/memory_meter.h"
@@ -33,7 +34,10 @@ Training train(const TrainedModel& run, const Corpus& corpus, int64_t steps) {
   const int64_t peak = peak_tensor_bytes([&] {
     trainer.emplace(options, corpus);
     load_weights(trainer->model(), named_tensors(*run.model), "the run");
-    for (int i = 0; i < 2; ++i) trainer->step();  // the first has no history yet
+    // The first steps have no whole history yet.
+    const BatchOptions& batch = options.loop.batch;
+    const int64_t without = (batch.history + batch.length - 1) / batch.length;
+    for (int64_t i = 0; i < std::max<int64_t>(2, without + 1); ++i) trainer->step();
   });
   const NamedTensors state = trainer->state();
   Training found;

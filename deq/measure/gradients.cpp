@@ -88,6 +88,7 @@ Measurement measure_gradients(const TrainedModel& run, const Split& split,
   LanguageModel& model = *run.model;
   model.eval();
   Sample sample{model, {}, run.options.equilibrium};
+  sample.equilibrium.gradient = Implicit{};  // of the history: every mode sees the same one
   sample.equilibrium.stop = {.max_steps = options.steps, .rel_tol = options.forward_tol};
   sample.known = first_segments(model, split, options.segments, run.options.eval.length,
                                 {.equilibrium = sample.equilibrium});

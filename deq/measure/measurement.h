@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "deq/report/chart.h"
+#include "deq/solvers/solvers.h"
 
 namespace deq {
 
@@ -13,6 +14,12 @@ struct Measurement {
   std::vector<std::string> columns;
   std::vector<std::vector<std::string>> rows;  ///< as many cells each
   std::vector<Chart> charts;
+};
+
+/// A solver and what a table calls it.
+struct NamedSolver {
+  std::string name;
+  Solver solver;
 };
 
 /// The table in Markdown. Throws deq::Error for a row of more or fewer cells than columns.

@@ -10,14 +10,9 @@
 namespace deq {
 namespace {
 
-struct Method {
-  std::string name;
-  Solver solver;
-};
-
-std::vector<Method> methods(const TrainedModel& run) {
+std::vector<NamedSolver> methods(const TrainedModel& run) {
   const Solver own = run.options.equilibrium.solver;
-  std::vector<Method> all = {{"the run's own", own}};
+  std::vector<NamedSolver> all = {{"the run's own", own}};
   const Scope scope = std::visit([](const auto& solver) { return solver.scope; }, own);
   if (scope == Scope::Sample) return all;
   all.push_back({"Anderson over whole samples", Anderson{.scope = Scope::Sample}});
@@ -60,11 +55,11 @@ Measurement measure_tolerance(const TrainedModel& run, const Split& split,
   const auto tolerances = tolerances_of(options);
   double done = 0;
   const double whole = double(all.size() * tolerances.size());
-  for (const Method& method : all) {
+  for (const NamedSolver& method : all) {
     Series value{method.name, {}}, leak{method.name, {}};
     for (const double tolerance : tolerances) {
-      EquilibriumOptions how = run.options.equilibrium;
-      how.solver = method.solver;
+      // The other gradient modes would solve nothing, or in their own way.
+      EquilibriumOptions how{.solver = method.solver, .gradient = Implicit{}};
       how.stop = {.max_steps = options.steps, .rel_tol = tolerance};
       const Evaluation e = evaluate(*run.model, part, how, run.options.eval, [&](double share) {
         if (progress) progress((done + share) / whole);

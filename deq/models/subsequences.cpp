@@ -56,6 +56,7 @@ Solution solve_by_parts(const Bound& f, const Tensor& z0, int64_t length, const 
             length);
   DEQ_CHECK(length >= 1, "subsequence = {}; expected >= 1", length);
   c10::NoGradGuard no_tape;
+  if (z0.size(0) == 0) return solve(f, z0, solver, stop);
   const int64_t T = z0.size(1);
   Tensor z = z0.narrow(1, 0, 0);
   std::vector<Report> reports;

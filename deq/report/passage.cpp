@@ -22,7 +22,8 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   const Report report = run.model->forward(tokens, known.histories, how).report;
   const int64_t B = tokens.size(0), T = tokens.size(1), S = report.trace.size(0);
   const int64_t rows = report.steps.numel() / B;  // of a sample: T, or in scope `sample` its parts
-  const int64_t part = rows == T ? 1 : how.subsequence > 0 ? how.subsequence : T;  // of a row
+  // Positions of a row; a gradient mode that solves in its own way knows no parts.
+  const int64_t part = rows == T ? 1 : rows > 1 ? how.subsequence : T;
   Passage passage{.spaced = is_spaced(run.vocabulary.unit()),
                   .history = known.histories.empty() ? 0 : T,
                   .part = how.subsequence,

@@ -18,7 +18,8 @@ enum class Reason : uint8_t {
   MaxSteps,   ///< the steps ran out first
   Diverged,   ///< |f(z) - z| grew past kDivergence times the larger of its first value and |f(z0)|
   NonFinite,  ///< f(z) was infinite or NaN
-};            // the last two hold for the row or for one that it depends on
+};            // the last two hold for the row or for one that it depends on; sums over hidden keys
+              // may carry NaN to rows before it as well (ops/relative_attention.h)
 inline constexpr double kDivergence = 1e6;
 
 /// When to stop. A row is done when either tolerance is met.

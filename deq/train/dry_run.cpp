@@ -52,9 +52,9 @@ DryRun dry_run(const TrainOptions& options) {
   how.subsequence = batch.subsequence;
   how.on_adjoint = [&](const Report& adjoint) { run.adjoint = adjoint; };
   Histories histories;
-  if (how.history > 0) {
+  for (int64_t seen = 0; seen < how.history; seen += length) {
     c10::NoGradGuard no_tape;
-    histories = model.forward(draw(), {}, how).histories;
+    histories = model.forward(draw(), histories, how).histories;
   }
   const at::Tensor tokens = draw(), targets = draw();
   NamedTensors parameters;

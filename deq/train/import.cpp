@@ -2,9 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
 #include <sstream>
 
 #include "deq/base/files.h"
+#include "deq/base/printable.h"
 #include "deq/base/safetensors.h"
 #include "deq/models/published.h"
 #include "deq/train/trainer.h"
@@ -57,15 +59,30 @@ Vocabulary ordered_vocabulary(const Corpus& corpus, WordOrder order) {
   return Vocabulary(Unit::Word, tokens);
 }
 
+/// A word a line, each once; lines may end in CRLF.
+std::vector<std::string> listed_words(const std::string& path) {
+  std::istringstream lines(read_file(path, kMaxText));
+  std::vector<std::string> words;
+  std::map<std::string, size_t> places;
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    const size_t number = words.size() + 1;
+    DEQ_CHECK(!line.empty() && line.find_first_of(" \t\r\f\v") == std::string::npos,
+              "{}:{}: '{}'; expected one word", path, number, printable(line));
+    const auto [first, fresh] = places.emplace(line, number);
+    DEQ_CHECK(fresh, "{}:{}: '{}' stands in line {} already; expected each word once", path, number,
+              printable(line), first->second);
+    words.push_back(std::move(line));
+  }
+  return words;
+}
+
 Vocabulary vocabulary_of(const ImportOptions& options, int64_t size) {
   std::string source = "tokens named by their numbers";
   Vocabulary vocabulary;
   if (!options.vocabulary.empty()) {
     source = options.vocabulary;
-    std::istringstream lines(read_file(options.vocabulary, kMaxText));
-    std::vector<std::string> tokens;
-    for (std::string line; std::getline(lines, line);) tokens.push_back(line);
-    vocabulary = Vocabulary(Unit::Word, tokens);
+    vocabulary = Vocabulary(Unit::Word, listed_words(options.vocabulary));
   } else if (!options.data.empty()) {
     source = options.data;
     vocabulary = ordered_vocabulary(Words{}.load(options.data), options.order);

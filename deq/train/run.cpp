@@ -18,6 +18,10 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kMaxText = uint64_t(1) << 30;  // config.toml
+constexpr const char* kLast = "last.safetensors";
+constexpr const char* kBest = "best.safetensors";
+constexpr const char* kMetrics = "metrics.jsonl";
+constexpr const char* kVocabulary = "vocab.txt";
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -27,7 +31,8 @@ double seconds_since(Clock::time_point start) {
 struct Progress {
   double seconds = 0;
   double best_loss = std::numeric_limits<double>::infinity();
-  int64_t since_best = 0;  // evaluations
+  int64_t since_best = 0;     // evaluations
+  int64_t evaluated_at = -1;  // the step
 };
 
 std::string sum_of(const Split& split) {
@@ -49,16 +54,14 @@ class Run {
         observer_(observer),
         interrupt_(interrupt),
         lock_((prepare(folder, resume), FolderLock(folder))),
-        metrics_(folder / "metrics.jsonl"),
+        metrics_(folder / kMetrics),
         trainer_(options, load_corpus_for(resume)),
         data_sum_(sum_of(trainer_.corpus().train)) {
-    const bool resumed = resume && fs::exists(folder / "last.safetensors");
-    if (resumed) {
-      restore();
-    } else {
-      trainer_.corpus().vocabulary.save(folder / "vocab.txt");
-    }
+    const bool resumed = resume && fs::exists(folder / kLast);
+    if (resumed) restore();
+    // First of all: without it the folder would be neither empty nor a run.
     write_file(folder / "config.toml", to_toml(options_in_force(options_)));
+    if (!resumed) trainer_.corpus().vocabulary.save(folder / kVocabulary);
     metrics_.rewind(trainer_.steps_done());
     if (observer_.started) observer_.started(trainer_, resumed);
   }
@@ -80,7 +83,7 @@ class Run {
         one_step();
       }
     }
-    if (!interrupt_ && evaluated_at_ != trainer_.steps_done()) evaluate_and_keep();
+    if (!interrupt_ && progress_.evaluated_at != trainer_.steps_done()) evaluate_and_keep();
     save_last();
     if (!interrupt_) result.test = test_of_best();
     result.steps = trainer_.steps_done();
@@ -95,6 +98,12 @@ class Run {
     if (resume) {
       DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing; expected one to resume",
                 folder.string());
+      // A run writes metrics before its first weights; without either, others made these.
+      const bool weights_alone = fs::exists(folder / kBest) && !fs::exists(folder / kLast) &&
+                                 !fs::exists(folder / kMetrics);
+      DEQ_CHECK(!weights_alone,
+                "run folder '{}' has {} alone, as an import has; expected {}, to resume from",
+                folder.string(), kBest, kLast);
       return;
     }
     fs::create_directories(folder, error);
@@ -102,10 +111,15 @@ class Run {
               error.message());
     DEQ_CHECK(!fs::exists(folder / "config.toml"),
               "run folder '{}' holds a run; expected an empty one, or --resume", folder.string());
+    for (const char* of_a_run : {kVocabulary, kMetrics, kLast, kBest}) {
+      DEQ_CHECK(!fs::exists(folder / of_a_run),
+                "run folder '{}' holds {}, what is left of a run; expected an empty one",
+                folder.string(), of_a_run);
+    }
   }
 
   Corpus load_corpus_for(bool resume) const {
-    const fs::path vocabulary = folder_ / "vocab.txt";
+    const fs::path vocabulary = folder_ / kVocabulary;
     if (!resume || !fs::exists(vocabulary)) return load(options_.task, options_.data);
     return load(options_.task, options_.data, Vocabulary::load(vocabulary));
   }
@@ -135,22 +149,22 @@ class Run {
 
   void evaluate_and_keep() {
     const Evaluation evaluation = trainer_.evaluate_valid(observer_.evaluating);
-    evaluated_at_ = trainer_.steps_done();
+    progress_.evaluated_at = trainer_.steps_done();
     trainer_.schedule().evaluated(evaluation.loss);
     const bool best = evaluation.loss < progress_.best_loss;
     progress_.since_best = best ? 0 : progress_.since_best + 1;
     metrics_.evaluation(trainer_.steps_done(), "valid", evaluation, options_.task, seconds());
     if (best) {
       progress_.best_loss = evaluation.loss;
-      save_tensors(folder_ / "best.safetensors", named_tensors(trainer_.model()), metadata());
+      save_tensors(folder_ / kBest, named_tensors(trainer_.model()), metadata());
     }
     if (observer_.evaluated) observer_.evaluated(trainer_.steps_done(), evaluation, best);
   }
 
   Evaluation test_of_best() {
-    if (fs::exists(folder_ / "best.safetensors")) {
-      const TensorFile best = load_tensors(folder_ / "best.safetensors");
-      load_weights(trainer_.model(), best.tensors, "best.safetensors");
+    if (fs::exists(folder_ / kBest)) {
+      const TensorFile best = load_tensors(folder_ / kBest);
+      load_weights(trainer_.model(), best.tensors, kBest);
     }
     const Evaluation evaluation = trainer_.evaluate_test(observer_.evaluating);
     metrics_.evaluation(trainer_.steps_done(), "test", evaluation, options_.task, seconds());
@@ -164,6 +178,7 @@ class Run {
     metadata["seconds"] = fmt::format("{}", seconds());
     metadata["best_loss"] = fmt::format("{}", progress_.best_loss);
     metadata["since_best"] = std::to_string(progress_.since_best);
+    metadata["evaluated_at"] = std::to_string(progress_.evaluated_at);
     metadata["vocabulary"] = trainer_.corpus().vocabulary.fingerprint();
     return metadata;
   }
@@ -176,10 +191,10 @@ class Run {
                       : std::pair{"length", std::to_string(batch.length)}};
   }
 
-  void save_last() { save_tensors(folder_ / "last.safetensors", trainer_.state(), metadata()); }
+  void save_last() { save_tensors(folder_ / kLast, trainer_.state(), metadata()); }
 
   void restore() {
-    const TensorFile file = load_tensors(folder_ / "last.safetensors");
+    const TensorFile file = load_tensors(folder_ / kLast);
     const auto text = [&](const std::string& key) {
       const auto found = file.metadata.find(key);
       DEQ_CHECK(found != file.metadata.end(),
@@ -210,8 +225,11 @@ class Run {
     }
     trainer_.restore(file.tensors);
     progress_ = {number("seconds"), number("best_loss"), int64_t(number("since_best"))};
-    if (trainer_.steps_done() % options_.loop.limits.eval_every == 0)
-      evaluated_at_ = trainer_.steps_done();
+    if (file.metadata.contains("evaluated_at")) {
+      progress_.evaluated_at = int64_t(number("evaluated_at"));
+    } else if (trainer_.steps_done() % options_.loop.limits.eval_every == 0) {
+      progress_.evaluated_at = trainer_.steps_done();  // a checkpoint from before it was written
+    }
   }
 
   TrainOptions options_;
@@ -223,7 +241,6 @@ class Run {
   Trainer trainer_;
   std::string data_sum_;  // SHA-256 of the training split
   Progress progress_;
-  int64_t evaluated_at_ = -1;
   Clock::time_point start_ = Clock::now();
   std::deque<double> recent_;  // seconds of the last steps
 };
@@ -250,9 +267,9 @@ TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
   const at::Device place = use_device(device);
   DEQ_CHECK(checkpoint.empty() || checkpoint == "best" || checkpoint == "last",
             "unknown checkpoint '{}'; known: best, last", checkpoint);
-  TrainedModel run{read_run_options(folder), Vocabulary::load(folder / "vocab.txt"), nullptr,
+  TrainedModel run{read_run_options(folder), Vocabulary::load(folder / kVocabulary), nullptr,
                    checkpoint, folder.string()};
-  if (checkpoint.empty()) run.weights = fs::exists(folder / "best.safetensors") ? "best" : "last";
+  if (checkpoint.empty()) run.weights = fs::exists(folder / kBest) ? "best" : "last";
   const fs::path path = folder / (run.weights + ".safetensors");
   TensorFile file = load_tensors(path);
   const auto fingerprint = file.metadata.find("vocabulary");

@@ -29,10 +29,10 @@ struct RunResult {
   std::optional<Evaluation> test;  ///< of the best weights; absent when interrupted
 };
 
-/// Trains in `folder`, which must be absent or empty unless `resume`. `interrupt` is looked at
+/// Trains in `folder`, which must hold nothing of a run unless `resume`. `interrupt` is looked at
 /// between steps: when set, a checkpoint is written and the call returns. Throws deq::Error for a
-/// folder in use or not empty, data or a vocabulary that does not fit the checkpoint, and a disk
-/// that is full: what was saved before stays.
+/// folder in use, with a run or (`resume`) with imported weights alone, data or a vocabulary that
+/// does not fit the checkpoint, and a disk that is full: what was saved before stays.
 RunResult run_training(const TrainOptions& options, const std::filesystem::path& folder,
                        bool resume, const RunObserver& observer,
                        const std::atomic<bool>& interrupt);

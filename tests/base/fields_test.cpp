@@ -123,6 +123,9 @@ TEST(Fields, AKeyOfAnotherAlternativeIsNoOption) {
   EXPECT_EQ(
       refusal({{"solver", "anderson"}, {"solver_guard", "cutoff"}, {"solver_guard_weight", "1"}}),
       "solver-guard-weight is not an option of solver-guard 'cutoff'");
+  EXPECT_EQ(refusal({{"solver_guard_weight", "1"}}),
+            "solver-guard-weight is not an option of solver 'picard'")
+      << "not of a choice that is not in force itself";
 }
 
 TEST(Fields, TypesAreChecked) {

@@ -25,9 +25,11 @@ class MeasureTest : public ::testing::Test {
     const std::string text = at("text.txt");
     testing::spill(text, testing::small_text());
     const std::string common =
-        " --data " + text + " --task bytes --steps 5 --init-std 0.35" + kPlain + " 2>&1";
+        " --data " + text + " --task bytes --steps 5 --init-std 0.8" + kPlain + " 2>&1";
     ASSERT_EQ(run_deq("train " + at("run") + common).exit_code, 0);
     ASSERT_EQ(run_deq("train " + at("levels") + " --depth 2" + common).exit_code, 0);
+    const std::string unrolled = " --gradient unrolled --gradient-steps 3";
+    ASSERT_EQ(run_deq("train " + at("unrolled") + unrolled + common).exit_code, 0);
     const std::string shallow = " --pretrain-steps 2 --jacobian-weight 0.1 --jacobian-frequency 1";
     ASSERT_EQ(run_deq("train " + at("shallow") + shallow + common).exit_code, 0);
   }
@@ -107,6 +109,15 @@ TEST_F(MeasureTest, ToleranceTellsWhatLeaks) {
   EXPECT_GT(std::stod(rows[3][6]), 1e-6) << "Anderson over samples, loosely";
   EXPECT_LE(std::stod(rows[2][3]), 1e-5);
   EXPECT_NEAR(std::stod(rows[1][2]), std::stod(rows[2][2]), 1e-3) << "solved is solved";
+}
+
+TEST_F(MeasureTest, ToleranceSolvesWhereTheRunDoesNot) {
+  const auto result = run_deq("measure tolerance " + at("unrolled") +
+                              " --points 2 --loosest 0.5 --tightest 1e-4 --tokens 60 --threads 1 "
+                              "2>/dev/null");
+  ASSERT_EQ(result.exit_code, 0) << result.text;
+  const Table rows = table_of(result.text);
+  EXPECT_LT(std::stod(rows[0][5]), std::stod(rows[1][5])) << "evaluations";
 }
 
 TEST_F(MeasureTest, DecodingFindsTheSameEquilibriaEitherWay) {

@@ -90,6 +90,19 @@ TEST_F(Networks, ADryRunSaysWhatAStepCosts) {
   expect_one_error_line("train", "RUN is missing");
 }
 
+TEST_F(Networks, ADryRunHasTheWholeHistory) {
+  const auto activations = [&](const std::string& history) {
+    const std::string text =
+        run_deq(
+            "train --dry-run --task bytes --cell-width 32 --cell-heads 2 --cell-inner 32 "
+            "--batch 4 --length 16 --threads 1 --history " +
+            history)
+            .text;
+    return std::stod(text.substr(text.find("activations ") + 12));
+  };
+  EXPECT_GT(activations("256"), activations("128") + 0.1);
+}
+
 TEST_F(Networks, ImportSaysWhatIsWrong) {
   const std::string file = (scratch / "weights.safetensors").string();
   expect_one_error_line("import " + file + " " + folder(), file);

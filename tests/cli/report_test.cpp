@@ -123,6 +123,17 @@ TEST_F(ReportTest, DataThatAreGoneAreSaidToBeMissing) {
   expect_one_error_line("report " + copy + " --data " + folder("nothing.txt"), "nothing.txt");
 }
 
+TEST_F(ReportTest, AGradientThatSolvesInItsOwnWayHasNoParts) {
+  const std::string run = folder("unrolled"), text = (*scratch_ / "text <b>.txt").string();
+  ASSERT_EQ(run_deq("train " + run + " --data '" + text +
+                    "' --task bytes --steps 2 --gradient unrolled --gradient-steps 3 "
+                    "--eval-subsequence 4" +
+                    kPlain + " 2>&1")
+                .exit_code,
+            0);
+  EXPECT_EQ(run_deq("report " + run + " --solves 2").exit_code, 0);
+}
+
 TEST_F(ReportTest, AKilledRunIsReportedUpToItsLastWholeLine) {
   const std::string copy = folder("killed");
   fs::copy(folder("a"), copy);

@@ -1,20 +1,17 @@
-// train, eval and generate as a user runs them: killed at random points, resumed to the same bits,
-// and bad input.
+// train, eval and generate as a user runs them, and bad input.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <random>
-#include <sstream>
 #include <thread>
 
+#include "deq/base/safetensors.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
 #include "tests/cli/small_options.h"
-#include "tests/train/small_run.h"
+#include "tests/cli/trained_run.h"
 
 namespace deq {
 namespace {
@@ -23,96 +20,13 @@ namespace fs = std::filesystem;
 using testing::expect_one_error_line;
 using testing::kCopy;
 using testing::kSmall;
+using testing::losses;
+using testing::on_text;
 using testing::run_deq;
 using testing::Scratch;
-
-std::string write_text(const Scratch& scratch) {
-  const fs::path path = scratch / "text.txt";
-  testing::spill(path, testing::small_text());
-  return path.string();
-}
-
-/// The options of a small run on the text.
-std::string on_text(const std::string& text) {
-  return " --data " + text + " --task bytes" + kSmall;
-}
-
-/// step and kind -> loss, of every line of a run's metrics.
-std::map<std::string, double> losses(const fs::path& run) {
-  std::map<std::string, double> found;
-  std::istringstream lines(testing::slurp(run / "metrics.jsonl"));
-  for (std::string line; std::getline(lines, line);) {
-    const auto row = nlohmann::json::parse(line);
-    const std::string key =
-        row.at("kind").get<std::string>() + " " + std::to_string(row.at("step").get<int>());
-    EXPECT_TRUE(found.emplace(key, row.at("loss").get<double>()).second) << "twice: " << key;
-  }
-  return found;
-}
-
-/// The words of `deq train FOLDER OPTIONS`.
-std::vector<std::string> train_words(const std::string& folder, const std::string& options) {
-  std::vector<std::string> words{"deq", "train", folder};
-  std::istringstream in(options);
-  for (std::string word; in >> word;) words.push_back(word);
-  return words;
-}
-
-pid_t start(const std::vector<std::string>& arguments) {
-  const pid_t child = fork();
-  if (child != 0) return child;
-  std::vector<char*> argv;
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-  if (!freopen("/dev/null", "w", stdout)) _exit(127);
-  execv(DEQ_BINARY, argv.data());
-  _exit(127);
-}
-
-/// A run that is killed at most `most` times, and at least `least` times, against one that is not.
-void expect_the_same_bits_after_kills(const Scratch& scratch, const std::string& options, int most,
-                                      int least) {
-  const std::string whole = (scratch / "whole").string(), killed = (scratch / "killed").string();
-  ASSERT_EQ(run_deq("train " + whole + options + " 2>&1").exit_code, 0);
-
-  std::mt19937 random(12);
-  std::vector<std::string> words = train_words(killed, options);
-  int kills = 0;
-  for (int attempt = 0; attempt < 200; ++attempt) {
-    if (attempt > 0) words = {"deq", "train", killed, "--resume"};
-    if (attempt > 0 && !fs::exists(fs::path(killed) / "config.toml")) {
-      fs::remove_all(killed);  // killed before there was a run
-      words = train_words(killed, options);
-    }
-    const pid_t child = start(words);
-    // From before the first step to about ten steps later, so that many kills fit into the run.
-    std::this_thread::sleep_for(std::chrono::milliseconds(250 + random() % 300));
-    int status = 0;
-    if (kills < most && waitpid(child, &status, WNOHANG) == 0) {
-      kill(child, SIGKILL);
-      waitpid(child, &status, 0);
-      ++kills;
-      continue;
-    }
-    if (kills >= most) waitpid(child, &status, 0);
-    EXPECT_EQ(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
-    break;
-  }
-  EXPECT_GE(kills, least);
-  EXPECT_EQ(losses(whole), losses(killed));
-  EXPECT_EQ(run_deq("eval " + killed + " --json").text.substr(0, 40),
-            run_deq("eval " + whole + " --json").text.substr(0, 40));
-}
-
-TEST(Run, KilledAtRandomPointsItResumesToTheSameBits) {
-  const Scratch scratch;
-  expect_the_same_bits_after_kills(scratch, on_text(write_text(scratch)), 24, 5);
-}
-
-TEST(Run, OfSequencesKilledAtRandomPointsItResumesToTheSameBits) {
-  const Scratch scratch;
-  expect_the_same_bits_after_kills(scratch, std::string(kCopy) + kSmall, 6, 2);
-}
+using testing::start;
+using testing::train_words;
+using testing::write_text;
 
 class TrainedRun : public ::testing::Test {
  protected:
@@ -158,6 +72,43 @@ TEST_F(TrainedRun, AFinishedRunThatIsResumedSaysNothingTwice) {
   fs::copy(folder(), copy);
   ASSERT_EQ(run_deq("train " + copy.string() + " --resume --data " + text_ + " 2>&1").exit_code, 0);
   EXPECT_EQ(losses(copy), losses(folder()));
+  // Its last validation, at no multiple of eval-every, is not counted again either.
+  const auto state = [](const fs::path& run) {
+    const auto file = load_tensors(run / "last.safetensors");
+    return file.metadata.at("since_best") + " at " + file.metadata.at("evaluated_at");
+  };
+  EXPECT_EQ(state(copy), state(folder()));
+}
+
+TEST_F(TrainedRun, WeightsAloneAreNotResumedFrom) {
+  const fs::path copy = *scratch_ / "weights-alone";
+  fs::create_directory(copy);
+  for (const char* name : {"config.toml", "vocab.txt", "best.safetensors"})
+    fs::copy(fs::path(folder()) / name, copy / name);
+  const std::string weights = testing::slurp(copy / "best.safetensors");
+  expect_one_error_line("train " + copy.string() + " --resume --data " + text_,
+                        "has best.safetensors alone");
+  EXPECT_EQ(testing::slurp(copy / "best.safetensors"), weights);
+}
+
+TEST_F(TrainedRun, WhatIsLeftOfARunIsNotWrittenOver) {
+  const fs::path copy = *scratch_ / "left-over";
+  fs::copy(folder(), copy);
+  fs::remove(copy / "config.toml");
+  for (const char* name : {"vocab.txt", "metrics.jsonl", "last.safetensors", "best.safetensors"}) {
+    const std::string held = testing::slurp(copy / name);
+    expect_one_error_line("train " + copy.string() + on_text(text_), "holds " + std::string(name));
+    EXPECT_EQ(testing::slurp(copy / name), held);
+    fs::remove(copy / name);
+  }
+}
+
+TEST_F(TrainedRun, TrainingGoesOnWhereNobodyReadsItsLines) {
+  const fs::path run = *scratch_ / "unread";
+  const std::string command = std::string(DEQ_BINARY) + " train " + run.string() + on_text(text_);
+  ASSERT_EQ(std::system(("(" + command + ") 2>/dev/null | head -n 1 >/dev/null").c_str()), 0);
+  EXPECT_EQ(losses(run), losses(folder()));
+  EXPECT_EQ(load_tensors(run / "last.safetensors").metadata.at("step"), "40");
 }
 
 TEST_F(TrainedRun, GeneratesTheSameTextBySeed) {
@@ -168,6 +119,14 @@ TEST_F(TrainedRun, GeneratesTheSameTextBySeed) {
   EXPECT_EQ(first.text.rfind("the cat", 0), 0u);
   EXPECT_GE(first.text.size(), 37u);
   EXPECT_EQ(run_deq(command).text, first.text);
+}
+
+TEST_F(TrainedRun, ASwitchMayStandInFrontOfTheRun) {
+  const std::string rest = folder() + " --prompt 'the cat' --tokens 12 --quiet";
+  const auto alone = run_deq("generate --greedy " + rest);
+  EXPECT_EQ(alone.exit_code, 0) << alone.text;
+  EXPECT_EQ(alone.text, run_deq("generate --greedy true " + rest).text);
+  EXPECT_NE(alone.text, run_deq("generate --greedy false " + rest).text);
 }
 
 TEST_F(TrainedRun, ATextGoesOnFromItsSavedEquilibria) {

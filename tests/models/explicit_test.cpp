@@ -180,6 +180,13 @@ TEST(Subsequences, LeaveNothingToLearnFromForTheAdjoint) {
   EXPECT_NO_THROW(model.forward(tokens_of(1, 6), {}, how));
 }
 
+TEST(Subsequences, OfNoSamplesAreNone) {
+  LanguageModel model = make_model(kCells[0]);
+  const ModelOutput found = model.forward(tokens_of(0, 6), {}, exact(3));
+  EXPECT_EQ(found.z.sizes(), (std::vector<int64_t>{0, 6, 8}));
+  EXPECT_TRUE(found.report.converged());
+}
+
 TEST(Subsequences, NeedACausalCell) {
   Transformer cell{.width = 8, .heads = 2, .inner = 12};
   cell.causal = false;

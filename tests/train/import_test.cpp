@@ -73,6 +73,29 @@ TEST(Import, TakesLengthsFromTheSettings) {
   EXPECT_EQ(options.eval.history, 5);
 }
 
+/// The options that name a vocabulary of that text.
+ImportOptions listed(const Case& c, const std::string& text) {
+  const fs::path path = c.scratch / "words.txt";
+  testing::spill(path, text);
+  ImportOptions options;
+  options.vocabulary = path.string();
+  return options;
+}
+
+TEST(Import, TakesAListOfWordsWithEitherLineEnd) {
+  std::string unix_list, windows_list;
+  for (int i = 0; i < 20; ++i) {
+    unix_list += "w" + std::to_string(i) + "\n";
+    windows_list += "w" + std::to_string(i) + "\r\n";
+  }
+  for (const std::string& list : {unix_list, windows_list}) {
+    const Case c(kTransformer);
+    c.save();
+    import_published(c.file(), c.run(), listed(c, list));
+    EXPECT_EQ(load_run(c.run()).vocabulary.token(19), "w19");
+  }
+}
+
 TEST(Import, PassesOverCopiesOfF) {
   Case c(kTrellisNet);
   c.weights["trellisnet.func_copy.full_conv.weight"] = at::zeros({3});
@@ -85,6 +108,14 @@ TEST(Import, PassesOverCopiesOfF) {
 void expect_refused(const Case& c, const ImportOptions& options, const std::string& part) {
   EXPECT_SAYS(testing::error_of([&] { import_published(c.file(), c.run(), options); }), part);
   EXPECT_FALSE(fs::exists(c.run()));
+}
+
+TEST(Import, NamesTheLineThatIsNoWord) {
+  const Case c(kTransformer);
+  c.save();
+  expect_refused(c, listed(c, "a\n\nb\n"), "words.txt:2: ''; expected one word");
+  expect_refused(c, listed(c, "a\nb c\n"), "words.txt:2: 'b c'; expected one word");
+  expect_refused(c, listed(c, "a\nb\na\n"), "words.txt:3: 'a' stands in line 1 already");
 }
 
 TEST(Import, NamesWhatDoesNotFit) {
