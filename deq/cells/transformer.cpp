@@ -219,8 +219,7 @@ Tensor TransformerCell::injection(const Tensor& x) const {
   if (!inject_) return {};
   at::AutoGradMode no_tape(false);
   const int64_t D = options_.width;
-  return ops::affine(x, ops::affine_weight(inject_->weight().narrow(0, D, 2 * D)),
-                     inject_->bias().narrow(0, D, 2 * D));
+  return at::linear(x, inject_->weight().narrow(0, D, 2 * D), inject_->bias().narrow(0, D, 2 * D));
 }
 
 std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,

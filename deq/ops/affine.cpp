@@ -31,16 +31,15 @@ void check(const Tensor& x, const Tensor& weight, const Tensor& base) {
             fmt::join(base.sizes(), ", "), n, x.size(0), x.size(1), n);
 }
 
-/// Blocks of rows, each one thread's; few rows share their columns out (packed_product()).
+/// In blocks of rows that stay in the cache; few rows share their columns out (packed_product()).
 template <class T>
 void multiply(const Tensor& rows, const Tensor& panels, bool add, const Tensor& out) {
-  constexpr int64_t kFew = 6, kMost = 48;
-  const int64_t count = rows.size(0), k = rows.size(1), n = out.size(1);
-  const int64_t each = (count + at::get_num_threads() - 1) / at::get_num_threads();
-  const int64_t block = std::clamp((each + kFew - 1) / kFew * kFew, kFew, kMost);
-  at::parallel_for(0, count, block, [&](int64_t begin, int64_t end) {
-    packed_product(end - begin, n, k, rows.data_ptr<T>() + begin * k, panels.data_ptr<T>(),
-                   out.data_ptr<T>() + begin * n, add);
+  constexpr int64_t kFew = 6, kBlock = 48;
+  const int64_t k = rows.size(1), n = out.size(1);
+  at::parallel_for(0, rows.size(0), kFew, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; row += kBlock)
+      packed_product(std::min(kBlock, end - row), n, k, rows.data_ptr<T>() + row * k,
+                     panels.data_ptr<T>(), out.data_ptr<T>() + row * n, add);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -75,38 +76,31 @@ struct Held : torch::CustomClassHolder {
 };
 constexpr const char* kHeld = "held";
 
-/// What f depends on besides z, in the order of the node's inputs.
-variable_list inputs_of(const BlockContext& c) {
-  const auto or_empty = [&](const Tensor& t) {
-    return t.defined() ? t : at::empty({0}, c.weights.qkv.options().requires_grad(false));
-  };
-  const BlockWeights& w = c.weights;
-  const AttentionContext& a = c.attention;
-  return {or_empty(c.injected),
-          w.qkv,
-          w.output,
-          w.output_bias,
-          w.inner,
-          w.inner_bias,
-          w.outer,
-          w.outer_bias,
-          or_empty(a.past_k),
-          or_empty(a.past_v),
-          a.r,
-          a.content_bias,
-          a.position_bias};
-}
-constexpr size_t kInputs = 14;  // with z
+constexpr size_t kInputs = 14;  // of the node, with z
 
-/// The context with other tensors in their place: `inputs`, as inputs_of orders them, behind z.
+/// Where the context holds what f depends on besides z, in the order of the node's inputs.
+template <class Context>
+auto places_of(Context& c) {
+  auto& w = c.weights;
+  auto& a = c.attention;
+  return std::array{&c.injected,   &w.qkv,          &w.output,       &w.output_bias, &w.inner,
+                    &w.inner_bias, &w.outer,        &w.outer_bias,   &a.past_k,      &a.past_v,
+                    &a.r,          &a.content_bias, &a.position_bias};
+}
+
+variable_list inputs_of(const BlockContext& c) {
+  variable_list inputs;
+  for (const Tensor* t : places_of(c))
+    inputs.push_back(t->defined() ? *t
+                                  : at::empty({0}, c.weights.qkv.options().requires_grad(false)));
+  return inputs;
+}
+
+/// The context with other tensors in their place, those behind z in `inputs`.
 BlockContext with_inputs(BlockContext c, const variable_list& inputs) {
-  BlockWeights& w = c.weights;
-  AttentionContext& a = c.attention;
-  Tensor* const places[] = {&c.injected,     &w.qkv,        &w.output, &w.output_bias,
-                            &w.inner,        &w.inner_bias, &w.outer,  &w.outer_bias,
-                            &a.past_k,       &a.past_v,     &a.r,      &a.content_bias,
-                            &a.position_bias};
-  for (size_t i = 0; i + 1 < kInputs; ++i) {
+  const auto places = places_of(c);
+  static_assert(std::tuple_size_v<decltype(places)> + 1 == kInputs);
+  for (size_t i = 0; i < places.size(); ++i) {
     if (places[i]->defined()) *places[i] = inputs[i + 1];
   }
   return c;
