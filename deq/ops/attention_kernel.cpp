@@ -21,20 +21,19 @@ template <class T>
 T add_and_max(T* s, const T* p, int64_t n) {
   const hn::ScalableTag<T> d;
   const int64_t lanes = int64_t(hn::Lanes(d));
-  T largest = s[0] + p[0];
-  auto top = hn::Set(d, largest);
+  auto top = hn::Set(d, s[0] + p[0]);
   int64_t j = 0;
   for (; j + lanes <= n; j += lanes) {
     const auto v = hn::Add(hn::LoadU(d, s + j), hn::LoadU(d, p + j));
     hn::StoreU(v, d, s + j);
     top = hn::Max(top, v);
   }
-  largest = hn::GetLane(hn::MaxOfLanes(d, top));
-  for (; j < n; ++j) {
-    s[j] += p[j];
-    largest = s[j] > largest ? s[j] : largest;
+  if (j < n) {
+    const auto v = hn::Add(load_first(d, s + j, n - j), load_first(d, p + j, n - j));
+    store_first(d, v, s + j, n - j);
+    top = hn::IfThenElse(hn::FirstN(d, size_t(n - j)), hn::Max(top, v), top);
   }
-  return largest;
+  return hn::GetLane(hn::MaxOfLanes(d, top));
 }
 
 /// out = (q + bias) * factor, (rows, d) contiguous.
@@ -58,7 +57,10 @@ void score_gradient(const T* a, T* g, T sum, T* copy, int64_t n) {
     hn::StoreU(v, d, g + j);
     hn::StoreU(v, d, copy + j);
   }
-  for (; j < n; ++j) copy[j] = g[j] = a[j] * (g[j] - sum);
+  if (j == n) return;
+  const auto v = hn::Mul(load_first(d, a + j, n - j), hn::Sub(load_first(d, g + j, n - j), minus));
+  store_first(d, v, g + j, n - j);
+  store_first(d, v, copy + j, n - j);
 }
 
 constexpr int64_t kBlockRows = 48;

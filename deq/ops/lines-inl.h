@@ -18,6 +18,30 @@ HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+/// The first n < Lanes(d) numbers at p, then zeros.
+template <class D>
+HWY_INLINE hn::Vec<D> load_first(D d, const hn::TFromD<D>* p, int64_t n) {
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN hn::TFromD<D> rest[hn::MaxLanes(d)] = {};
+  std::copy(p, p + n, rest);
+  return hn::Load(d, rest);
+#else
+  return hn::MaskedLoad(hn::FirstN(d, size_t(n)), d, p);
+#endif
+}
+
+/// Writes the first n < Lanes(d) numbers of v to p.
+template <class D>
+HWY_INLINE void store_first(D d, hn::Vec<D> v, hn::TFromD<D>* p, int64_t n) {
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN hn::TFromD<D> rest[hn::MaxLanes(d)];
+  hn::Store(v, d, rest);
+  std::copy(rest, rest + n, p);
+#else
+  hn::BlendedStore(v, hn::FirstN(d, size_t(n)), d, p);
+#endif
+}
+
 template <class T>
 T sum(const T* x, int64_t n) {
   const hn::ScalableTag<T> d;
@@ -43,6 +67,12 @@ T dot(const T* x, const T* y, int64_t n) {
   return total;
 }
 
+/// exp(x), but NaN of NaN.
+template <class D, class V>
+HWY_INLINE V exp_of(D d, V x) {
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::Exp(d, x));
+}
+
 /// s[j] = exp(s[j] + p[j] - shift), or without p; returns the sum.
 template <class T>
 T exp_and_sum(T* s, const T* p, T shift, int64_t n) {
@@ -54,14 +84,18 @@ T exp_and_sum(T* s, const T* p, T shift, int64_t n) {
   for (; j + lanes <= n; j += lanes) {
     auto v = hn::LoadU(d, s + j);
     if (p) v = hn::Add(v, hn::LoadU(d, p + j));
-    v = hn::Sub(v, minus);
-    const auto e = hn::IfThenElse(hn::Eq(v, v), hn::Exp(d, v), v);  // Exp makes 0 of NaN
+    const auto e = exp_of(d, hn::Sub(v, minus));
     hn::StoreU(e, d, s + j);
     sum = hn::Add(sum, e);
   }
-  T total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; j < n; ++j) total += s[j] = std::exp(s[j] + (p ? p[j] : T(0)) - shift);
-  return total;
+  if (j < n) {
+    auto v = load_first(d, s + j, n - j);
+    if (p) v = hn::Add(v, load_first(d, p + j, n - j));
+    const auto e = exp_of(d, hn::Sub(v, minus));
+    store_first(d, e, s + j, n - j);
+    sum = hn::Add(sum, hn::IfThenElseZero(hn::FirstN(d, size_t(n - j)), e));
+  }
+  return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
 /// to[i] = f(x[i]), f of whole vectors; `to` may be x.
@@ -71,11 +105,7 @@ HWY_INLINE void map_line(const T* x, int64_t n, T* to, const F& f) {
   const int64_t lanes = int64_t(hn::Lanes(d));
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) hn::StoreU(f(d, hn::LoadU(d, x + i)), d, to + i);
-  if (i == n) return;
-  T rest[hn::MaxLanes(hn::ScalableTag<T>())] = {};
-  std::copy(x + i, x + n, rest);
-  hn::StoreU(f(d, hn::LoadU(d, rest)), d, rest);
-  std::copy(rest, rest + (n - i), to + i);
+  if (i < n) store_first(d, f(d, load_first(d, x + i, n - i)), to + i, n - i);
 }
 
 /// to[i] = 1 / (1 + exp(-x[i])), from exp(-|x|), which cannot overflow; NaN stays.

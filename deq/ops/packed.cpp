@@ -21,11 +21,11 @@ void pack_double(const Strided<double>& b, int64_t k, int64_t n, double* out) {
 }
 void product_float(int64_t rows, int64_t n, int64_t k, const float* x, const float* panels,
                    float* to, bool add) {
-  weight_product<float>(rows, n, k, x, {panels}, to, add);
+  weight_product<float>(rows, n, k, x, {panels}, to, add ? Base<float>{to, n} : Base<float>{});
 }
 void product_double(int64_t rows, int64_t n, int64_t k, const double* x, const double* panels,
                     double* to, bool add) {
-  weight_product<double>(rows, n, k, x, {panels}, to, add);
+  weight_product<double>(rows, n, k, x, {panels}, to, add ? Base<double>{to, n} : Base<double>{});
 }
 
 }  // namespace deq::ops::HWY_NAMESPACE

@@ -72,13 +72,23 @@ HWY_INLINE void load_row(D d, const Bfloat16Pair* HWY_RESTRICT b, V& b0, V& b1) 
   b1 = hn::BitCast(d, hn::And(both, hn::Set(bits, 0xFFFF0000u)));
 }
 
+/// What a product is added to: entry (i, j) is data[i * row + j]. Nothing, without data; with row 0
+/// one row for all, a bias.
+template <class T>
+struct Base {
+  const T* data = nullptr;
+  int64_t row = 0;
+
+  Base at(int64_t i, int64_t j) const { return data ? Base{data + i * row + j, row} : Base{}; }
+};
+
 // Rows of C that are computed together: with two vectors each they fill the registers of AVX2.
 constexpr int64_t kTileRows = 6;
 
-/// R rows of one panel's product.
+/// R rows of one panel's product; rows of the panel stand `b_row` elements apart.
 template <int R, class T, class E>
-HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t k, T* HWY_RESTRICT c,
-                     int64_t c_row, bool add) {
+HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t b_row, int64_t k, T* c,
+                     int64_t c_row, const Base<T>& base) {
   const hn::ScalableTag<T> d;
   const int64_t lanes = int64_t(hn::Lanes(d));
   using V = hn::Vec<decltype(d)>;
@@ -87,7 +97,7 @@ HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t k, T*
     c40 = zero, c41 = zero, c50 = zero, c51 = zero;
   const T* x = a.data;
   const int64_t row = a.row, col = a.col;
-  for (int64_t p = 0; p < k; ++p, x += col, b += 2 * lanes / kNumbers<E>) {
+  for (int64_t p = 0; p < k; ++p, x += col, b += b_row) {
     V b0, b1;
     load_row(d, b, b0, b1);
     {
@@ -123,9 +133,10 @@ HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t k, T*
   }
   const auto store = [&](int64_t i, V v0, V v1) HWY_ATTR {
     T* to = c + i * c_row;
-    if (add) {
-      v0 = hn::Add(v0, hn::LoadU(d, to));
-      v1 = hn::Add(v1, hn::LoadU(d, to + lanes));
+    if (base.data) {
+      const T* from = base.data + i * base.row;
+      v0 = hn::Add(v0, hn::LoadU(d, from));
+      v1 = hn::Add(v1, hn::LoadU(d, from + lanes));
     }
     hn::StoreU(v0, d, to);
     hn::StoreU(v1, d, to + lanes);
@@ -142,7 +153,7 @@ HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t k, T*
 /// wait for its own sums, where four have enough of them on the way.
 template <class T, class E>
 HWY_INLINE void row_of_four(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t panel, int64_t k,
-                            T* HWY_RESTRICT c, bool add) {
+                            T* c, const Base<T>& base) {
   const hn::ScalableTag<T> d;
   const int64_t lanes = int64_t(hn::Lanes(d));
   using V = hn::Vec<decltype(d)>;
@@ -166,7 +177,7 @@ HWY_INLINE void row_of_four(const Strided<T>& a, const E* HWY_RESTRICT b, int64_
     c31 = hn::MulAdd(v, b1, c31);
   }
   const auto store = [&](int64_t i, V v) HWY_ATTR {
-    if (add) v = hn::Add(v, hn::LoadU(d, c + i * lanes));
+    if (base.data) v = hn::Add(v, hn::LoadU(d, base.data + i * lanes));
     hn::StoreU(v, d, c + i * lanes);
   };
   store(0, c00);
@@ -180,78 +191,103 @@ HWY_INLINE void row_of_four(const Strided<T>& a, const E* HWY_RESTRICT b, int64_
 }
 
 template <class T, class E>
-HWY_INLINE void tile_of(int64_t rows, const Strided<T>& a, const E* b, int64_t k, T* c,
-                        int64_t c_row, bool add) {
+HWY_INLINE void tile_of(int64_t rows, const Strided<T>& a, const E* b, int64_t b_row, int64_t k,
+                        T* c, int64_t c_row, const Base<T>& base) {
   switch (rows) {
     case 1:
-      return tile<1>(a, b, k, c, c_row, add);
+      return tile<1>(a, b, b_row, k, c, c_row, base);
     case 2:
-      return tile<2>(a, b, k, c, c_row, add);
+      return tile<2>(a, b, b_row, k, c, c_row, base);
     case 3:
-      return tile<3>(a, b, k, c, c_row, add);
+      return tile<3>(a, b, b_row, k, c, c_row, base);
     case 4:
-      return tile<4>(a, b, k, c, c_row, add);
+      return tile<4>(a, b, b_row, k, c, c_row, base);
     case 5:
-      return tile<5>(a, b, k, c, c_row, add);
+      return tile<5>(a, b, b_row, k, c, c_row, base);
     default:
-      return tile<6>(a, b, k, c, c_row, add);
+      return tile<6>(a, b, b_row, k, c, c_row, base);
   }
 }
 
-/// C (m, n) = A (m, k) B, or += with `add`; B in panels of T or of Bfloat16Pair, `panel` numbers
-/// apart. The sum of every entry runs over k in one fixed order, whatever m and n are: a row's
-/// result does not depend on the rows beside it.
+/// C (m, n) = A (m, k) B + base, which may be C itself; B in panels of T or of Bfloat16Pair,
+/// `panel` numbers apart. The sum of every entry runs over k in one fixed order, whatever m and n
+/// are: a row's result does not depend on the rows beside it.
 template <class T, class E>
 void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const E* panels, int64_t panel,
-             T* c, int64_t c_row, bool add) {
+             T* c, int64_t c_row, const Base<T>& base) {
   const int64_t W = panel_width<T>(), step = panel / kNumbers<E>;
   HWY_ALIGN T edge[kTileRows * 2 * hn::MaxLanes(hn::ScalableTag<T>())];
   int64_t j = 0;
   for (; m == 1 && j + 4 * W <= n; j += 4 * W, panels += 4 * step)
-    row_of_four(a, panels, step, k, c + j, add);
+    row_of_four(a, panels, step, k, c + j, base.at(0, j));
   for (; j < n; j += W, panels += step) {
     const int64_t columns = n - j < W ? n - j : W;
     for (int64_t i = 0; i < m; i += kTileRows) {
       const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
       const Strided<T> at = a.down(i);
+      const Base<T> from = base.at(i, j);
       T* to = c + i * c_row + j;
       if (columns == W) {
-        tile_of(rows, at, panels, k, to, c_row, add);
+        tile_of(rows, at, panels, W / kNumbers<E>, k, to, c_row, from);
         continue;
       }
-      tile_of(rows, at, panels, k, edge, W, false);
+      tile_of(rows, at, panels, W / kNumbers<E>, k, edge, W, Base<T>{});
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t x = 0; x < columns; ++x)
-          to[r * c_row + x] = edge[r * W + x] + (add ? to[r * c_row + x] : T(0));
+          to[r * c_row + x] = edge[r * W + x] + (from.data ? from.data[r * from.row + x] : T(0));
       }
     }
   }
 }
 
-/// The same of a weight.
+/// C = A B, or += with `add`.
+template <class T>
+void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const T* panels, int64_t panel,
+             T* c, int64_t c_row, bool add) {
+  product(m, n, k, a, panels, panel, c, c_row, add ? Base<T>{c, c_row} : Base<T>{});
+}
+
+/// The same with B (k, n) as it is, rows `b_row` numbers apart; `rest` are k panel_width() numbers.
+template <class T>
+void plain_product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const T* b, int64_t b_row,
+                   T* c, int64_t c_row, bool add, T* rest) {
+  const int64_t W = panel_width<T>();
+  const Base<T> base = add ? Base<T>{c, c_row} : Base<T>{};
+  int64_t j = 0;
+  for (; j + W <= n; j += W) {
+    for (int64_t i = 0; i < m; i += kTileRows)
+      tile_of(std::min(m - i, kTileRows), a.down(i), b + j, b_row, k, c + i * c_row + j, c_row,
+              base.at(i, j));
+  }
+  if (j == n) return;
+  pack<T>({b + j, b_row, 1}, k, n - j, rest, k * W);
+  product<T>(m, n - j, k, a, rest, k * W, c + j, c_row, add);
+}
+
+/// The product with a weight, plus base.
 template <class T>
 void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const Panels<T>& panels,
-             int64_t panel, T* c, int64_t c_row, bool add) {
+             int64_t panel, T* c, int64_t c_row, const Base<T>& base) {
   if constexpr (sizeof(T) == sizeof(Bfloat16Pair)) {
-    if (panels.rounded) return product(m, n, k, a, panels.rounded, panel, c, c_row, add);
+    if (panels.rounded) return product(m, n, k, a, panels.rounded, panel, c, c_row, base);
   }
-  product(m, n, k, a, panels.exact, panel, c, c_row, add);
+  product(m, n, k, a, panels.exact, panel, c, c_row, base);
 }
 
 // Numbers of a weight from which on a product of a few rows is shared out. A guess at what waking a
 // thread costs; not tuned.
 constexpr int64_t kWorthThreads = 1 << 14;
 
-/// product() of a weight in panels that follow one another. Rows so few that one thread has them
-/// all leave the others idle: there the columns are shared out. (Of rows in several blocks, each is
-/// one thread's.)
+/// The product with a weight in panels that follow one another. Rows so few that one thread has
+/// them all leave the others idle: there the columns are shared out. (Of rows in several blocks,
+/// each is one thread's.)
 template <class T>
 void weight_product(int64_t rows, int64_t n, int64_t k, const T* x, const Panels<T>& panels, T* to,
-                    bool add) {
+                    const Base<T>& base) {
   const int64_t W = panel_width<T>(), group = 4 * W;
   const auto columns = [&](int64_t from, int64_t to_column) {
     product<T>(rows, to_column - from, k, {x, k, 1}, panels.after(from * k), k * W, to + from, n,
-               add);
+               base.at(0, from));
   };
   if (rows > kTileRows || n * k < kWorthThreads) return columns(0, n);
   at::parallel_for(0, (n + group - 1) / group, 1, [&](int64_t begin, int64_t end) {

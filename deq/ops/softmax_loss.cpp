@@ -1,13 +1,14 @@
 #include "deq/ops/softmax_loss.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
 #include "deq/base/error.h"
+#include "deq/ops/packed.h"
 #include "deq/ops/softmax_kernel.h"
+#include "deq/ops/tasks.h"
 #include "deq/ops/twice.h"
 
 namespace deq::ops {
@@ -43,56 +44,69 @@ struct Rows {
         shares(at::empty_like(losses)) {}
 };
 
-/// Of logits (n, V) less their bias, rows `first` on: see softmax_row().
-template <class T>
-void run(const Tensor& logits, const Tensor& bias, const Tensor& targets, int64_t first,
-         const Rows& to) {
-  const int64_t V = logits.size(1);
-  const int64_t* target = targets.data_ptr<int64_t>() + first;
-  const T* b = bias.data_ptr<T>();
-  T* const row = logits.data_ptr<T>();
-  T *const loss = to.losses.data_ptr<T>() + first, *const share = to.shares.data_ptr<T>() + first;
-  at::parallel_for(0, logits.size(0), 1 + 16384 / V, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      const SoftmaxRow<T> found = softmax_row(row + n * V, b, V, target[n]);
-      loss[n] = found.loss;
-      share[n] = found.share;
-    }
-  });
-}
-void take_rows(const Tensor& logits, const Tensor& bias, const Tensor& targets, int64_t first,
-               const Rows& to) {
-  const Tensor b = bias.contiguous();
-  if (logits.scalar_type() == at::kFloat) {
-    run<float>(logits, b, targets, first, to);
-  } else {
-    run<double>(logits, b, targets, first, to);
-  }
-}
-
 // Rows whose logits are held at a time.
 constexpr int64_t kRows = 256;
 
-/// Runs f(logits less their bias, first row, rows) over all rows, with the logits of some of them
-/// at a time.
-template <class F>
-void by_rows(const Tensor& hidden, const Tensor& weight, const F& f) {
-  const int64_t N = hidden.size(0), most = std::min(N, kRows);
-  const Tensor held = at::empty({most, weight.size(0)}, hidden.options().requires_grad(false));
-  for (int64_t begin = 0; begin < N; begin += most) {
-    const int64_t count = std::min(most, N - begin);
-    Tensor logits = held.narrow(0, 0, count);
-    at::mm_out(logits, hidden.narrow(0, begin, count), weight.t());
-    f(logits, begin, count);
+/// The arguments of a loss, contiguous, and what it comes to.
+struct Loss {
+  Tensor hidden, weight, bias, targets;
+  Rows rows;
+
+  Loss(const Tensor& h, const Tensor& w, const Tensor& b, const Tensor& t)
+      : hidden(h.detach().contiguous()),
+        weight(w.detach().contiguous()),
+        bias(b.detach().contiguous()),
+        targets(t),
+        rows(h.size(0), hidden) {}
+
+  /// Memory for the logits of so many rows.
+  template <class T>
+  Tensor logits(int64_t count) const {
+    return at::empty({weight.size(0), softmax_columns<T>(count)}, hidden.options());
   }
+
+  /// Works on rows first .. first + count - 1, whose logits are to stand in `by_word`.
+  template <class T>
+  SoftmaxRows<T> run(int64_t first, int64_t count, const Tensor& by_word,
+                     const Tensor& gradients = {}) const {
+    SoftmaxRows<T> s;
+    s.rows = count;
+    s.features = hidden.size(1);
+    s.words = weight.size(0);
+    s.hidden = hidden.data_ptr<T>() + first * s.features;
+    s.weight = weight.data_ptr<T>();
+    s.bias = bias.data_ptr<T>();
+    s.targets = targets.data_ptr<int64_t>() + first;
+    s.by_word = by_word.data_ptr<T>();
+    s.columns = by_word.size(1);
+    s.losses = rows.losses.data_ptr<T>() + first;
+    s.shares = rows.shares.data_ptr<T>() + first;
+    if (gradients.defined()) s.gradients = gradients.data_ptr<T>() + first * s.features;
+    const int64_t W = panel_width<T>(), threads = at::get_num_threads();
+    const int64_t block = (count + W * threads - 1) / (W * threads) * W;
+    run_tasks<T>((count + block - 1) / block, softmax_scratch<T>(block, s.features),
+                 [&](int64_t i, T* scratch) {
+                   softmax_rows(s, i * block, std::min(count, (i + 1) * block), scratch);
+                 });
+    return s;
+  }
+};
+
+/// Runs f(first row, rows, memory for their logits) over all rows.
+template <class T, class F>
+void by_rows(const Loss& loss, const F& f) {
+  const int64_t N = loss.hidden.size(0), most = std::min(N, kRows);
+  const Tensor held = loss.logits<T>(most);
+  for (int64_t begin = 0; begin < N; begin += most) f(begin, std::min(most, N - begin), held);
 }
 
-/// d loss / d logits, (N, V), and the losses.
-Tensor by_logits(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
-                 const Tensor& targets, const Rows& rows) {
-  const Tensor logits = at::mm(hidden, weight.t());
-  take_rows(logits, bias, targets, 0, rows);
-  return logits.mul_(rows.shares.unsqueeze(1));
+/// d loss / d logits, (N, V).
+template <class T>
+Tensor by_logits(const Loss& loss) {
+  const int64_t N = loss.hidden.size(0);
+  const Tensor by_word = loss.logits<T>(N);
+  loss.run<T>(0, N, by_word);
+  return by_word.narrow(1, 0, N).mul_(loss.rows.shares).t();
 }
 
 /// What each loss passes on to its row of `hidden`, and all together to weight and bias.
@@ -100,19 +114,34 @@ struct LossGradients {
   Tensor hidden, weight, bias;
 };
 
-LossGradients gradients_of_all(const Tensor& hidden, const Tensor& weight, const Tensor& bias,
-                               const Tensor& targets, const Rows& rows) {
-  LossGradients g{at::empty_like(hidden), at::zeros_like(weight), at::zeros_like(bias)};
-  by_rows(hidden, weight, [&](const Tensor& logits, int64_t begin, int64_t count) {
-    take_rows(logits, bias, targets, begin, rows);
-    const Tensor share = rows.shares.narrow(0, begin, count);
-    Tensor to = g.hidden.narrow(0, begin, count);
-    at::mm_out(to, logits, weight);
-    to.mul_(share.unsqueeze(1));
-    g.weight.addmm_(logits.t(), hidden.narrow(0, begin, count) * share.unsqueeze(1));
-    g.bias.addmv_(logits.t(), share);
+template <class T>
+LossGradients gradients_of_all(const Loss& loss) {
+  LossGradients g{at::empty_like(loss.hidden), at::zeros_like(loss.weight),
+                  at::zeros_like(loss.bias)};
+  const int64_t D = loss.hidden.size(1);
+  T *const weight = g.weight.data_ptr<T>(), *const bias = g.bias.data_ptr<T>();
+  by_rows<T>(loss, [&](int64_t first, int64_t count, const Tensor& held) {
+    const SoftmaxRows<T> s = loss.run<T>(first, count, held, g.hidden);
+    const Tensor scaled =
+        loss.hidden.narrow(0, first, count) * loss.rows.shares.narrow(0, first, count).unsqueeze(1);
+    const Tensor panels = at::empty({packed_size<T>(count, D)}, scaled.options());
+    pack({scaled.data_ptr<T>(), D, 1}, count, D, panels.data_ptr<T>());
+    run_tasks<T>((s.words + kSoftmaxWords - 1) / kSoftmaxWords, 0, [&](int64_t i, T*) {
+      const int64_t end = std::min(s.words, (i + 1) * kSoftmaxWords);
+      softmax_words(s, i * kSoftmaxWords, end, panels.data_ptr<T>(), weight, bias);
+    });
   });
   return g;
+}
+
+/// f(0.f) or f(0.0), by the type of t.
+template <class F>
+auto of_type(const Tensor& t, const F& f) {
+  return t.scalar_type() == at::kFloat ? f(0.f) : f(0.0);
+}
+
+Tensor by_logits_of(const Loss& loss) {
+  return of_type(loss.hidden, [&](auto zero) { return by_logits<decltype(zero)>(loss); });
 }
 
 /// Keeps the gradients by logits, or where that is less the gradients that all losses have
@@ -120,16 +149,17 @@ LossGradients gradients_of_all(const Tensor& hidden, const Tensor& weight, const
 struct LossNode : torch::autograd::Function<LossNode> {
   static Tensor forward(AutogradContext* context, const Tensor& hidden, const Tensor& weight,
                         const Tensor& bias, const Tensor& targets, bool together) {
-    const Rows rows(hidden.size(0), hidden);
+    const Loss loss(hidden, weight, bias, targets);
     variable_list saved{hidden, weight, bias, targets};
     if (together) {
-      const LossGradients g = gradients_of_all(hidden, weight, bias, targets, rows);
+      const LossGradients g =
+          of_type(hidden, [&](auto zero) { return gradients_of_all<decltype(zero)>(loss); });
       saved.insert(saved.end(), {g.hidden, g.weight, g.bias});
     } else {
-      saved.push_back(by_logits(hidden, weight, bias, targets, rows));
+      saved.push_back(by_logits_of(loss));
     }
     context->save_for_backward(saved);
-    return rows.losses;
+    return loss.rows.losses;
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -146,8 +176,7 @@ struct LossNode : torch::autograd::Function<LossNode> {
       return found;
     }
     const Tensor by_logit =
-        together ? by_logits(hidden, weight, saved[2], saved[3], Rows(hidden.size(0), hidden))
-                 : saved[4];
+        together ? by_logits_of(Loss(hidden, weight, saved[2], saved[3])) : saved[4];
     if (context->needs_input_grad(0)) found[0] = at::mm(by_logit, weight) * share.unsqueeze(1);
     if (context->needs_input_grad(1)) found[1] = at::mm(by_logit.t(), hidden * share.unsqueeze(1));
     if (context->needs_input_grad(2)) found[2] = at::mv(by_logit.t(), share);
@@ -184,11 +213,14 @@ Tensor softmax_loss(const Tensor& hidden, const Tensor& weight, const Tensor& bi
     const bool together = use == LossUse::Mean && hidden.size(0) > hidden.size(1);
     return LossNode::apply(hidden, weight, bias, target, together);
   }
-  const Rows rows(hidden.size(0), hidden);
-  by_rows(hidden, weight, [&](const Tensor& logits, int64_t begin, int64_t) {
-    take_rows(logits, bias, target, begin, rows);
+  const Loss loss(hidden, weight, bias, target);
+  of_type(hidden, [&](auto zero) {
+    using T = decltype(zero);
+    by_rows<T>(loss, [&](int64_t first, int64_t count, const Tensor& held) {
+      loss.run<T>(first, count, held);
+    });
   });
-  return rows.losses;
+  return loss.rows.losses;
 }
 
 }  // namespace deq::ops

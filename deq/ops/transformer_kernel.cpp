@@ -41,12 +41,11 @@ const T* mask_row(const T* mask, const BlockRows<T>& b, int64_t row, int64_t n) 
   return mask + row / b.positions * n;
 }
 
-/// to (rows, n) = x (rows, k) times W, plus a bias.
+/// to (rows, n) = x (rows, k) times W, plus a bias or none.
 template <class T>
 void affine_rows(int64_t rows, int64_t n, int64_t k, const T* x, const Panels<T>& panels,
                  const T* bias, T* to) {
-  for (int64_t r = 0; bias && r < rows; ++r) std::copy_n(bias, n, to + r * n);
-  weight_product(rows, n, k, x, panels, to, bias != nullptr);
+  weight_product(rows, n, k, x, panels, to, Base<T>{bias, 0});
 }
 
 template <class T>
@@ -57,9 +56,8 @@ void project(const BlockRows<T>& b, int64_t begin, int64_t end, T* scratch) {
     for (int64_t r = 0; r < rows; ++r) norm_row(x + r * D, D, scratch + r * D);
     x = scratch;
   }
-  T* to = b.qkv + begin * 3 * D;
-  if (b.injected) std::copy_n(b.injected + begin * 3 * D, rows * 3 * D, to);
-  weight_product(rows, 3 * D, D, x, b.weights.qkv, to, b.injected != nullptr);
+  const Base<T> injected{b.injected, 3 * D};
+  weight_product(rows, 3 * D, D, x, b.weights.qkv, b.qkv + begin * 3 * D, injected.at(begin, 0));
 }
 
 template <class T>
@@ -144,9 +142,9 @@ void project_backward(const BlockRows<T>& b, const BlockGradients<T>& g, int64_t
   const T* qkv = g.qkv + begin * 3 * D;
   T* dz = g.z + begin * D;
   if (b.norm == NormPlace::Post)
-    return weight_product(rows, D, 3 * D, qkv, b.weights.qkv, dz, true);
+    return weight_product(rows, D, 3 * D, qkv, b.weights.qkv, dz, Base<T>{dz, D});
   T *dx = scratch, *x = scratch + rows * D;
-  weight_product(rows, D, 3 * D, qkv, b.weights.qkv, dx, false);
+  weight_product(rows, D, 3 * D, qkv, b.weights.qkv, dx, Base<T>{});
   for (int64_t r = 0; r < rows; ++r) {
     const T spread = norm_row(b.z + (begin + r) * D, D, x + r * D);
     norm_row_backward(dx + r * D, x + r * D, spread, D, dx + r * D);

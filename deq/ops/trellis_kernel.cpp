@@ -30,7 +30,8 @@ void forward(const TrellisRows<T>& r, int64_t begin, int64_t end, int64_t first,
     for (int64_t k = 0; k < r.kernel; ++k) {
       // The gates' panels of these units as if they stood side by side.
       product<T>(rows, 4 * W, H, {r.h + begin * r.h_row + k * r.tap, r.h_row, 1},
-                 r.weights.after(4 * k * r.panels + unit * H), r.panels, sums, 4 * W, true);
+                 r.weights.after(4 * k * r.panels + unit * H), r.panels, sums, 4 * W,
+                 Base<T>{sums, 4 * W});
     }
     for (int64_t t = 0; t < rows; ++t) {
       const int64_t row = begin + t;
@@ -84,7 +85,8 @@ void backward(const TrellisRows<T>& r, const TrellisGradients<T>& to, int64_t be
     for (int64_t k = 0; k < r.kernel; ++k) {
       product<T>(rows, count, 4 * H,
                  {to.gates + begin * to.row + (r.kernel - 1 - k) * to.tap, to.row, 1},
-                 r.weights.after(k * r.panels + unit * 4 * H), 4 * H * W, sums, W, k > 0);
+                 r.weights.after(k * r.panels + unit * 4 * H), 4 * H * W, sums, W,
+                 k > 0 ? Base<T>{sums, W} : Base<T>{});
     }
     for (int64_t t = 0; t < rows; ++t) {
       T* dh = to.z + (begin + t) * 2 * H + unit;

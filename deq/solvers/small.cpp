@@ -30,33 +30,35 @@ bool mixture(const double* H, int64_t M, int64_t m, double ridge, int64_t newest
     const double cij = H[i * M + j] * (i == j ? 1 + ridge : 1.0);
     return cij - H[i * M + newest] - H[j * M + newest] + latest;
   };
-  scratch.numbers.resize(size_t(m * m + m));
-  double* L = scratch.numbers.data();  // rows and columns in the order of `kept`
-  double* y = L + m * m;
+  scratch.numbers.resize(size_t(m * m + 2 * m));
+  double* L = scratch.numbers.data();  // below the diagonal, in the order of `kept`
+  double* inverse = L + m * m;         // 1 / the diagonal
+  double* y = inverse + m;
   std::vector<int64_t>& kept = scratch.kept;
   kept.clear();
   for (int64_t back = 1; back < m; ++back) {
-    const int64_t i = (newest + m - back) % m, row = int64_t(kept.size());
+    const int64_t i = newest >= back ? newest - back : newest + m - back,
+                  row = int64_t(kept.size());
     double pivot = reduced(i, i);
     y[row] = latest - H[i * M + newest];
     for (int64_t k = 0; k < row; ++k) {
       double sum = reduced(i, kept[size_t(k)]);
       for (int64_t l = 0; l < k; ++l) sum -= L[row * m + l] * L[k * m + l];
-      L[row * m + k] = sum / L[k * m + k];
+      L[row * m + k] = sum * inverse[k];
       pivot -= L[row * m + k] * L[row * m + k];
       y[row] -= L[row * m + k] * y[k];
     }
     // A residual of exactly zero is one from before the positions that this one depends on moved.
     if (!(pivot > kDependent * (H[i * M + i] + latest)) || !(H[i * M + i] > 0)) continue;
-    L[row * m + row] = std::sqrt(pivot);
-    y[row] /= L[row * m + row];
+    inverse[row] = 1 / std::sqrt(pivot);
+    y[row] *= inverse[row];
     kept.push_back(i);
   }
   std::fill(a, a + m, 0.0);
   a[newest] = 1;
   for (int64_t row = int64_t(kept.size()) - 1; row >= 0; --row) {
     for (size_t k = size_t(row) + 1; k < kept.size(); ++k) y[row] -= L[int64_t(k) * m + row] * y[k];
-    y[row] /= L[row * m + row];
+    y[row] *= inverse[row];
     a[kept[size_t(row)]] = y[row];
     a[newest] -= y[row];
   }

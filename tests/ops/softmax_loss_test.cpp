@@ -1,6 +1,7 @@
 #include "deq/ops/softmax_loss.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -74,6 +75,36 @@ TEST(SoftmaxLoss, SmallLossesKeepTheirDigits) {
       EXPECT_NEAR(hidden.grad().item<double>() / std::expm1(-expected), 1, 1e-5) << V;
     }
   }
+}
+
+TEST(SoftmaxLoss, DependsNeitherOnNeighboursNorOnThreads) {
+  at::manual_seed(7);
+  const Sample s(301, 33, 205, at::kFloat);
+  const auto found = [&](int threads, int64_t first, int64_t count) {
+    at::set_num_threads(threads);
+    const Tensor hidden = s.inputs[0].detach().narrow(0, first, count).requires_grad_(true);
+    const Tensor losses =
+        softmax_loss(hidden, s.inputs[1], s.inputs[2], s.targets.narrow(0, first, count));
+    std::vector<Tensor> out =
+        torch::autograd::grad({losses.sum()}, {hidden, s.inputs[1], s.inputs[2]});
+    out.push_back(losses);
+    return out;
+  };
+  const int before = at::get_num_threads();
+  const auto all = found(1, 0, 301), shared = found(3, 0, 301), some = found(2, 40, 150);
+  at::set_num_threads(before);
+  for (size_t i = 0; i < all.size(); ++i) EXPECT_TRUE(all[i].equal(shared[i])) << i;
+  for (const size_t i : {0, 3}) EXPECT_TRUE(all[i].narrow(0, 40, 150).equal(some[i])) << i;
+}
+
+TEST(SoftmaxLoss, ReadsMatricesThatAreNotContiguous) {
+  at::manual_seed(8);
+  const Sample s(40, 9, 23, at::kDouble);
+  std::vector<Tensor> spread;
+  for (const Tensor& t : s.inputs)
+    spread.push_back(t.detach().repeat_interleave(2, -1).slice(-1, 0, {}, 2));
+  const Tensor ours = softmax_loss(spread[0], spread[1], spread[2], s.targets);
+  EXPECT_LE(relative(ours, s.plain()), 1e-13);
 }
 
 TEST(SoftmaxLoss, EitherUseHasTheSameGradients) {
