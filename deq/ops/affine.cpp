@@ -8,6 +8,7 @@
 
 #include "deq/base/error.h"
 #include "deq/ops/packed.h"
+#include "deq/ops/weight_gradient.h"
 
 namespace deq::ops {
 
@@ -43,17 +44,16 @@ void multiply(const Tensor& rows, const Tensor& panels, bool add, const Tensor& 
   });
 }
 
-/// `base` without elements: none.
-Tensor by_panels(const Tensor& x, const AffineWeight& w, const Tensor& base) {
-  const int64_t n = w.weight.size(0);
+/// x B + base, B (k, n) in panels; `base` without elements: none.
+Tensor by_panels(const Tensor& x, const Tensor& panels, int64_t n, const Tensor& base) {
   const Tensor rows = rows_of(x).contiguous();
   const bool add = base.numel() > 0;
   const Tensor out = at::empty({x.size(0), x.size(1), n}, x.options().requires_grad(false));
   if (add) out.copy_(base);
   if (x.scalar_type() == at::kFloat) {
-    multiply<float>(rows, w.panels, add, rows_of(out));
+    multiply<float>(rows, panels, add, rows_of(out));
   } else {
-    multiply<double>(rows, w.panels, add, rows_of(out));
+    multiply<double>(rows, panels, add, rows_of(out));
   }
   return out;
 }
@@ -66,12 +66,19 @@ Tensor by_library(const Tensor& x, const Tensor& weight, const Tensor& base) {
   return y.view({x.size(0), x.size(1), weight.size(0)});
 }
 
+/// dy W.
+Tensor passed_on(const Tensor& dy, const Tensor& weight) {
+  if (at::GradMode::is_enabled()) return at::matmul(dy, weight);
+  const Tensor none = at::empty({0}, dy.options());
+  return by_panels(dy, packed_weight(weight.detach(), true), weight.size(1), none);
+}
+
 struct AffineNode : torch::autograd::Function<AffineNode> {
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
                         const Tensor& base, const Tensor& panels) {
     context->save_for_backward({x, weight});
     context->saved_data["base"] = base.numel() > 0 ? base.dim() : int64_t(0);
-    return by_panels(x, {weight, panels}, base);
+    return by_panels(x, panels, weight.size(0), base);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
@@ -81,8 +88,8 @@ struct AffineNode : torch::autograd::Function<AffineNode> {
     const variable_list saved = context->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1];
     const int64_t base = context->saved_data["base"].toInt();
-    if (context->needs_input_grad(0)) found[0] = at::matmul(dy, weight);
-    if (context->needs_input_grad(1)) found[1] = at::mm(rows_of(dy).t(), rows_of(x));
+    if (context->needs_input_grad(0)) found[0] = passed_on(dy, weight);
+    if (context->needs_input_grad(1)) found[1] = weight_gradient(rows_of(dy), rows_of(x));
     if (base > 0 && context->needs_input_grad(2)) found[2] = base == 1 ? rows_of(dy).sum(0) : dy;
     return found;
   }
@@ -103,7 +110,7 @@ Tensor affine(const Tensor& x, const AffineWeight& w, const Tensor& base) {
             "affine: x is {} and the weight {}; expected one type", c10::toString(x.scalar_type()),
             c10::toString(w.weight.scalar_type()));
   const Tensor none = base.defined() ? base : at::empty({0}, x.options().requires_grad(false));
-  if (!at::GradMode::is_enabled()) return by_panels(x, w, none);
+  if (!at::GradMode::is_enabled()) return by_panels(x, w.panels, w.weight.size(0), none);
   return AffineNode::apply(x, w.weight, none, w.panels);
 }
 

@@ -6,6 +6,7 @@
 
 #include "deq/ops/packed.h"
 #include "deq/ops/tasks.h"
+#include "deq/ops/weight_gradient.h"
 
 namespace deq::ops {
 
@@ -174,12 +175,12 @@ BlockGiven backward(const BlockContext& c, const PackedAttention& attention, con
   });
   if (!all) return found;
   const Tensor x = c.norm == NormPlace::Post ? k.z : at::layer_norm(k.z, {k.z.size(2)});
-  found.qkv = at::mm(flat(found.injected).t(), flat(x));
-  found.output = at::mm(flat(output).t(), flat(k.seen));
+  found.qkv = weight_gradient(flat(found.injected), flat(x));
+  found.output = weight_gradient(flat(output), flat(k.seen));
   found.output_bias = flat(output).sum(0);
-  found.inner = at::mm(flat(inner).t(), flat(k.normed));
+  found.inner = weight_gradient(flat(inner), flat(k.normed));
   found.inner_bias = flat(inner).sum(0);
-  found.outer = at::mm(flat(outer).t(), flat(k.hidden));
+  found.outer = weight_gradient(flat(outer), flat(k.hidden));
   found.outer_bias = flat(outer).sum(0);
   return found;
 }

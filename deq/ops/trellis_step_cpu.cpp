@@ -10,6 +10,7 @@
 #include "deq/ops/relative_attention_cpu.h"
 #include "deq/ops/tasks.h"
 #include "deq/ops/trellis_kernel.h"
+#include "deq/ops/weight_gradient.h"
 
 namespace deq::ops {
 
@@ -221,11 +222,10 @@ TrellisGiven backward(const TrellisContext& c, const TrellisKept& k, const Tenso
   found.z = passed.z;
   if (!all) return found;
   found.injected = passed.gates.narrow(1, 0, s.T).contiguous();
-  const Tensor sums = found.injected.view({-1, 4 * H});
   std::vector<Tensor> taps;
-  for (int64_t tap = 0; tap < s.K; ++tap)
-    taps.push_back(at::mm(sums.t(), k.h.narrow(1, tap * s.d, s.T).reshape({-1, H})));
-  found.weight = at::cat(taps, 1);
+  for (int64_t tap = 0; tap < s.K; ++tap) taps.push_back(k.h.narrow(1, tap * s.d, s.T));
+  found.weight =
+      weight_gradient(found.injected.view({-1, 4 * H}), at::cat(taps, 2).view({-1, s.K * H}));
   return found;
 }
 
