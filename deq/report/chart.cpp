@@ -47,11 +47,11 @@ struct Range {
     low = std::min(low, value);
     high = std::max(high, value);
   }
-  void widen() {  // one value alone gets room around it
+  void widen() {  // one value alone gets room around it, but what is never negative none below zero
     if (high > low) return;
-    const double room = std::max(std::abs(low) * 0.1, 0.5);
-    low -= room;
-    high += room;
+    const double value = low, room = std::max(std::abs(value) * 0.1, 0.5);
+    low = value >= 0 ? std::max(value - room, 0.0) : value - room;
+    high = value + room;
   }
 };
 
@@ -120,9 +120,12 @@ class Canvas {
           "<text x='{}' y='{:.1f}' text-anchor='end'>{}</text>",
           kLeft, kWidth - kRight, down(y), down(y), kLeft - 6, down(y) + 4, label);
     }
-    for (const double x : axes.logarithmic_x ? logarithmic_ticks(x_) : ticks(x_, 6))
-      svg += fmt::format("<text x='{:.1f}' y='{}' text-anchor='middle'>{}</text>", across(x),
-                         kHeight - kBottom + 18, number(axes.logarithmic_x ? std::pow(10, x) : x));
+    for (const double x : axes.logarithmic_x ? logarithmic_ticks(x_) : ticks(x_, 6)) {
+      const bool at_the_edge = across(x) > kWidth - 2 * kRight;
+      svg += fmt::format("<text x='{:.1f}' y='{}' text-anchor='{}'>{}</text>", across(x),
+                         kHeight - kBottom + 18, at_the_edge ? "end" : "middle",
+                         number(axes.logarithmic_x ? std::pow(10, x) : x));
+    }
     return svg + fmt::format("<text x='{}' y='{}' text-anchor='end'>{}</text>", kWidth - kRight,
                              kHeight - 6, html(axes.x));
   }

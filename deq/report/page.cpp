@@ -27,7 +27,7 @@ polyline{fill:none;stroke-width:2;stroke-linejoin:round;stroke:var(--c)}circle{f
 .d3::before{background:repeating-linear-gradient(90deg,var(--c) 0 9px,transparent 9px 12px,var(--c) 12px 14px,transparent 14px 17px)}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem}
 th,td{text-align:left;padding:.25rem .8rem .25rem 0;border-bottom:1px solid var(--faint);vertical-align:top}
-td{overflow-wrap:anywhere;min-width:6rem}th{font-weight:600}
+td{overflow-wrap:anywhere;min-width:8rem}th{font-weight:600}
 td.n{text-align:right;min-width:0;font-variant-numeric:tabular-nums;white-space:nowrap}
 .heat{font-family:ui-monospace,monospace;font-size:.85rem;line-height:1.7;white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0}
 .heat span{background:hsl(calc(220 - 200*var(--h)) 80% 50%/.4);border-radius:2px}.heat .open{outline:1px solid #c9404a}

@@ -24,9 +24,16 @@ onload = () => {
   const found = [...document.querySelectorAll("iframe")].map(frame => {
     const page = frame.contentDocument, root = page.documentElement;
     const drawn = [...page.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect());
+    const labels = [...page.querySelectorAll("svg text")];
+    const cut = label => {
+      const text = label.getBoundingClientRect(), chart = label.ownerSVGElement.getBoundingClientRect();
+      return text.left < chart.left - 0.5 || text.right > chart.right + 0.5;
+    };
     return {width: root.clientWidth, needed: root.scrollWidth, charts: drawn.length,
             smallest: Math.min(...drawn.map(box => Math.min(box.width, box.height))),
             lines: page.querySelectorAll("polyline").length,
+            cut: labels.filter(cut).map(label => label.textContent),
+            negative: labels.filter(label => label.textContent.startsWith("-")).map(label => label.textContent),
             positions: page.querySelectorAll(".heat span").length,
             style: getComputedStyle(page.querySelector("polyline")).stroke};
   });
@@ -67,6 +74,8 @@ def main():
         assert page["needed"] <= page["width"] <= width, f"the page is wider than {width}: {page}"
         assert page["charts"] >= 10 and page["lines"] >= page["charts"], page
         assert page["smallest"] >= 100, f"a chart is too small to read: {page}"
+        assert not page["cut"], f"labels that the edge of their chart cuts off: {page}"
+        assert not page["negative"], f"an axis of what is never negative begins below zero: {page}"
         assert page["positions"] == 3 * 12, f"not every position of the passage is there: {page}"
         assert page["style"].startswith("rgb"), f"lines have no colour: {page}"
     return 0
