@@ -13,7 +13,7 @@ namespace deq {
 namespace {
 
 constexpr double kWidth = 560, kHeight = 300;  // of the viewBox
-constexpr double kLeft = 64, kRight = 12, kTop = 12, kBottom = 40;
+constexpr double kLeft = 80, kRight = 12, kTop = 12, kBottom = 40;
 constexpr size_t kMostPoints = 240;
 constexpr size_t kColours = 8, kDashes = 4;
 const std::map<char, const char*> kEntities = {
@@ -88,6 +88,7 @@ std::string number(double value) {
   const double size = std::abs(value);
   if (size < 1e-12) return "0";
   if (size >= 1e6) return fmt::format("{:.3g}M", value / 1e6);
+  if (size >= 1e4) return fmt::format("{:.4g}k", value / 1e3);
   if (size >= 1000) return fmt::format("{:.0f}", value);
   if (size >= 1e-3) return fmt::format("{:.4g}", value);
   const int power = int(std::floor(std::log10(size) + 1e-9));
