@@ -1,5 +1,5 @@
 # Each target does its own set-up first. The build itself is CMake's: see CMakePresets.json.
-.PHONY: help setup build demo test asan format clean
+.PHONY: help setup configure build demo test asan format clean
 .DEFAULT_GOAL := help
 
 # A compiler process takes up to 1.5 GB with LibTorch's headers.
@@ -13,22 +13,24 @@ help:
 	@echo 'make build    builds the command, build/release/cli/deq'
 	@echo 'make format   formats the sources'
 	@echo 'make clean    removes build/'
+	@echo 'CMAKE_FLAGS=  what CMake is told besides, as -DDEQ_WERROR=ON'
 	@echo 'JOBS=n        number of compiler processes (here $(JOBS))'
 
 setup:
 	@scripts/setup.sh
 
-build: setup
-	@cmake --preset release --log-level=WARNING >/dev/null
+configure: setup
+	@cmake --preset release $(CMAKE_FLAGS) --log-level=WARNING >/dev/null
+
+build: configure
 	@cmake --build --preset release --target deq_cli -j $(JOBS)
 
 demo: build
 	@scripts/demo.sh
 
-test: setup
-	@cmake --preset dev --log-level=WARNING >/dev/null
-	@cmake --build --preset dev -j $(JOBS)
-	@ctest --preset dev
+test: configure
+	@cmake --build --preset release -j $(JOBS)
+	@ctest --preset release
 	@scripts/check_style.sh
 
 asan: setup

@@ -1,10 +1,9 @@
-// Precompiled: what nearly every file includes. Nothing of ours.
+// Precompiled: what nearly every file above the rooms of pch_tensors.h includes. Nothing of ours.
 #pragma once
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/nn/module.h>
 #include <torch/types.h>
 
@@ -13,7 +12,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <variant>
 #include <vector>
