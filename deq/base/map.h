@@ -12,8 +12,12 @@
 namespace deq {
 
 /// z -> f(z, x), with x, the history and the weights already bound; any callable. Must keep the
-/// shape of z. Each call returns a tensor of its own: solvers keep what they were given, so an f
-/// that fills one buffer again and again would rewrite their past.
+/// shape and the type of z; where autocast is on, f's value is converted to the type of z.
+///
+/// Solvers keep what they gave and what they were given. So a plain callable may work in place on
+/// its z (it is given a copy then), and may return z, what it captured, or one buffer again and
+/// again (what it returns is copied then): whether it does is seen at its calls, and costs nothing
+/// where it does not. One that works in place only later than at its first call is an error.
 class Map {
  public:
   using Evaluate = std::function<at::Tensor(const at::Tensor& z)>;
@@ -36,8 +40,9 @@ class Map {
   template <class F>
   requires(!std::derived_from<std::remove_cvref_t<F>, Map> &&
            std::is_invocable_r_v<at::Tensor, F&, const at::Tensor&>) Map(F f)
-      : evaluate_(std::move(f)) {}  // NOLINT: any callable is a Map
-  /// For an f that can leave out what is done; `series` starts a solve.
+      : Map(guarded(std::move(f))) {}  // NOLINT: any callable is a Map
+  /// For an f that leaves z as it is and returns memory that nobody else holds: it is not watched.
+  /// `series` starts a solve of an f that can leave out what is done; empty: it cannot.
   Map(Evaluate f, std::function<Series()> series)
       : evaluate_(std::move(f)), series_(std::move(series)) {}
 
@@ -54,21 +59,30 @@ class Map {
     linearise_ = std::move(linearise);
     return *this;
   }
-  /// At z, a leaf that requires a gradient, with gradients on. Where f does not depend on z the
-  /// products are zero.
+  /// At z, which requires a gradient, with gradients on. Where f does not depend on z the products
+  /// are zero.
   Linearised linearise(const at::Tensor& z) const;
 
-  at::Tensor operator()(const at::Tensor& z) const { return evaluate_(z); }
+  /// The same f of LibTorch's operators alone, for an f of kernels: where a tape is to be
+  /// differentiated again, a kernel's node would have to evaluate that anyway.
+  Map& set_reference(Evaluate reference) {
+    reference_ = std::move(reference);
+    return *this;
+  }
+  /// f(z) for a tape that is to be differentiated again.
+  at::Tensor differentiable(const at::Tensor& z) const;
+
+  /// Throws deq::Error where f returns nothing.
+  at::Tensor operator()(const at::Tensor& z) const;
   explicit operator bool() const { return bool(evaluate_); }
 
   /// As if f were evaluated as a whole each time: row for row the same numbers.
-  Series series() const {
-    if (series_) return series_();
-    return [f = evaluate_](const at::Tensor& z, const std::vector<int64_t>&) { return f(z); };
-  }
+  Series series() const;
 
  private:
-  Evaluate evaluate_;
+  static Map guarded(Evaluate f);
+
+  Evaluate evaluate_, reference_;
   std::function<Series()> series_;
   std::function<Linearised(const at::Tensor&)> linearise_;
   bool recordable_ = false;

@@ -69,7 +69,7 @@ std::vector<Bound> RecurrentCell::bind_levels(const Tensor& x, const std::vector
       level->start.push_back(part.contiguous());
     level->end = level->start;
     Bound f;
-    f.f = [level](const Tensor& z) { return (*level)(z); };
+    f.f = Map([level](const Tensor& z) { return (*level)(z); }, {});
     f.extend = [level](const Tensor&, int64_t length) {
       return length == 0 ? History{}
                          : History{at::cat(level->end, 2).transpose(0, 1).contiguous(), {}};

@@ -80,7 +80,7 @@ std::vector<Bound> TcnCell::bind_levels(const Tensor& x, const std::vector<Histo
     level->past = history.z;
     level->hidden = history.hidden;
     Bound f;
-    f.f = [level](const Tensor& z) { return (*level)(z); };
+    f.f = Map([level](const Tensor& z) { return (*level)(z); }, {});
     f.extend = [level, seen](const Tensor& z, int64_t length) {
       if (length == 0) return History{};
       const int64_t all = (level->past.defined() ? level->past.size(1) : 0) + z.size(1);

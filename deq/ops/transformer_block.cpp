@@ -234,9 +234,14 @@ Map TransformerBlock::map() const {
     };
   };
   const BlockContext& c = bound_->context;
-  return Map([block = *this](const Tensor& z) { return block(z); }, series)
-      .set_recordable(!c.view.float_scores)
-      .set_linearise([block = *this](const Tensor& z) { return block.linearise(z); });
+  Map f = Map([block = *this](const Tensor& z) { return block(z); }, series)
+              .set_recordable(!c.view.float_scores)
+              .set_linearise([block = *this](const Tensor& z) { return block.linearise(z); });
+  if (c.weights.packed)
+    f.set_reference([block = *this](const Tensor& z) {
+      return transformer_block_reference(z, block.context());
+    });
+  return f;
 }
 
 Map::Linearised TransformerBlock::linearise(const Tensor& z) const {

@@ -181,7 +181,10 @@ Map TrellisStep::map() const {
   };
   return Map([step = *this](const Tensor& z) { return step(z); }, series)
       .set_recordable(true)
-      .set_linearise([step = *this](const Tensor& z) { return step.linearise(z); });
+      .set_linearise([step = *this](const Tensor& z) { return step.linearise(z); })
+      .set_reference([step = *this](const Tensor& z) {
+        return z.numel() > 0 ? trellis_step_reference(z, step.context()) : z.clone();
+      });
 }
 
 }  // namespace deq::ops

@@ -1,6 +1,7 @@
 #include "deq/solvers/solvers.h"
 
 #include "deq/base/fields.h"
+#include "deq/solvers/start.h"
 #ifdef DEQ_WITH_CUDA
 #include "deq/solvers/anderson_cuda.h"
 #endif
@@ -12,7 +13,7 @@ Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const S
   return std::visit(
       [&](const auto& method) {
         validate(method, method.name);
-        DEQ_CHECK(z0.defined(), "solve: z0 is undefined; expected a floating-point tensor");
+        if (order == Order::Forward) check_start(f, z0);  // an adjoint's may well be NaN
         const Layout layout(z0, method.scope, order);
 #ifdef DEQ_WITH_CUDA
         if constexpr (std::is_same_v<decltype(method), const Anderson&>) {
