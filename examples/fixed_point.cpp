@@ -23,7 +23,7 @@ int main() {
   for (int step = 0; step <= 200; ++step) {
     const at::Tensor injected = at::matmul(x, U);  // (B, T, D), once per solve
     const deq::Map f = [&](const at::Tensor& z) { return at::tanh(at::matmul(z, W) + injected); };
-    const deq::Equilibrated found = deq::equilibrate(f, at::zeros({B, T, D}), options);
+    const deq::Equilibrated found = deq::equilibrium(f, at::zeros({B, T, D}), options);
     const at::Tensor score = at::matmul(found.z.mean(1), out).squeeze(1);  // (B)
     const at::Tensor loss = at::binary_cross_entropy_with_logits(score, label);
     if (step % 50 == 0)

@@ -11,7 +11,9 @@
 #include <map>
 #include <set>
 
+#include "deq/base/autocast.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/solvers/start.h"
 
 namespace deq {
 namespace {
@@ -72,8 +74,9 @@ struct Terminal : Node {
 /// backward.
 struct SegmentNode : Node {
   std::vector<Map> levels;
-  Tensor start;        // detached
-  edge_list captured;  // the edges after the first; those an enclosing segment may redirect
+  AutocastState autocast;  // in which they were evaluated
+  Tensor start;            // detached
+  edge_list captured;      // the edges after the first; those an enclosing segment may redirect
 
   variable_list apply(variable_list&& gradients) override {
     DEQ_CHECK(!at::GradMode::is_enabled(),
@@ -84,7 +87,10 @@ struct SegmentNode : Node {
     if (!gradients[0].defined()) return variable_list(num_outputs());
     const Tensor leaf = start.detach().requires_grad_(true);
     const Mark mark;
-    const Tensor end = evaluate_taped(levels, leaf);
+    const Tensor end = [&] {
+      const AutocastGuard as_before(autocast);
+      return evaluate_taped(levels, leaf);
+    }();
     if (!end.requires_grad()) return variable_list(num_outputs());
     edge_list ends{edge_of(leaf)};  // holds what the keys point at
     std::map<EdgeKey, Edge> terminals;
@@ -108,6 +114,7 @@ struct SegmentNode : Node {
 
   static Tensor evaluate_taped(const std::vector<Map>& levels, const Tensor& leaf) {
     at::AutoGradMode tape(true);
+    const NoCastCache no_cache;  // each tape makes its own casts of what it captures
     const Tensor z = unrolled_levels(levels, leaf);
     return z.view_as(z);  // a node of its own, even where f returns what it captured
   }
@@ -136,6 +143,7 @@ Tensor run_segment(std::vector<Map> levels, const Tensor& z) {
   if (captured.empty() && !z.requires_grad()) return output;
   auto node = std::shared_ptr<SegmentNode>(new SegmentNode(), torch::autograd::deleteNode);
   node->levels = std::move(levels);
+  node->autocast = AutocastState::now();
   node->start = z.detach();
   node->captured = captured;
   edge_list edges = torch::autograd::collect_next_edges(z);
@@ -161,14 +169,17 @@ Tensor checkpointed_levels(const std::vector<Map>& levels, const Tensor& z0) {
 
 Equilibrated Checkpointed::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   validate(*this, "Checkpointed");
+  check_start(f, z0);
   auto before = std::make_shared<Tensor>();  // of the last level's first call
-  std::vector<Map> levels(size_t(steps), [f, damping = damping](const Tensor& z) {
-    return damped_step(f, z, damping);
-  });
-  levels.back() = [f, damping = damping, before](const Tensor& z) {
-    if (!before->defined()) *before = z.detach();
-    return damped_step(f, z, damping);
-  };
+  const Map level([f, damping = damping](const Tensor& z) { return damped_step(f, z, damping); },
+                  {});
+  std::vector<Map> levels(size_t(steps), level);
+  levels.back() = Map(
+      [level, before](const Tensor& z) {
+        if (!before->defined()) *before = z.detach();
+        return level(z);
+      },
+      {});
   const Tensor z = checkpointed_levels(levels, z0);
   return {z, report_of_chain(*before, z, steps, damping, forward.stop)};
 }

@@ -2,7 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <unordered_set>
 
 #include "deq/base/tensor_pool.h"
 #include "deq/solvers/secants.h"
@@ -11,50 +15,76 @@ namespace deq {
 namespace {
 
 using at::Tensor;
-using torch::autograd::AutogradContext;
+using torch::autograd::Node;
 using torch::autograd::variable_list;
 
-/// What backward needs of one call. Never the node's own output: that would be a cycle.
-struct Tape : torch::CustomClassHolder {
+/// z* with the gradient u of f(z*). Holds what backward needs of one call until backward has run.
+struct ImplicitNode : Node {
   Implicit options;
   std::function<void(const Report&)> on_adjoint;
+  std::shared_ptr<LatestReport> latest;
   Secants secants{0};
-  Tensor z;                 // z*
   Map::Series transposed;   // u -> J^T u
   bool recordable = false;  // f is
-};
-constexpr const char* kTape = "tape";
 
-struct ImplicitNode : torch::autograd::Function<ImplicitNode> {
-  static Tensor forward(AutogradContext* context, const Tensor& fz, c10::intrusive_ptr<Tape> tape) {
-    const Tensor value = tape->z.detach();
-    context->saved_data[kTape] = c10::IValue::make_capsule(std::move(tape));
-    return value;
-  }
-
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
+  variable_list apply(variable_list&& gradients) override {
+    const std::lock_guard lock(mutex_);
     DEQ_CHECK(!at::GradMode::is_enabled(),
               "implicit gradient: differentiated twice (create_graph); use the gradient 'unrolled' "
               "for that");
-    if (!gradients[0].defined()) return {Tensor(), Tensor()};
-    const auto tape =
-        c10::static_intrusive_pointer_cast<Tape>(context->saved_data[kTape].toCapsule());
+    DEQ_CHECK(transposed,
+              "implicit gradient: backward a second time; expected retain_graph the first");
+    if (!gradients[0].defined()) return variable_list(1);
     const Tensor g = gradients[0].contiguous();
     TensorPool pool;
     const Map::Series next = [&](const Tensor& u, const std::vector<int64_t>& done) {
-      const Tensor product = tape->transposed(u, done);
+      const Tensor product = transposed(u, done);
       if (!product.is_cpu()) return product + g;  // where it is recorded, memory is the graph's
       Tensor sum = pool.empty_like(product);
       return at::add_out(sum, product, g);
     };
     Map adjoint([&](const Tensor& u) { return next(u, {}); }, [&] { return next; });
-    adjoint.set_recordable(tape->recordable);
-    const Solution solution = deq::solve(adjoint, tape->secants.adjoint(g), tape->options.solver,
-                                         tape->options.stop, Order::Backward);
-    if (tape->on_adjoint) tape->on_adjoint(solution.report);
-    return {solution.z, Tensor()};
+    adjoint.set_recordable(recordable);
+    const Solution solution =
+        deq::solve(adjoint, secants.adjoint(g), options.solver, options.stop, Order::Backward);
+    latest->set(solution.report);
+    if (on_adjoint) on_adjoint(solution.report);
+    return {marked(solution.z, solution.report)};
+  }
+
+  void release_variables() override {
+    const std::lock_guard lock(mutex_);
+    transposed = nullptr;
+    secants = Secants(0);
   }
 };
+
+/// Where the tape of f(z*) begins. Not a leaf: that would keep z* and its gradient as long as the
+/// graph lives, which a loss holds.
+struct Origin : Node {
+  variable_list apply(variable_list&&) override { return {}; }
+};
+
+/// Whether the tape of f(z) leads to anything that wants a gradient besides z, its origin.
+bool captures_what_needs_gradients(const Tensor& fz, const Tensor& z) {
+  const auto origin = z.grad_fn();
+  const auto tape = torch::autograd::impl::gradient_edge(fz).function;
+  std::unordered_set<const Node*> visited;
+  std::vector<const Node*> open{tape.get()};
+  while (!open.empty()) {
+    const Node* node = open.back();
+    open.pop_back();
+    if (node == origin.get() || !visited.insert(node).second) continue;
+    bool ends = true;
+    for (const auto& edge : node->next_edges()) {
+      if (!edge.is_valid()) continue;
+      ends = false;
+      open.push_back(edge.function.get());
+    }
+    if (ends) return true;
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -64,19 +94,26 @@ Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forw
   Secants secants(shine);
   Solution solution = forward.solve(watched ? secants.watch(f) : f, z0);
   if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
-  const Tensor z = solution.z.detach().requires_grad_(true);
+  Tensor z = solution.z.detach();
+  torch::autograd::set_history(z,
+                               std::shared_ptr<Origin>(new Origin(), torch::autograd::deleteNode));
   Map::Linearised at_z = f.linearise(z);
   solution.report.evaluations += 1;
-  if (!at_z.fz.requires_grad()) return {solution.z, std::move(solution.report)};
-  auto tape = c10::make_intrusive<Tape>();
-  tape->options = *this;
-  tape->on_adjoint = forward.on_adjoint;
+  confirm(solution.report, z, at_z.fz, forward.stop);
+  if (!at_z.fz.requires_grad() || !captures_what_needs_gradients(at_z.fz, z))
+    return {solution.z, std::move(solution.report)};
+  auto node = std::shared_ptr<ImplicitNode>(new ImplicitNode(), torch::autograd::deleteNode);
+  node->options = *this;
+  node->on_adjoint = forward.on_adjoint;
+  node->latest = std::make_shared<LatestReport>();
   secants.finish();
-  tape->secants = std::move(secants);
-  tape->z = z;
-  tape->transposed = std::move(at_z.transposed);
-  tape->recordable = f.recordable();
-  return {ImplicitNode::apply(at_z.fz, std::move(tape)), std::move(solution.report)};
+  node->secants = std::move(secants);
+  node->transposed = std::move(at_z.transposed);
+  node->recordable = f.recordable();
+  node->set_next_edges(torch::autograd::collect_next_edges(marked(at_z.fz, solution.report)));
+  Equilibrated found{z.detach(), std::move(solution.report), node->latest};
+  torch::autograd::set_history(found.z, node);
+  return found;
 }
 
 }  // namespace deq

@@ -2,7 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <functional>
+#include <limits>
 
 #include "deq/solvers/layout.h"
 
@@ -14,71 +19,156 @@ using at::Tensor;
 /// f taped at z once, for as many products v^T J as are wanted.
 class TapedJacobian {
  public:
-  TapedJacobian(const Map& f, const Tensor& z) {
+  /// `again`: the products are to be differentiated.
+  TapedJacobian(const Map& f, const Tensor& z, bool again) : again_(again) {
+    DEQ_CHECK(!c10::InferenceMode::is_enabled(),
+              "jacobian: InferenceMode records no tape; expected c10::NoGradGuard instead");
     at::AutoGradMode tape(true);
     z_ = z.detach().requires_grad_(true);
-    fz_ = f(z_);
+    fz_ = again ? f.differentiable(z_) : f(z_);
     DEQ_CHECK(fz_.sizes() == z_.sizes(),
               "jacobian: f maps shape [{}] to [{}]; z and f(z) must have one shape",
               fmt::join(z_.sizes(), ", "), fmt::join(fz_.sizes(), ", "));
   }
-  Tensor vjp(const Tensor& v, bool create_graph) const {
+  Tensor vjp(const Tensor& v) const {
     if (!fz_.requires_grad()) return at::zeros_like(z_);
-    const auto product =
-        torch::autograd::grad({fz_}, {z_}, {v}, /*retain_graph=*/true, create_graph,
-                              /*allow_unused=*/true);
+    const auto product = torch::autograd::grad({fz_}, {z_}, {v}, /*retain_graph=*/true,
+                                               /*create_graph=*/again_, /*allow_unused=*/true);
     return product[0].defined() ? product[0] : at::zeros_like(z_);
   }
 
  private:
+  bool again_;
   Tensor z_, fz_;
 };
+
+constexpr int64_t kVectors = 128;  // of a subspace
+constexpr double kTied = 1e-3;     // moduli that differ by less are one
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// J^T of every sample on a subspace of its own: J^T Q = Q H + rest, Q (B, n, m) orthonormal.
+struct Subspace {
+  Tensor Q;     // (B, n, m)
+  Tensor H;     // (B, m, m)
+  Tensor rest;  // (B) the norm of what J^T makes of the last vector outside of Q
+};
+
+using Apply = std::function<Tensor(const Tensor& rows)>;  // (B, n) double -> J^T of it
+
+Tensor normalised(const Tensor& rows) { return rows / (rows.norm(2, {1}, true) + 1e-300); }
+
+/// rows less their part in Q, twice for the digits that the first time loses; adds it to h (B, m).
+Tensor outside(const Tensor& Q, Tensor rows, Tensor h) {
+  for (int pass = 0; pass < 2; ++pass) {
+    const Tensor part = Q.transpose(1, 2).matmul(rows.unsqueeze(2));  // (B, m, 1)
+    rows = rows - Q.matmul(part).squeeze(2);
+    h.add_(part.squeeze(2));
+  }
+  return rows;
+}
+
+/// All of J^T, by unit vectors.
+Subspace whole_space(const Apply& apply, int64_t batch, int64_t n) {
+  const auto options = at::TensorOptions().dtype(at::kDouble);
+  const Tensor basis = at::eye(n, options);
+  std::vector<Tensor> columns;
+  for (int64_t k = 0; k < n; ++k) columns.push_back(apply(basis[k].expand({batch, n})));
+  return {basis.expand({batch, n, n}), at::stack(columns, 2), at::zeros({batch}, options)};
+}
+
+/// m products from `start` (B, n). Where the space is closed before, a random direction goes on.
+Subspace arnoldi(const Apply& apply, const Tensor& start, int64_t m) {
+  const int64_t B = start.size(0), n = start.size(1);
+  Tensor Q = at::zeros({B, n, m}, start.options()), H = at::zeros({B, m, m}, start.options());
+  Tensor q = normalised(start), rest;
+  for (int64_t k = 0; k < m; ++k) {
+    Q.select(2, k).copy_(q);
+    const Tensor image = apply(q);
+    const Tensor known = Q.narrow(2, 0, k + 1);
+    const Tensor w = outside(known, image, H.select(2, k).narrow(1, 0, k + 1));
+    rest = w.norm(2, {1});
+    const Tensor closed = rest <= 1e-14 * image.norm(2, {1});
+    rest = rest.masked_fill(closed, 0);
+    if (k + 1 == m) break;
+    H.select(2, k).select(1, k + 1).copy_(rest);
+    q = normalised(w);
+    if (!closed.any().item<bool>()) continue;
+    const Tensor other = outside(known, at::randn_like(w), at::zeros({B, k + 1}, w.options()));
+    q = at::where(closed.unsqueeze(1), normalised(other), q);
+  }
+  return {Q, H, rest};
+}
+
+/// The eigenvalue of largest modulus in each subspace, and where a restart would begin, (B, n).
+struct Dominant {
+  Tensor radius, residual, next;
+};
+Dominant dominant(const Subspace& s) {
+  // LAPACK takes finite numbers only; NaN is the answer where there are others.
+  const Tensor lost = s.H.isfinite().all(2).all(1).logical_not();
+  const Tensor none = at::zeros_like(s.rest).masked_fill(lost, kNaN);  // (B)
+  const auto [values, vectors] =
+      at::linalg_eig(s.H.masked_fill(lost.view({-1, 1, 1}), 0));  // (B, m), (B, m, m)
+  const Tensor moduli = values.abs();
+  // Zero of a zero matrix; beside it a rest is infinitely large.
+  const Tensor beyond = s.rest.unsqueeze(1) * vectors.select(1, vectors.size(1) - 1).abs();
+  const Tensor residuals = at::where(beyond == 0, beyond, beyond / moduli);  // (B, m)
+  // Of those that are the largest, to within their tolerance, the one that is known best.
+  const Tensor smaller = moduli < (1 - kTied) * moduli.amax(1, true);
+  const Tensor place = residuals.masked_fill(smaller, kInfinity).argmin(1, /*keepdim=*/true);
+  const Tensor vector =
+      at::real(vectors.gather(2, place.unsqueeze(1).expand({-1, vectors.size(1), 1})).squeeze(2));
+  return {moduli.gather(1, place).squeeze(1) + none, residuals.gather(1, place).squeeze(1) + none,
+          s.Q.matmul(vector.contiguous().unsqueeze(2)).squeeze(2)};
+}
 
 }  // namespace
 
 Tensor jacobian_loss(const Map& f, const Tensor& z, int64_t probes) {
   DEQ_CHECK(probes >= 1, "jacobian_loss: probes = {}; expected >= 1", probes);
-  const bool differentiable = at::GradMode::is_enabled();
-  const TapedJacobian jacobian(f, z);
+  const TapedJacobian jacobian(f, z, at::GradMode::is_enabled());
   Tensor sum;
   for (int64_t k = 0; k < probes; ++k) {
-    const Tensor product = jacobian.vjp(at::randn_like(z), differentiable).square().mean();
+    const Tensor product = jacobian.vjp(at::randn_like(z)).square().mean();
     sum = sum.defined() ? sum + product : product;
   }
   return sum / double(probes);
 }
 
-Tensor spectral_radius(const Map& f, const Tensor& z, int64_t iterations) {
-  DEQ_CHECK(iterations >= 1, "spectral_radius: iterations = {}; expected >= 1", iterations);
-  const TapedJacobian jacobian(f, z);
-  const Layout layout(z, Scope::Sample, Order::Forward);
-  const auto apply = [&](const Tensor& rows) {
-    return layout.fold(jacobian.vjp(rows.view(z.sizes()), /*create_graph=*/false));
-  };
-  const auto dot = [](const Tensor& a, const Tensor& b) {
-    return (a * b).sum(1, /*keepdim=*/true);
-  };
-  const auto normalised = [](const Tensor& rows) {
-    return rows / (rows.norm(2, {1}, true) + 1e-30);
-  };
+bool SpectralRadius::converged() const { return residual.le(kTolerance).all().item<bool>(); }
 
-  Tensor q1 = normalised(layout.fold(at::randn_like(z.detach())));
-  for (int64_t k = 1; k < iterations; ++k) q1 = normalised(apply(q1));
-  // The 2 x 2 matrix of J^T on the span of q1 and J^T q1, in an orthonormal basis q1, q2.
-  const Tensor w1 = apply(q1);
-  const Tensor a = dot(q1, w1);
-  const Tensor rest = w1 - a * q1;
-  const Tensor b = rest.norm(2, {1}, true);
-  const Tensor q2 = rest / (b + 1e-30);
-  const Tensor w2 = apply(q2);
-  const Tensor c = dot(q1, w2), d = dot(q2, w2);
-  const Tensor half_trace = (a + d) / 2, determinant = a * d - b * c;
-  const Tensor discriminant = half_trace.square() - determinant;
-  const Tensor real_pair = half_trace.abs() + discriminant.clamp_min(0).sqrt();
-  const Tensor pair = at::where(discriminant >= 0, real_pair, determinant.clamp_min(0).sqrt());
-  // One vector spans the dominant space: q2 is round-off, and its eigenvalue means nothing.
-  const double round_off = z.scalar_type() == at::kDouble ? 1e-7 : 1e-4;
-  return at::where(b > round_off * a.abs(), pair, a.abs()).squeeze(1).to(at::kDouble);
+SpectralRadius spectral_radius(const Map& f, const Tensor& z, int64_t max_products) {
+  DEQ_CHECK(max_products >= 1, "spectral_radius: max_products = {}; expected >= 1", max_products);
+  const TapedJacobian jacobian(f, z, /*again=*/false);
+  at::NoGradGuard no_tape;
+  const Layout layout(z, Scope::Sample, Order::Forward);
+  const int64_t B = layout.batch, n = layout.width(), m = std::min(n, kVectors);
+  SpectralRadius found;
+  const auto options = at::TensorOptions().dtype(at::kDouble);
+  if (z.numel() == 0) return {at::zeros({B}, options), at::zeros({B}, options), 0};
+  const Apply apply = [&](const Tensor& rows) {
+    ++found.products;
+    const Tensor v = rows.to(z.options()).reshape(z.sizes());
+    return layout.fold(jacobian.vjp(v)).to(options.device(at::kCPU));
+  };
+  const auto keep = [&](const Dominant& now) {
+    found.radius = now.radius;
+    found.residual = now.residual;
+  };
+  if (n <= kVectors && n <= max_products) {
+    keep(dominant(whole_space(apply, B, n)));
+    return found;
+  }
+  Tensor start = at::randn({B, n}, options);
+  while (!found.radius.defined() || !found.converged()) {
+    const int64_t left = std::min(m, max_products - found.products);
+    if (found.radius.defined() && left < m) break;
+    const Dominant now = dominant(arnoldi(apply, start, left));
+    keep(now);
+    start = now.next;
+  }
+  return found;
 }
 
 }  // namespace deq

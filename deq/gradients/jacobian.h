@@ -1,5 +1,5 @@
 // What the Jacobian J = df/dz at an equilibrium says about stability, from vector-Jacobian products
-// alone.
+// alone. Both need a tape, and throw deq::Error in InferenceMode, which records none.
 #pragma once
 
 #include "deq/solvers/report.h"
@@ -12,9 +12,24 @@ namespace deq {
 /// differentiable.
 at::Tensor jacobian_loss(const Map& f, const at::Tensor& z, int64_t probes = 1);
 
-/// The spectral radius of J for each sample, (B) double: power iteration of v^T J, then the
-/// eigenvalues of J on the span of the last two vectors, so that a complex pair is found as well as
-/// a real eigenvalue.
-at::Tensor spectral_radius(const Map& f, const at::Tensor& z, int64_t iterations = 100);
+/// The spectral radius of J for each sample. Not converged, a radius is the best estimate, and may
+/// be far off: too small as well as too large.
+struct SpectralRadius {
+  static constexpr double kTolerance = 1e-3;
+
+  at::Tensor radius;     ///< (B) double
+  at::Tensor residual;   ///< (B) double, |v^T J - lambda v| / |lambda|, |v| = 1, of that eigenvalue
+  int64_t products = 0;  ///< v^T J of the whole batch
+
+  bool converged() const;  ///< every residual is at most kTolerance
+};
+
+/// By Arnoldi's method, restarted from its dominant vector (Saad, Numerical Methods for Large
+/// Eigenvalue Problems, 2011, ch. 6), for each sample by itself: up to 128 orthonormal vectors at a
+/// time (of doubles, on the CPU), until every sample has converged or `max_products` are made. A
+/// state of at most 128 numbers is spanned by its unit vectors: J is then known, and the radius
+/// exact. Where J is far from normal (a long chain that feeds forward only), a small residual says
+/// little of the eigenvalue: as little as J's own rounding leaves of it.
+SpectralRadius spectral_radius(const Map& f, const at::Tensor& z, int64_t max_products = 1280);
 
 }  // namespace deq

@@ -31,8 +31,13 @@ Equilibrated Phantom::apply(const Map& f, const Tensor& z0, const Forward& forwa
   Solution solution = forward.solve(f, z0);
   if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
   Tensor z = solution.z.detach();
-  for (int64_t k = 0; k < steps; ++k) z = damped_step(f, z, damping);
+  for (int64_t k = 0; k < steps; ++k) {
+    const Tensor fz = checked_value(f, z);
+    if (k == 0) confirm(solution.report, z, fz, forward.stop);
+    z = damped(z, fz, damping);
+  }
   solution.report.evaluations += steps;
+  z = marked(z, solution.report);
   // The value stays z*, with which the report and a pass without a tape agree.
   if (z.requires_grad()) solution.z = ValueOfAnother::apply(z, solution.z);
   return {solution.z, std::move(solution.report)};

@@ -8,7 +8,8 @@ namespace deq {
 /// Phantom gradient (Geng et al. 2021): from z*, `steps` times z <- (1 - damping) z + damping f(z),
 /// taped. The value is z* itself; as a row vector, f's output receives
 /// g damping sum_{k < steps} ((1 - damping) I + damping J)^k: with damping < 1 that is shrunk
-/// against the exact gradient until `steps` is large.
+/// against the exact gradient until `steps` is large. A row of z* that is not finite has the
+/// gradient NaN.
 struct Phantom {
   static constexpr const char* name = "phantom";
   int64_t steps = 5;

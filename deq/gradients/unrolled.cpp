@@ -2,19 +2,30 @@
 
 #include <ATen/ATen.h>
 
-#include <limits>
+#include <cmath>
+
+#include "deq/solvers/solver_loop.h"
+#include "deq/solvers/start.h"
 
 namespace deq {
 
 using at::Tensor;
 
-Tensor damped_step(const Map& f, const Tensor& z, double damping) {
+Tensor checked_value(const Map& f, const Tensor& z) {
   const Tensor fz = f(z);
-  DEQ_CHECK(fz.defined(), "f returned an undefined tensor; expected shape [{}]",
-            fmt::join(z.sizes(), ", "));
   DEQ_CHECK(fz.sizes() == z.sizes(), "f maps shape [{}] to [{}]; z and f(z) must have one shape",
             fmt::join(z.sizes(), ", "), fmt::join(fz.sizes(), ", "));
+  DEQ_CHECK(fz.scalar_type() == z.scalar_type(), "f maps {} to {}; expected one type",
+            c10::toString(z.scalar_type()), c10::toString(fz.scalar_type()));
+  return fz;
+}
+
+Tensor damped(const Tensor& z, const Tensor& fz, double damping) {
   return damping == 1.0 ? fz : (1 - damping) * z + damping * fz;
+}
+
+Tensor damped_step(const Map& f, const Tensor& z, double damping) {
+  return damped(z, checked_value(f, z), damping);
 }
 
 Tensor unrolled_levels(const std::vector<Map>& levels, const Tensor& z0) {
@@ -26,18 +37,22 @@ Tensor unrolled_levels(const std::vector<Map>& levels, const Tensor& z0) {
 Report report_of_chain(const Tensor& z, const Tensor& next, int64_t steps, double damping,
                        const StopRule& stop) {
   const Layout layout(z, Scope::Sample, Order::Forward);
-  const Tensor before = layout.fold(z.detach()).to(at::kDouble);
-  const Tensor g = (layout.fold(next.detach()).to(at::kDouble) - before) / damping;  // f(z) - z
-  const Tensor g_norm = g.norm(2, {1}), f_norm = (before + g).norm(2, {1});
-  const Tensor converged = g_norm <= (stop.rel_tol * f_norm).clamp_min(stop.abs_tol);
+  const Tensor before = layout.fold(z.detach()), after = layout.fold(next.detach());
+  const Tensor fz = damping == 1.0 ? after : before + (after - before) / damping;
+  const Measured last(before, fz, stop);
+  const auto rows = size_t(layout.rows());
+  Numbers residual(rows);
+  std::vector<uint8_t> reason(rows, uint8_t(Reason::MaxSteps));
+  for (size_t r = 0; r < rows; ++r) {
+    const bool finite = std::isfinite(last.residual[r]);
+    residual[r] = finite ? last.residual[r] : kInfinity;
+    if (!finite) reason[r] = uint8_t(Reason::NonFinite);
+    if (last.ratio[r] <= 1) reason[r] = uint8_t(Reason::Converged);
+  }
   Report report;
-  report.residual = g_norm / (f_norm + 1e-30);
-  const Tensor finite = report.residual.isfinite();
-  report.residual.masked_fill_(report.residual.isnan(), std::numeric_limits<double>::infinity());
-  report.reason = at::full_like(g_norm, int64_t(Reason::MaxSteps), at::kByte)
-                      .masked_fill(converged, int64_t(Reason::Converged))
-                      .masked_fill(finite.logical_not(), int64_t(Reason::NonFinite));
-  report.steps = at::full_like(g_norm, steps, at::kLong);
+  report.residual = tensor_of(residual, at::kDouble);
+  report.reason = tensor_of(reason, at::kByte);
+  report.steps = at::full({int64_t(rows)}, steps, at::kLong);
   report.trace = report.residual.unsqueeze(0);
   report.evaluations = steps;
   report.max_steps = steps;
@@ -48,6 +63,7 @@ Report report_of_chain(const Tensor& z, const Tensor& next, int64_t steps, doubl
 
 Equilibrated Unrolled::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   validate(*this, "Unrolled");
+  check_start(f, z0);
   Tensor z = z0, before;
   for (int64_t k = 0; k < steps; ++k) {
     before = z;

@@ -28,7 +28,7 @@ struct Unrolled {
 /// captured needs no list: the edges from a segment's tape into the graph that was there before
 /// become the segment's own. Levels are kept and called in backward: they must own what they
 /// capture, give the same every time (draw their dropout masks beforehand), and record their tape
-/// in the thread they are called in.
+/// in the thread they are called in. Autocast is in backward what it was at the start.
 at::Tensor checkpointed_levels(const std::vector<Map>& levels, const at::Tensor& z0);
 
 /// `Unrolled` with gradient checkpointing, as checkpointed_levels does it.
@@ -41,7 +41,11 @@ struct Checkpointed {
   Equilibrated apply(const Map& f, const at::Tensor& z0, const Forward& forward) const;
 };
 
-/// (1 - damping) z + damping f(z)
+/// f(z). Throws deq::Error where its shape or type is not that of z.
+at::Tensor checked_value(const Map& f, const at::Tensor& z);
+/// (1 - damping) z + damping fz
+at::Tensor damped(const at::Tensor& z, const at::Tensor& fz, double damping);
+/// The same of f(z).
 at::Tensor damped_step(const Map& f, const at::Tensor& z, double damping);
 
 /// The report of a chain whose last step was z -> next, judged by `stop`: one row per sample.

@@ -2,24 +2,18 @@
 
 namespace deq {
 
-Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options,
-                         std::function<void(const Report&)> on_adjoint) {
+Equilibrated equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options) {
   Forward forward;
   forward.solve = [&options](const Map& map, const at::Tensor& start) {
     return solve(map, start, options.solver, options.stop);
   };
   forward.stop = options.stop;
-  forward.on_adjoint = std::move(on_adjoint);
   return equilibrate(f, z0, options.gradient, forward);
 }
 
 Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const Gradient& gradient,
                          const Forward& forward) {
   return std::visit([&](const auto& mode) { return mode.apply(f, z0, forward); }, gradient);
-}
-
-at::Tensor equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options) {
-  return equilibrate(f, z0, options).z;
 }
 
 }  // namespace deq

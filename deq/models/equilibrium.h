@@ -17,16 +17,14 @@ struct EquilibriumOptions {
   }
 };
 
-/// z* = f(z*) from z0, shape (B, T, D) or see Layout, with gradients to whatever f captured.
-/// Stateless: one f may be used many times before backward, nested, and from several threads.
-/// Gradients do not depend on train or eval mode, only on whether a tape is recorded. Never throws
-/// for non-convergence: ask `report`.
-at::Tensor equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options = {});
-
-/// The same, with the report of the forward solve; `on_adjoint` is called in backward with the
-/// adjoint's.
-Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options,
-                         std::function<void(const Report&)> on_adjoint = {});
+/// z* = f(z*) from z0, shape (B, T, D) or see Layout, with gradients to whatever f captured, and
+/// how it was found: where a tensor is expected it is z*. Stateless: one f may be used many times
+/// before backward, nested, and from several threads. Gradients do not depend on train or eval
+/// mode, only on whether a tape is recorded. Never throws for non-convergence: ask `report`, and
+/// after backward `adjoint()`. Throws deq::Error for an empty f and a z0 that is not of finite
+/// floating-point numbers.
+Equilibrated equilibrium(const Map& f, const at::Tensor& z0,
+                         const EquilibriumOptions& options = {});
 
 /// The same with a solve of one's own, which must find a z that is f's equilibrium.
 Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const Gradient& gradient,

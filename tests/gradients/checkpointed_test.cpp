@@ -1,3 +1,5 @@
+#include <torch/csrc/autograd/custom_function.h>
+
 #include <thread>
 
 #include "deq/gradients/unrolled.h"
@@ -18,7 +20,7 @@ TEST(Checkpointed, IsUnrolledBitByBit) {
           const Tensor z0 = randn(layer.z0().sizes(), at::kDouble, 90).requires_grad_(start_too);
           std::vector<Tensor> leaves = layer.leaves();
           if (start_too) leaves.push_back(z0);
-          const Equilibrated e = equilibrate(layer.map(), z0, {.gradient = mode});
+          const Equilibrated e = equilibrium(layer.map(), z0, {.gradient = mode});
           std::vector<Tensor> all = gradients_of(loss_of(e.z), leaves);
           all.push_back(e.z.detach());
           all.push_back(e.report.residual);
@@ -57,7 +59,7 @@ TEST(Checkpointed, EvaluatesEveryStepOnceMoreInBackward) {
   const TanhLayer layer;
   Counted counted(layer.map());
   const Equilibrated e =
-      equilibrate(counted.map, layer.z0(), {.gradient = Checkpointed{.steps = 10}});
+      equilibrium(counted.map, layer.z0(), {.gradient = Checkpointed{.steps = 10}});
   EXPECT_EQ(counted.calls, 10);
   EXPECT_EQ(e.report.evaluations, 10);
   gradients_of(loss_of(e.z), layer.leaves());
@@ -117,7 +119,7 @@ TEST(Unrolled, TheReportIsThatOfTheStateBeforeTheLastStep) {
     for (const Gradient& mode :
          {Gradient(Unrolled{6, damping}), Gradient(Checkpointed{6, damping})}) {
       const EquilibriumOptions options = {.stop = {.rel_tol = 1e-9}, .gradient = mode};
-      const Report r = equilibrate(layer.map(), layer.z0(), options).report;
+      const Report r = equilibrium(layer.map(), layer.z0(), options).report;
       EXPECT_TRUE(at::allclose(r.residual, expected, 1e-9)) << damping;
       EXPECT_EQ(r.count(Reason::MaxSteps), 2);
       EXPECT_EQ(r.max_steps, 6);
@@ -131,7 +133,7 @@ TEST(Unrolled, ReportsWhatIsNotFiniteAndWhatConverged) {
     return at::stack({0.1 * z[0] + 1, z[1] * z[1] + 10, z[2] + 1});
   };
   for (const Gradient& mode : {Gradient(Unrolled{20}), Gradient(Checkpointed{20})}) {
-    const Report r = equilibrate(f, at::ones({3, 2}, at::kDouble), {.gradient = mode}).report;
+    const Report r = equilibrium(f, at::ones({3, 2}, at::kDouble), {.gradient = mode}).report;
     EXPECT_EQ(r.reason[0].item<int64_t>(), int64_t(Reason::Converged));
     EXPECT_EQ(r.reason[1].item<int64_t>(), int64_t(Reason::NonFinite));
     EXPECT_EQ(r.reason[2].item<int64_t>(), int64_t(Reason::MaxSteps));

@@ -1,5 +1,6 @@
 #include "deq/gradients/implicit.h"
 
+#include "tests/base/scratch.h"
 #include "tests/gradients/layer.h"
 
 namespace deq {
@@ -57,22 +58,19 @@ TEST(Implicit, StepsOfTheForwardSolveTellTheAdjointOfALinearMap) {
   const Tensor A = 0.3 * randn({6, 6}, at::kDouble, 91), b = randn({6}, at::kDouble, 92);
   const Tensor shift = b.clone().requires_grad_(true);
   const Map f = [&](const Tensor& z) { return z.matmul(A.t()) + shift; };
-  int64_t products = 0;
   Report adjoint;
   const auto gradient = [&](int64_t shine, int64_t steps) {
     EquilibriumOptions options = exact(Implicit{
         .solver = Anderson{}, .stop = {.max_steps = steps, .rel_tol = 1e-9}, .shine = shine});
     options.solver = Anderson{.memory = 3};
-    const Equilibrated found =
-        equilibrate(f, at::zeros({2, 1, 6}, at::kDouble), options, [&](const Report& report) {
-          products = report.evaluations;
-          adjoint = report;
-        });
-    return gradients_of(loss_of(found.z), {shift})[0];
+    const Equilibrated found = equilibrium(f, at::zeros({2, 1, 6}, at::kDouble), options);
+    const Tensor result = gradients_of(loss_of(found.z), {shift})[0];
+    adjoint = found.adjoint();
+    return result;
   };
   const Tensor expected = gradient(0, 200);
   const Tensor estimate = gradient(40, 1);
-  EXPECT_EQ(products, 1);
+  EXPECT_EQ(adjoint.evaluations, 1);
   EXPECT_LT(relative_error(estimate, expected),
             1e-3);                            // steps that nearly depend on others cost digits
   EXPECT_LT(adjoint.worst_residual(), 1e-3);  // and it says so
@@ -86,10 +84,9 @@ TEST(Implicit, AStartFromTheForwardSolveChangesNoGradientAndSavesProducts) {
   for (const int64_t shine : {0, 20}) {
     Implicit mode = kTight;
     mode.shine = shine;
-    const Equilibrated z =
-        equilibrate(layer.map(), layer.z0(), exact(mode),
-                    [&](const Report& report) { products.push_back(report.evaluations); });
-    found.push_back(gradients_of(loss_of(z.z), layer.leaves()));
+    const Equilibrated z = equilibrium(layer.map(), layer.z0(), exact(mode));
+    found.push_back(gradients_of(loss_of(z), layer.leaves()));
+    products.push_back(z.adjoint().evaluations);
   }
   EXPECT_LT(worst_error(found[1], found[0]), 1e-10);
   EXPECT_LT(products[1], products[0]);
@@ -126,21 +123,76 @@ TEST(Implicit, RepellingMapsHaveGradientsToo) {
 
 TEST(Implicit, ReportsItsAdjoint) {
   const TanhLayer layer;
-  std::vector<Report> reports;
   const auto run = [&](const Implicit& mode) {
-    const Equilibrated e = equilibrate(layer.map(), layer.z0(), exact(mode),
-                                       [&](const Report& report) { reports.push_back(report); });
-    EXPECT_TRUE(reports.empty()) << "only in backward";
+    const Equilibrated e = equilibrium(layer.map(), layer.z0(), exact(mode));
+    EXPECT_FALSE(e.adjoint().reason.defined()) << "only after backward";
+    EXPECT_EQ(describe(e.adjoint()), "no solve is reported");
     gradients_of(loss_of(e.z), layer.leaves());
-    EXPECT_EQ(reports.size(), 1u);
-    const Report last = reports.back();
-    reports.clear();
-    return last;
+    return e.adjoint();
   };
   EXPECT_TRUE(run(kTight).converged());
   const Report cut = run({Anderson{}, {.max_steps = 2, .rel_tol = 1e-9}});
   EXPECT_FALSE(cut.converged());
   EXPECT_EQ(cut.evaluations, 2);
+}
+
+TEST(Implicit, BackwardASecondTimeIsOneLine) {
+  const Tensor w = at::ones({2, 3}, at::kDouble).requires_grad_(true);
+  const Map f = [w](const Tensor& z) { return 0.5 * z + w; };
+  const Tensor sum = equilibrium(f, at::zeros({2, 3}, at::kDouble)).z.sum();
+  gradients_of(sum, {w}, /*retain=*/true);
+  gradients_of(sum, {w});
+  EXPECT_SAYS(error_of([&] { gradients_of(sum, {w}); }), "a second time; expected retain_graph");
+}
+
+TEST(Implicit, WhereNothingNeedsAGradientThereIsNoAdjoint) {
+  const Tensor w = at::ones({2, 3}, at::kDouble), other = w.clone().requires_grad_(true);
+  const Map f = [w](const Tensor& z) { return 0.5 * z.sin() + w; };
+  const Equilibrated e = equilibrium(f, at::zeros({2, 3}, at::kDouble));
+  EXPECT_FALSE(e.z.requires_grad());
+  gradients_of((e.z * other).sum(), {other});
+  EXPECT_FALSE(e.adjoint().reason.defined());
+}
+
+TEST(Implicit, AReportOfRowsThatMoveEachOtherIsOfTheStateReturned) {
+  const Tensor w = at::ones({1}, at::kDouble).requires_grad_(true);
+  const Map chain = [w](const Tensor& z) { return at::stack({0.5 * z[1], 0.5 * z[1] + w}); };
+  for (const Gradient& mode : {Gradient(Implicit{}), Gradient(OneStep{})}) {
+    const Equilibrated e = equilibrium(chain, at::zeros({2, 1}, at::kDouble), {.gradient = mode});
+    at::NoGradGuard no_tape;
+    const Tensor residual = residual_of(chain, e.z, Scope::Sample);
+    EXPECT_TRUE(at::allclose(e.report.residual, residual, 1, 2e-3)) << residual;
+    EXPECT_TRUE(!e.report.converged() || residual.max().item<double>() < 2e-3);
+  }
+}
+
+TEST(Implicit, ByPositionOnlyWhatHasNoAdjointHasNoGradient) {
+  // Position 2 of sample 0 alone meets the square root of a negative number.
+  const Tensor w = at::ones({2, 4, 3}, at::kDouble).requires_grad_(true);
+  const Tensor shift = at::ones({2, 4, 1}, at::kDouble);
+  shift[0][2] = -4;
+  const Map f = [&](const Tensor& z) {
+    return at::where(z + shift > 1e6, (z + shift).sqrt(), 0.5 * z + w);
+  };
+  const auto gradient = [&](Scope scope) {
+    const Equilibrated e =
+        equilibrium(f, at::zeros({2, 4, 3}, at::kDouble),
+                    {.gradient = Implicit{Anderson{.scope = scope}, kTight.stop}});
+    return gradients_of(e.z.sum(), {w})[0].isnan();
+  };
+  const Tensor by_position = gradient(Scope::Position), by_sample = gradient(Scope::Sample);
+  EXPECT_TRUE(by_position[0].narrow(0, 0, 3).all().item<bool>()) << "what depends on position 2";
+  EXPECT_FALSE(by_position[0][3].any().item<bool>());
+  EXPECT_TRUE(by_sample[0].all().item<bool>());
+  EXPECT_FALSE(by_position[1].any().item<bool>() || by_sample[1].any().item<bool>());
+}
+
+TEST(Implicit, TheResultStandsForItsState) {
+  const TanhLayer layer;
+  const Tensor z = equilibrium(layer.map(), layer.z0());
+  const Tensor& bound = equilibrium(layer.map(), layer.z0());
+  EXPECT_TRUE(at::equal(at::tanh(equilibrium(layer.map(), layer.z0())), z.tanh()));
+  EXPECT_TRUE(at::equal(bound, z));
 }
 
 TEST(Implicit, MoreStepsOfTheAdjointComeNearer) {
@@ -178,7 +230,7 @@ TEST(Implicit, NoGradientUpstreamIsNoAdjoint) {
 TEST(Implicit, TheResultMayBeChangedInPlaceOrSaysThatItMayNot) {
   const TanhLayer layer;
   const auto expected =
-      gradients_of(2 * equilibrium(layer.map(), layer.z0(), exact(kTight)).sum(), layer.leaves());
+      gradients_of(2 * equilibrium(layer.map(), layer.z0(), exact(kTight)).z.sum(), layer.leaves());
   try {
     Tensor z = equilibrium(layer.map(), layer.z0(), exact(kTight));
     z.mul_(2);
@@ -191,7 +243,7 @@ TEST(Implicit, TheResultMayBeChangedInPlaceOrSaysThatItMayNot) {
 
 TEST(Implicit, AStartThatIsTheSolutionIsNotTiedToTheResult) {
   const TanhLayer layer;
-  Tensor z0 = equilibrium(layer.map(), layer.z0(), exact(kTight)).detach().clone();
+  Tensor z0 = equilibrium(layer.map(), layer.z0(), exact(kTight)).z.detach().clone();
   const Tensor z = equilibrium(layer.map(), z0, {.stop = {.rel_tol = 1e-6}});
   z0.zero_();
   EXPECT_GT(largest(z), 0.1);

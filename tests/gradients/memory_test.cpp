@@ -1,5 +1,6 @@
 // What a gradient mode holds, in bytes that are allocated, as the number of steps grows.
 #include <malloc.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -90,6 +91,33 @@ TEST(Memory, OfUnrolledIsLinearAndOfCheckpointedASquareRoot) {
   EXPECT_NEAR(checkpointed(256) / c, 2, 0.5);
   EXPECT_LT(c, 0.6 * u);
   EXPECT_LT(checkpointed(256), 0.3 * unrolled(256));
+}
+
+TEST(Memory, ALossThatIsKeptAfterBackwardKeepsNoStates) {
+  if (bytes_in_use() == 0) GTEST_SKIP() << "the allocator does not tell";
+  std::vector<Gradient> modes;
+  append_gradients(modes);
+  modes.emplace_back(Implicit{.shine = 8});
+  for (Gradient& mode : modes) {
+    std::visit(
+        [](auto& m) {
+          if constexpr (requires { m.steps; }) m.steps = 5;  // each is some nodes of a kept graph
+        },
+        mode);
+    const Tensor w = at::full({kState}, 0.9, at::kDouble).requires_grad_(true);
+    const Map f = [w](const Tensor& z) { return 0.5 * at::sin(z) + w; };
+    const Tensor z0 = at::zeros({1, kState}, at::kDouble);
+    std::vector<Tensor> kept;
+    const auto step = [&] {
+      const Tensor loss = equilibrium(f, z0, {.gradient = mode}).z.sum();
+      loss.backward();
+      kept.push_back(loss);
+    };
+    step();
+    const int64_t before = bytes_in_use();
+    for (int k = 0; k < 10; ++k) step();
+    EXPECT_LT(double(bytes_in_use() - before) / kStateBytes, 1) << name_of(mode);
+  }
 }
 
 TEST(Memory, NothingIsLostInAThousandSteps) {

@@ -77,7 +77,7 @@ TEST(OneStep, IsPhantomWithOneStep) {
 TEST(Phantom, TheValueIsTheEquilibriumItself) {
   const TanhLayer layer;
   const EquilibriumOptions coarse = {.stop = {.max_steps = 3}, .gradient = Phantom{.steps = 4}};
-  const Equilibrated e = equilibrate(layer.map(), layer.z0(), coarse);
+  const Equilibrated e = equilibrium(layer.map(), layer.z0(), coarse);
   EXPECT_TRUE(at::allclose(e.report.residual, residual_of(layer.map(), e.z, Scope::Sample), 1e-9));
 }
 
@@ -85,7 +85,7 @@ TEST(Phantom, TheValueSurvivesAChainThatOverflows) {
   const Tensor w = at::full({1}, 1e130, at::kDouble).requires_grad_(true);
   const Tensor z0 = at::full({2, 3}, 1e-200, at::kDouble);
   const Equilibrated e =
-      equilibrate([w](const Tensor& z) { return w * z; }, z0,
+      equilibrium([w](const Tensor& z) { return w * z; }, z0,
                   {.stop = {.max_steps = 3, .rel_tol = 0, .abs_tol = 1e-3}, .gradient = Phantom{}});
   ASSERT_TRUE(e.report.converged());
   EXPECT_TRUE(e.z.requires_grad());
