@@ -3,8 +3,8 @@
 
 #include <functional>
 
+#include "deq/base/map.h"
 #include "deq/solvers/report.h"
-#include "deq/solvers/solvers.h"
 
 namespace deq {
 

@@ -4,6 +4,8 @@
 
 #include <limits>
 
+#include "deq/solvers/layout.h"
+
 namespace deq {
 
 using at::Tensor;

@@ -1,5 +1,6 @@
 // What a gradient mode holds, in bytes that are allocated, as the number of steps grows.
 #include <malloc.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -101,15 +102,9 @@ TEST(Memory, NothingIsLostInAThousandSteps) {
       loss_of(equilibrium(layer.map(), layer.z0(), options)).backward();
     }
   };
-  std::vector<Gradient> modes;
-  append_gradients(modes);
-  for (Gradient& mode : modes) {
-    std::visit(
-        [](auto& m) {
-          if constexpr (requires { m.steps; }) m.steps = 5;
-          if constexpr (requires { m.stop; }) m.stop.max_steps = 5;
-        },
-        mode);
+  for (Gradient& mode : every_gradient()) {
+    set_where_known(mode, "steps", 5);
+    set_where_known(mode, "max_steps", 5);
     train(mode, 50);  // pools and caches
     const int64_t used = bytes_in_use(), resident = resident_bytes();
     train(mode, 1000);

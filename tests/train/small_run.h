@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "deq/data/bytes.h"
+#include "deq/data/copy_memory.h"
 #include "deq/train/options.h"
 
 namespace deq::testing {
