@@ -7,6 +7,8 @@
 #include <torch/cuda.h>
 
 #include "deq/cells/recurrent.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
 #include "deq/data/copy_memory.h"
 #include "deq/decode/generator.h"
 #include "deq/gradients/implicit.h"

@@ -6,6 +6,7 @@
 
 #include "deq/cells/recurrent.h"
 #include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
 #include "deq/data/bytes.h"
 #include "deq/solvers/anderson.h"
 #include "tests/base/scratch.h"
