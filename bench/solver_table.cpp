@@ -12,6 +12,9 @@
 
 #include "deq/base/safetensors.h"
 #include "deq/models/published.h"
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 
 namespace {
 

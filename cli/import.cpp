@@ -23,7 +23,7 @@ int import_weights(int argc, char** argv) {
   ImportOptions options;
   assign_options(options, flags);
   const TrainOptions run = import_published(weights, folder, options);
-  fmt::print("imported '{}' into '{}': {}\n", weights, folder, cell_name(run.model.cell));
+  fmt::print("imported '{}' into '{}': {}\n", weights, folder, run.model.cell.name());
   const bool named = !options.vocabulary.empty() || !options.data.empty();
   fmt::print("try: deq eval {}{}\n", folder,
              !named             ? " --data FILE --split all, a file of token numbers"

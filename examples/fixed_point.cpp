@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
-#include "deq/models/equilibrium.h"
+#include "deq/deq.h"
 
 int main() {
   at::manual_seed(1);

@@ -24,6 +24,7 @@ ALLOWED = {
     "measure": {"base", "solvers", "gradients", "cells", "models", "decode", "data", "train", "report"},
 }
 FREE = ("cli", "tests", "examples", "bench", "fuzz")  # these may include everything below them
+EVERYTHING = pathlib.Path("deq/deq.h")  # for programs
 LONG, TOO_LONG = 300, 500
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
@@ -32,9 +33,11 @@ def check_include(path, quote, target):
     """The complaint about one include of the file `path`, or None."""
     if quote == '"' and ".." in target.split("/"):
         return f'"{target}" climbs; includes start at the root, as in "deq/base/error.h"'
-    if path.parts[0] != "deq":
+    if path.parts[0] != "deq" or path == EVERYTHING:
         return None
     room = path.parts[1]
+    if target == str(EVERYTHING):
+        return f'"{target}" is for programs; include the few headers that are needed'
     if target == "torch/torch.h":
         return "<torch/torch.h> takes 21 s for each file; include the few headers that are needed"
     head = target.split("/")[0]
@@ -55,7 +58,7 @@ def check_include(path, quote, target):
 
 def check_file(root, path):
     """Yields (line, complaint) for a source file; line 0 marks a warning."""
-    room = path.parts[1] if path.parts[0] == "deq" else None
+    room = path.parts[1] if path.parts[0] == "deq" and path != EVERYTHING else None
     if room is not None and (len(path.parts) < 3 or room not in ALLOWED):
         yield 1, f"sources stand in a room, deq/<room>/; known: {', '.join(ALLOWED)}"
         return

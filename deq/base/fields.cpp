@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <set>
+#include <type_traits>
 #include <utility>
 
 #include "deq/base/printable.h"
@@ -100,24 +102,22 @@ std::string nearest(const std::string& name, const std::vector<std::string>& can
 
 namespace detail {
 
-void ListLeaf::add(OptionInfo info) {
-  info.owner = owner;
-  const auto [place, fresh] = places.emplace(info.key, infos.size());
-  if (fresh) {
-    infos.push_back(std::move(info));
-  } else {
-    infos[place->second].also.push_back(std::move(info));
-  }
-}
-
-std::string to_text(bool value) { return value ? "true" : "false"; }
 std::string to_text(int64_t value) { return std::to_string(value); }
+
 std::string to_text(double value) {
   std::string text =
       fmt::format("{}", value);  // the shortest text that reads back to the same double
   if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
   return text;
 }
+
+}  // namespace detail
+
+namespace {
+
+std::string to_text(bool value) { return value ? "true" : "false"; }
+using detail::index_of;
+using detail::to_text;
 std::string to_text(const std::string& value) { return value; }
 std::string to_text(const std::vector<int64_t>& value) {
   return fmt::format("{}", fmt::join(value, ","));
@@ -129,16 +129,12 @@ void from_text(const std::string& key, const std::string& text, bool& value) {
   value = text == "true";
 }
 
-namespace {
-
 template <class T>
 bool parse_whole(const std::string& text, T& value) {
   const char* end = text.data() + text.size();
   const auto result = std::from_chars(text.data(), end, value);
   return result.ec == std::errc() && result.ptr == end;
 }
-
-}  // namespace
 
 void from_text(const std::string& key, const std::string& text, int64_t& value) {
   DEQ_CHECK(parse_whole(text, value), "{} = {}; expected a whole number", dashed(key),
@@ -166,6 +162,124 @@ void from_text(const std::string& key, const std::string& text, std::vector<int6
   }
 }
 
+void check_range(const std::string& key, double value, const Range& range) {
+  const std::string expected = range.describe();
+  DEQ_CHECK(range.contains(value), "{} = {}; expected {}", key, value,
+            expected.empty() ? "a number" : expected);
+}
+
+const char* type_name(const detail::Scalar& value) {
+  static constexpr const char* kNames[] = {"bool", "int", "float", "text", "list"};
+  return kNames[value.index()];
+}
+
+/// Collects every option, those of alternatives that are not selected included.
+struct List : detail::Leaf {
+  bool only_selected;
+  std::vector<OptionInfo> infos;
+  std::map<std::string, size_t> places;  // key -> place in infos
+  std::string owner;                     // the alternative that is being walked
+  std::string heading;
+
+  explicit List(bool only_selected) : only_selected(only_selected) {}
+
+  void add(OptionInfo info) {
+    info.owner = owner;
+    info.group = heading;
+    const auto [place, fresh] = places.emplace(info.key, infos.size());
+    if (fresh) {
+      infos.push_back(std::move(info));
+    } else {
+      infos[place->second].also.push_back(std::move(info));
+    }
+  }
+  void scalar(const std::string& key, detail::Scalar value, const char* help,
+              const Range& range) override {
+    const std::string text = std::visit([](const auto* held) { return to_text(*held); }, value);
+    add({key, text, type_name(value), help, range.describe(), {}});
+  }
+  void enumeration(const std::string& key, size_t& value, const std::vector<std::string>& names,
+                   const char* help) override {
+    add({key, names[value], "choice", help, "", names});
+  }
+  void choice(const std::string& key, detail::Alternatives& value, const char* help) override {
+    const std::vector<std::string> names = value.names();
+    const std::string selected = value.name();
+    add({key, selected, "choice", help, "", names});
+    walk_held(key, value);
+    for (size_t i = 0; i < names.size() && !only_selected; ++i) {
+      if (names[i] == selected) continue;
+      value.choose(i);
+      walk_held(key, value);
+    }
+  }
+  void walk_held(const std::string& key, detail::Alternatives& value) {
+    const std::string outer = std::exchange(owner, value.name());
+    detail::Walk nested(*this, key + "_");
+    value.walk_held(nested);
+    owner = outer;
+  }
+  void group(const char* name) override { heading = name; }
+};
+
+struct Assign : detail::Leaf {
+  const Assignments& values;
+  std::set<std::string> used;
+
+  explicit Assign(const Assignments& values) : values(values) {}
+
+  const std::string* take(const std::string& key) {
+    const auto found = values.find(key);
+    if (found == values.end()) return nullptr;
+    used.insert(key);
+    return &found->second;
+  }
+  void scalar(const std::string& key, detail::Scalar value, const char*,
+              const Range& range) override {
+    const std::string* text = take(key);
+    if (!text) return;
+    std::visit(
+        [&]<class T>(T* place) {
+          T parsed{};
+          from_text(key, *text, parsed);
+          if constexpr (std::is_arithmetic_v<T>) check_range(dashed(key), double(parsed), range);
+          *place = std::move(parsed);
+        },
+        value);
+  }
+  void enumeration(const std::string& key, size_t& value, const std::vector<std::string>& names,
+                   const char*) override {
+    if (const std::string* text = take(key)) value = index_of(key, *text, names);
+  }
+  void choice(const std::string& key, detail::Alternatives& value, const char*) override {
+    if (const std::string* text = take(key)) value.choose(index_of(key, *text, value.names()));
+    detail::Walk nested(*this, key + "_");
+    value.walk_held(nested);
+  }
+};
+
+/// Checks the ranges of values that were set in code.
+struct CheckRanges : detail::Leaf {
+  void scalar(const std::string& key, detail::Scalar value, const char*,
+              const Range& range) override {
+    std::visit(
+        [&]<class T>(const T* held) {
+          if constexpr (std::is_arithmetic_v<T>) check_range(key, double(*held), range);
+        },
+        value);
+  }
+  void enumeration(const std::string&, size_t&, const std::vector<std::string>&,
+                   const char*) override {}
+  void choice(const std::string& key, detail::Alternatives& value, const char*) override {
+    detail::Walk nested(*this, key + ".");
+    value.walk_held(nested);
+  }
+};
+
+}  // namespace
+
+namespace detail {
+
 size_t index_of(const std::string& key, const std::string& name,
                 const std::vector<std::string>& known) {
   const auto found = std::find(known.begin(), known.end(), name);
@@ -174,10 +288,28 @@ size_t index_of(const std::string& key, const std::string& name,
   return size_t(found - known.begin());
 }
 
-void check_range(const std::string& key, double value, const Range& range) {
-  const std::string expected = range.describe();
-  DEQ_CHECK(range.contains(value), "{} = {}; expected {}", key, value,
-            expected.empty() ? "a number" : expected);
+std::vector<OptionInfo> list(const Start& start, bool only_selected) {
+  List leaf(only_selected);
+  Walk walk(leaf, "");
+  start(walk);
+  return std::move(leaf.infos);
+}
+
+std::vector<std::string> assign(const Start& start, const Assignments& values) {
+  Assign leaf(values);
+  Walk walk(leaf, "");
+  start(walk);
+  std::vector<std::string> unknown;
+  for (const auto& [key, text] : values) {
+    if (!leaf.used.count(key)) unknown.push_back(key);
+  }
+  return unknown;
+}
+
+void check_ranges(const Start& start, const std::string& prefix) {
+  CheckRanges leaf;
+  Walk walk(leaf, prefix + ".");
+  start(walk);
 }
 
 void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known,

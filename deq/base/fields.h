@@ -12,14 +12,15 @@
 //
 // A member may be bool, int64_t, double, std::string, std::vector<int64_t>, an enum with `Names`, a
 // nested options struct (its keys are prefixed with "key_"; an empty key adds no prefix), or a
-// std::variant of option structs that each have a `static constexpr const char* name` (the key
-// holds the name of the alternative; the alternative's own keys are prefixed with "key_").
+// choice among option structs that each have a `static constexpr const char* name` (the key holds
+// the name of the alternative; the alternative's own keys are prefixed with "key_"): a
+// std::variant, or a Choice (choice.h), whose list of alternatives no header knows.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <map>
-#include <set>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -66,6 +67,7 @@ struct OptionInfo {
   std::vector<std::string> choices;   ///< of an enum or a variant
   std::string owner = "";             ///< the alternative that has it; "" outside of variants
   std::vector<OptionInfo> also = {};  ///< what other alternatives have under the same key
+  std::string group = "";             ///< what it is about, as help sorts it
 };
 using Assignments = std::map<std::string, std::string>;  ///< key -> value as text
 
@@ -87,186 +89,138 @@ struct IsVariant : std::false_type {};
 template <class... Ts>
 struct IsVariant<std::variant<Ts...>> : std::true_type {};
 
-std::string to_text(bool value);
-std::string to_text(int64_t value);
-std::string to_text(double value);
-std::string to_text(const std::string& value);
-std::string to_text(const std::vector<int64_t>& value);
-void from_text(const std::string& key, const std::string& text, bool& value);
-void from_text(const std::string& key, const std::string& text, int64_t& value);
-void from_text(const std::string& key, const std::string& text, double& value);
-void from_text(const std::string& key, const std::string& text, std::string& value);
-void from_text(const std::string& key, const std::string& text, std::vector<int64_t>& value);
-inline const char* type_name(const bool&) { return "bool"; }
-inline const char* type_name(const int64_t&) { return "int"; }
-inline const char* type_name(const double&) { return "float"; }
-inline const char* type_name(const std::string&) { return "text"; }
-inline const char* type_name(const std::vector<int64_t>&) { return "list"; }
+class Walk;
 
 template <class E>
 std::vector<std::string> enum_names() {
   return {std::begin(Names<E>::values), std::end(Names<E>::values)};
 }
-template <class V, size_t... I>
-std::vector<std::string> variant_names(std::index_sequence<I...>) {
-  return {std::variant_alternative_t<I, V>::name...};
-}
-template <class V>
-std::vector<std::string> variant_names() {
-  return variant_names<V>(std::make_index_sequence<std::variant_size_v<V>>());
-}
-/// Puts the default of alternative number `index` into `v`.
-template <class V, size_t I = 0>
-void emplace_index(V& v, size_t index) {
-  if constexpr (I < std::variant_size_v<V>) {
-    if (index == I) {
-      if (v.index() != I) v.template emplace<I>();
-    } else {
-      emplace_index<V, I + 1>(v, index);
-    }
-  }
-}
-size_t index_of(const std::string& key, const std::string& name,
-                const std::vector<std::string>& known);
-void check_range(const std::string& key, double value, const Range& range);
 
-/// The walk over `fields()` that all visitors share: `Leaf` gets scalars and the names of choices.
-template <class Leaf>
+/// A place that holds one of several alternatives, whatever its type.
+struct Alternatives {
+  virtual ~Alternatives() = default;
+  virtual std::vector<std::string> names() const = 0;
+  virtual std::string name() const = 0;    ///< of the one that is held
+  virtual void choose(size_t index) = 0;   ///< its default, unless it is held already
+  virtual void walk_held(Walk& walk) = 0;  ///< its fields
+};
+
+/// Where a member of type bool, int64_t, double, std::string or std::vector<int64_t> stands.
+using Scalar = std::variant<bool*, int64_t*, double*, std::string*, std::vector<int64_t>*>;
+
+/// What is done at each option of a walk.
+struct Leaf {
+  virtual ~Leaf() = default;
+  virtual void scalar(const std::string& key, Scalar value, const char* help,
+                      const Range& range) = 0;
+  /// One of `names`, by its place.
+  virtual void enumeration(const std::string& key, size_t& value,
+                           const std::vector<std::string>& names, const char* help) = 0;
+  virtual void choice(const std::string& key, Alternatives& value, const char* help) = 0;
+  virtual void group(const char* /*name*/) {}
+};
+
+template <class V>
+class VariantAlternatives;
+
+/// The walk over `fields()` that everything shares. Not a template over what is done, so that a
+/// list of fields is compiled once.
 class Walk {
  public:
   Walk(Leaf& leaf, std::string prefix) : leaf_(leaf), prefix_(std::move(prefix)) {}
 
   template <class T>
   void operator()(const char* name, T& member, const char* help = "", const Range& range = {}) {
-    using V = std::remove_const_t<T>;
-    const std::string key = prefix_ + name;
-    if constexpr (IsVariant<V>::value) {
-      leaf_.choice(key, member, help);
-    } else if constexpr (std::is_enum_v<V>) {
-      leaf_.enumeration(key, member, help);
-    } else if constexpr (requires(T & m, Walk & w) { V::fields(m, w); }) {
-      Walk nested(leaf_, *name ? key + "_" : prefix_);
-      V::fields(member, nested);
+    if constexpr (requires { Scalar(&member); }) {
+      leaf_.scalar(prefix_ + name, &member, help, range);
+    } else if constexpr (std::is_enum_v<T>) {
+      auto place = static_cast<size_t>(member);
+      leaf_.enumeration(prefix_ + name, place, enum_names<T>(), help);
+      member = static_cast<T>(place);
+    } else if constexpr (IsVariant<T>::value) {
+      VariantAlternatives<T> alternatives(member);
+      leaf_.choice(prefix_ + name, alternatives, help);
+    } else if constexpr (requires { member.alternatives(); }) {
+      auto alternatives = member.alternatives();
+      leaf_.choice(prefix_ + name, alternatives, help);
     } else {
-      leaf_.scalar(key, member, help, range);
+      Walk nested(leaf_, *name ? prefix_ + name + "_" : prefix_);
+      T::fields(member, nested);
     }
   }
+
+  /// What the fields behind it are about, until the next group: a heading in help.
+  void group(const char* name) { leaf_.group(name); }
 
  private:
   Leaf& leaf_;
   std::string prefix_;
 };
-template <class Leaf, class T>
-void walk(Leaf& leaf, const std::string& prefix, T& options) {
-  Walk<Leaf> walker(leaf, prefix);
-  std::remove_const_t<T>::fields(options, walker);
-}
 
-/// Collects every option, those of alternatives that are not selected included.
-struct ListLeaf {
-  std::vector<OptionInfo> infos;
-  std::map<std::string, size_t> places = {};  // key -> place in infos
-  std::string owner = "";                     // the alternative that is being walked
-  bool only_selected = false;
+template <class V>
+class VariantAlternatives : public Alternatives {
+ public:
+  explicit VariantAlternatives(V& value) : value_(value) {}
+  std::vector<std::string> names() const override {
+    return names(std::make_index_sequence<std::variant_size_v<V>>());
+  }
+  std::string name() const override { return names()[value_.index()]; }
+  void choose(size_t index) override { emplace<0>(index); }
+  void walk_held(Walk& walk) override {
+    std::visit([&](auto& held) { held.fields(held, walk); }, value_);
+  }
 
-  void add(OptionInfo info);
-  template <class T>
-  void walk_alternative(const std::string& key, const T& alternative) {
-    const std::string outer = std::exchange(owner, alternative.name);
-    walk(*this, key + "_", alternative);
-    owner = outer;
+ private:
+  template <size_t... I>
+  std::vector<std::string> names(std::index_sequence<I...>) const {
+    return {std::variant_alternative_t<I, V>::name...};
   }
-  template <class T>
-  void scalar(const std::string& key, const T& value, const char* help, const Range& range) {
-    add({key, to_text(value), type_name(value), help, range.describe(), {}});
-  }
-  template <class E>
-  void enumeration(const std::string& key, const E& value, const char* help) {
-    const auto names = enum_names<std::remove_const_t<E>>();
-    add({key, names[static_cast<size_t>(value)], "choice", help, "", names});
-  }
-  template <class V>
-  void choice(const std::string& key, const V& value, const char* help) {
-    const auto names = variant_names<std::remove_const_t<V>>();
-    add({key, names[value.index()], "choice", help, "", names});
-    std::visit([&](const auto& selected) { walk_alternative(key, selected); }, value);
-    if (only_selected) return;
-    for (size_t i = 0; i < names.size(); ++i) {
-      if (i == value.index()) continue;
-      std::remove_const_t<V> other;
-      emplace_index(other, i);
-      std::visit([&](const auto& alternative) { walk_alternative(key, alternative); }, other);
+  template <size_t I>
+  void emplace(size_t index) {
+    if constexpr (I < std::variant_size_v<V>) {
+      if (index != I) return emplace<I + 1>(index);
+      if (value_.index() != I) value_.template emplace<I>();
     }
   }
+
+  V& value_;
 };
 
-/// Takes from `values` what belongs to the visited options; choices are made before their fields.
-struct AssignLeaf {
-  const Assignments& values;
-  std::set<std::string> used;
+/// The spelling of a double that reads back to the same one, with a point or an exponent.
+std::string to_text(double value);
+std::string to_text(int64_t value);
+/// The place of a name; throws deq::Error, which names `key` and what is known, where it has none.
+size_t index_of(const std::string& key, const std::string& name,
+                const std::vector<std::string>& known);
 
-  const std::string* take(const std::string& key) {
-    const auto found = values.find(key);
-    if (found == values.end()) return nullptr;
-    used.insert(key);
-    return &found->second;
-  }
-  template <class T>
-  void scalar(const std::string& key, T& value, const char*, const Range& range) {
-    const std::string* text = take(key);
-    if (!text) return;
-    T parsed{};
-    from_text(key, *text, parsed);
-    if constexpr (std::is_arithmetic_v<T>) check_range(dashed(key), double(parsed), range);
-    value = parsed;
-  }
-  template <class E>
-  void enumeration(const std::string& key, E& value, const char*) {
-    if (const std::string* text = take(key)) value = E(index_of(key, *text, enum_names<E>()));
-  }
-  template <class V>
-  void choice(const std::string& key, V& value, const char*) {
-    if (const std::string* text = take(key)) {
-      emplace_index(value, index_of(key, *text, variant_names<V>()));
-    }
-    std::visit([&](auto& selected) { walk(*this, key + "_", selected); }, value);
-  }
-};
-
-/// Checks the ranges of values that were set in code.
-struct ValidateLeaf {
-  template <class T>
-  void scalar(const std::string& key, const T& value, const char*, const Range& range) {
-    if constexpr (std::is_arithmetic_v<T>) check_range(key, double(value), range);
-  }
-  template <class E>
-  void enumeration(const std::string&, const E&, const char*) {}
-  template <class V>
-  void choice(const std::string& key, const V& value, const char*) {
-    std::visit([&](const auto& selected) { walk(*this, key + ".", selected); }, value);
-  }
-};
-
+/// Starts a walk of some options.
+using Start = std::function<void(Walk&)>;
+std::vector<OptionInfo> list(const Start& start, bool only_selected);
+/// Takes what belongs to the visited options, choices before their fields; returns the keys that
+/// belong to none.
+std::vector<std::string> assign(const Start& start, const Assignments& values);
+void check_ranges(const Start& start, const std::string& prefix);
 [[noreturn]] void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known,
                                  const std::vector<OptionInfo>& in_force);
+
+/// Of a copy, which the walk may change.
+template <class T>
+Start walk_of(T& copy) {
+  return [&copy](Walk& walk) { T::fields(copy, walk); };
+}
 
 }  // namespace detail
 
 /// Every option of `options`, in the order of its fields, alternatives included.
 template <class T>
-std::vector<OptionInfo> list_options(const T& options) {
-  detail::ListLeaf leaf;
-  detail::walk(leaf, "", options);
-  return std::move(leaf.infos);
+std::vector<OptionInfo> list_options(T options) {
+  return detail::list(detail::walk_of(options), /*only_selected=*/false);
 }
 
 /// The options in force, as (key, value) with the alternatives that are selected.
 template <class T>
-std::vector<OptionInfo> selected_options(const T& options) {
-  detail::ListLeaf leaf;
-  leaf.only_selected = true;
-  detail::walk(leaf, "", options);
-  return std::move(leaf.infos);
+std::vector<OptionInfo> selected_options(T options) {
+  return detail::list(detail::walk_of(options), /*only_selected=*/true);
 }
 
 /// Sets the fields named in `values`. Throws deq::Error for a key that no field has (naming the
@@ -275,20 +229,16 @@ std::vector<OptionInfo> selected_options(const T& options) {
 template <class T>
 void assign_options(T& options, const Assignments& values) {
   T updated = options;
-  detail::AssignLeaf leaf{values, {}};
-  detail::walk(leaf, "", updated);
-  for (const auto& [key, text] : values) {
-    if (!leaf.used.count(key))
-      detail::reject_unknown(key, list_options(updated), selected_options(updated));
-  }
+  const auto unknown = detail::assign(detail::walk_of(updated), values);
+  if (!unknown.empty())
+    detail::reject_unknown(unknown.front(), list_options(updated), selected_options(updated));
   options = std::move(updated);
 }
 
 /// Throws deq::Error, "Anderson.memory = 0; expected >= 1", for a field outside its range.
 template <class T>
-void validate(const T& options, const std::string& name) {
-  detail::ValidateLeaf leaf;
-  detail::walk(leaf, name + ".", options);
+void validate(T options, const std::string& name) {
+  detail::check_ranges(detail::walk_of(options), name);
 }
 
 /// `options` as the lines of a TOML file that reads back to the same options.

@@ -1,31 +1,38 @@
-// The list of cells. To add one: its file, and its options' name in this variant.
+// A cell is made by an options struct; those with names are listed in cells.cpp. To add one: its
+// file, and its line there.
 #pragma once
 
-#include <variant>
-
-#include "deq/cells/recurrent.h"
-#include "deq/cells/tcn.h"
-#include "deq/cells/transformer.h"
-#include "deq/cells/trellisnet.h"
+#include "deq/base/choice.h"
+#include "deq/cells/cell.h"
 
 namespace deq {
 
-using CellOptions = std::variant<Transformer, TrellisNet, Lstm, Gru, Tcn>;
+/// What a cell's options can do.
+struct CellMaker : Held<CellMaker> {
+  template <class Options>
+  struct Of;
+  static const std::vector<Choice<CellMaker>>& known();
+
+  /// Throws deq::Error for options out of range.
+  virtual std::shared_ptr<Cell> make(const CellPlace& place) const = 0;
+  /// As the cell's causal().
+  virtual bool is_causal() const = 0;
+};
+
+/// One of the cells; Transformer unless told otherwise.
+using CellOptions = Choice<CellMaker>;
+
+template <class Options>
+struct CellMaker::Of final : HeldAs<CellMaker, Options> {
+  using HeldAs<CellMaker, Options>::HeldAs;
+  std::shared_ptr<Cell> make(const CellPlace& place) const override {
+    return this->value.make(place);
+  }
+  bool is_causal() const override { return this->value.is_causal(); }
+};
 
 inline std::shared_ptr<Cell> make_cell(const CellOptions& options, const CellPlace& place = {}) {
-  return std::visit([&](const auto& cell) { return cell.make(place); }, options);
-}
-/// Whether the cell will be causal.
-inline bool is_causal(const CellOptions& options) {
-  return std::visit(
-      [](const auto& cell) {
-        if constexpr (requires { cell.causal; }) return cell.causal;
-        return true;
-      },
-      options);
-}
-inline const char* cell_name(const CellOptions& options) {
-  return std::visit([](const auto& cell) { return cell.name; }, options);
+  return options->make(place);
 }
 
 }  // namespace deq

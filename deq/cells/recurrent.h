@@ -17,6 +17,7 @@ struct Recurrent {
     field("dropout", self.dropout, "share of the output's features dropped, for all positions",
           half_open(0, 1));
   }
+  bool is_causal() const { return true; }
 };
 struct Lstm : Recurrent {
   static constexpr const char* name = "lstm";

@@ -27,6 +27,7 @@ struct Tcn {
     field("weight_norm", self.weight_norm, "normalise the weights of the convolutions");
   }
 
+  bool is_causal() const { return true; }
   std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
 

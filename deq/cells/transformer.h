@@ -58,6 +58,7 @@ struct Transformer {
     field("dropout", self.dropout);
   }
 
+  bool is_causal() const { return causal; }
   std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
 

@@ -51,6 +51,7 @@ struct TrellisNet {
     field("dropout", self.dropout);
   }
 
+  bool is_causal() const { return true; }
   std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
 

@@ -11,6 +11,7 @@ struct Bytes {
   SplitShares shares;
 
   static void fields(auto& self, auto&& field) { field("", self.shares); }
+  int64_t known_vocabulary() const { return 256; }
   /// `data` is a file, or a folder with the three splits or with input.txt.
   Corpus load(const std::filesystem::path& data) const;
   Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary) const;

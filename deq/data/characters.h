@@ -13,6 +13,7 @@ struct Characters {
   static void fields(auto& self, auto&& field) { field("", self.shares); }
   /// `data` is a file, or a folder with the three splits or with input.txt.
   Corpus load(const std::filesystem::path& data) const;
+  int64_t known_vocabulary() const { return 0; }
   /// In a run's vocabulary, for evaluating.
   Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary) const;
 };

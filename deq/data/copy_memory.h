@@ -45,6 +45,7 @@ struct CopyMemory {
   /// same whatever its size and that of the others. Throws deq::Error where `data` is not empty, as
   /// no file is read, and where the sequences would not fit into memory.
   Corpus load(const std::filesystem::path& data) const;
+  int64_t known_vocabulary() const { return kSymbols; }
   /// In a run's vocabulary, which must be this task's own.
   Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary) const;
 };

@@ -1,23 +1,49 @@
-// The list of tasks: a new one is its own file and one line here.
+// A task is any options struct that loads a corpus; those with names are listed in tasks.cpp. To
+// add one: its file, and its line there.
 #pragma once
 
-#include <variant>
-
-#include "deq/data/bytes.h"
-#include "deq/data/characters.h"
-#include "deq/data/copy_memory.h"
-#include "deq/data/words.h"
+#include "deq/base/choice.h"
+#include "deq/data/corpus.h"
 
 namespace deq {
 
-using Task = std::variant<Words, Bytes, Characters, CopyMemory>;
+/// What a task's options can do.
+struct TaskData : Held<TaskData> {
+  template <class Options>
+  struct Of;
+  static const std::vector<Choice<TaskData>>& known();
 
-inline const char* task_name(const Task& task) {
-  return std::visit([](const auto& selected) { return selected.name; }, task);
-}
-inline Unit unit_of(const Task& task) {
-  return std::visit([](const auto& selected) { return selected.unit; }, task);
-}
+  virtual Unit unit() const = 0;
+  /// `data` is empty for a task that makes its own sequences.
+  virtual Corpus load(const std::filesystem::path& data) const = 0;
+  /// In a run's vocabulary, for evaluating.
+  virtual Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary) const = 0;
+  /// Tokens of the vocabulary as far as the options tell without data; 0: they do not.
+  virtual int64_t known_vocabulary() const = 0;
+  /// Positions of a sequence, where these stand alone; 0: a text, which is cut.
+  virtual int64_t sequence_length() const = 0;
+};
+
+/// One of the tasks; Words unless told otherwise.
+using Task = Choice<TaskData>;
+
+template <class Options>
+struct TaskData::Of final : HeldAs<TaskData, Options> {
+  using HeldAs<TaskData, Options>::HeldAs;
+  Unit unit() const override { return Options::unit; }
+  Corpus load(const std::filesystem::path& data) const override { return this->value.load(data); }
+  Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary) const override {
+    return this->value.load(data, vocabulary);
+  }
+  int64_t known_vocabulary() const override { return this->value.known_vocabulary(); }
+  int64_t sequence_length() const override {
+    if constexpr (requires { this->value.length(); }) return this->value.length();
+    return 0;
+  }
+};
+
+inline const char* task_name(const Task& task) { return task.name(); }
+inline Unit unit_of(const Task& task) { return task->unit(); }
 inline const char* unit_name(const Task& task) { return unit_name(unit_of(task)); }
 inline const char* metric_name(const Task& task) { return metric_name(unit_of(task)); }
 inline double metric_value(const Task& task, double mean_nats) {
@@ -26,14 +52,10 @@ inline double metric_value(const Task& task, double mean_nats) {
 /// Whether a target is the token one position later, as a generator needs; tasks of symbols answer
 /// whole sequences instead.
 inline bool continues_text(const Task& task) { return unit_of(task) != Unit::Symbol; }
-/// `data` is empty for a task that makes its own sequences.
-inline Corpus load(const Task& task, const std::filesystem::path& data) {
-  return std::visit([&](const auto& selected) { return selected.load(data); }, task);
-}
-/// In a run's vocabulary, for evaluating.
+inline Corpus load(const Task& task, const std::filesystem::path& data) { return task->load(data); }
 inline Corpus load(const Task& task, const std::filesystem::path& data,
                    const Vocabulary& vocabulary) {
-  return std::visit([&](const auto& selected) { return selected.load(data, vocabulary); }, task);
+  return task->load(data, vocabulary);
 }
 
 }  // namespace deq

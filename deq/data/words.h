@@ -21,6 +21,7 @@ struct Words {
   }
   /// `data` is a folder with the three splits. Throws deq::Error for another vocabulary.
   Corpus load(const std::filesystem::path& data) const;
+  int64_t known_vocabulary() const { return vocabulary; }
   /// In a run's vocabulary, for evaluating.
   Corpus load(const std::filesystem::path& data, const Vocabulary& given) const;
 };

@@ -5,8 +5,8 @@
 #include <memory>
 #include <mutex>
 
+#include "deq/base/map.h"
 #include "deq/solvers/report.h"
-#include "deq/solvers/solvers.h"
 
 namespace deq {
 

@@ -13,12 +13,13 @@
 #pragma once
 
 #include "deq/gradients/differentiate.h"
+#include "deq/solvers/solvers.h"
 
 namespace deq {
 
 struct Implicit {
   static constexpr const char* name = "implicit";
-  Solver solver = Anderson{};
+  Solver solver;
   StopRule stop = {.max_steps = 40, .rel_tol = 1e-3};
   int64_t shine = 0;
 

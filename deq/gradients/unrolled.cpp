@@ -7,6 +7,8 @@
 #include "deq/solvers/solver_loop.h"
 #include "deq/solvers/start.h"
 
+#include "deq/solvers/layout.h"
+
 namespace deq {
 
 using at::Tensor;

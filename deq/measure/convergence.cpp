@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 #include "deq/train/evaluate.h"
 
 namespace deq {

@@ -5,6 +5,9 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include "deq/gradients/implicit.h"
+#include "deq/gradients/phantom.h"
+#include "deq/solvers/anderson.h"
 #include "deq/train/evaluate.h"
 
 namespace deq {
@@ -75,8 +78,7 @@ Found gradient_of(const Sample& sample, const Gradient& mode) {
 }
 
 std::string products(const Gradient& mode, const Report& adjoint) {
-  if (const auto* phantom = std::get_if<Phantom>(&mode))
-    return fmt::format("{}", phantom->steps - 1);
+  if (const auto* phantom = mode.get_if<Phantom>()) return fmt::format("{}", phantom->steps - 1);
   return fmt::format("{}", adjoint.evaluations);
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "deq/gradients/implicit.h"
 #include "deq/train/dry_run.h"
 
 namespace deq {
@@ -17,7 +18,7 @@ TrainOptions equilibrium_of(TrainOptions options, int64_t depth) {
   options.model.depth = {};
   options.equilibrium.stop = stop;
   Implicit gradient;
-  if (const auto* given = std::get_if<Implicit>(&options.equilibrium.gradient)) gradient = *given;
+  if (const auto* given = options.equilibrium.gradient.get_if<Implicit>()) gradient = *given;
   gradient.stop = stop;
   options.equilibrium.gradient = gradient;
   return options;

@@ -5,6 +5,9 @@
 
 #include <cmath>
 
+#include "deq/gradients/implicit.h"
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
 #include "deq/train/evaluate.h"
 
 namespace deq {
@@ -13,7 +16,7 @@ namespace {
 std::vector<NamedSolver> methods(const TrainedModel& run) {
   const Solver own = run.options.equilibrium.solver;
   std::vector<NamedSolver> all = {{"the run's own", own}};
-  const Scope scope = std::visit([](const auto& solver) { return solver.scope; }, own);
+  const Scope scope = scope_of(own);
   if (scope == Scope::Sample) return all;
   all.push_back({"Anderson over whole samples", Anderson{.scope = Scope::Sample}});
   all.push_back({"Broyden over whole samples", Broyden{.scope = Scope::Sample}});

@@ -13,7 +13,7 @@ Equilibrated equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOp
 
 Equilibrated equilibrate(const Map& f, const at::Tensor& z0, const Gradient& gradient,
                          const Forward& forward) {
-  return std::visit([&](const auto& mode) { return mode.apply(f, z0, forward); }, gradient);
+  return gradient->apply(f, z0, forward);
 }
 
 }  // namespace deq

@@ -2,17 +2,20 @@
 #pragma once
 
 #include "deq/gradients/gradients.h"
+#include "deq/solvers/solvers.h"
 
 namespace deq {
 
 struct EquilibriumOptions {
-  Solver solver = Anderson{};
+  Solver solver;
   StopRule stop = {};
-  Gradient gradient = Implicit{};
+  Gradient gradient;
 
   static void fields(auto& self, auto&& field) {
+    field.group("solver");
     field("solver", self.solver, "root solver of z = f(z)");
     field("", self.stop);
+    field.group("gradient");
     field("gradient", self.gradient, "how dL/dtheta crosses the equilibrium");
   }
 };

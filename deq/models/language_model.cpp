@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "deq/cells/dropout.h"
+#include "deq/gradients/implicit.h"
 #include "deq/gradients/jacobian.h"
 #include "deq/models/subsequences.h"
 
@@ -36,7 +37,7 @@ Tensor checked_ids(const char* what, const Tensor& ids, int64_t lowest, int64_t 
 /// Cells that go with a depth: one that does not depend on x cannot be solved, and its weights can
 /// only be shared where that is asked for.
 void check_depth(const ModelOptions& options, const Cell& cell) {
-  const char* name = cell_name(options.cell);
+  const char* name = options.cell.name();
   DEQ_CHECK(options.depth.depth > 0 || options.depth.injection,
             "injection = false: f would not depend on its input; expected true, or depth >= 1");
   DEQ_CHECK(options.depth.depth > 0 || cell.injects(),
@@ -62,7 +63,7 @@ void check_depth(const ModelOptions& options, const Cell& cell) {
 
 void check_scope(const EquilibriumOptions& options, bool causal_cell) {
   check_scope(options.solver, causal_cell, "solver-scope");
-  if (const auto* implicit = std::get_if<Implicit>(&options.gradient))
+  if (const auto* implicit = options.gradient.get_if<Implicit>())
     check_scope(implicit->solver, causal_cell, "gradient-solver-scope");
 }
 
@@ -100,7 +101,7 @@ void LanguageModel::read_weights(const ReadingOptions& options) {
   for (const auto& cell : cells_)
     DEQ_CHECK(cell->read_weights(options.weight_type),
               "weight-type = bfloat16: cell '{}' reads its weights as they are; expected exact",
-              cell_name(options_.cell));
+              options_.cell.name());
   weight_type_ = options.weight_type;
 }
 
@@ -146,7 +147,7 @@ ModelOutput LanguageModel::forward(const Tensor& tokens, const Histories& histor
 ModelOutput LanguageModel::solve(const Bound& f, const Tensor& z0, const ForwardOptions& options) {
   const EquilibriumOptions& how = options.equilibrium;
   check_scope(how, cell().causal());
-  const auto* implicit = std::get_if<Implicit>(&how.gradient);
+  const auto* implicit = how.gradient.get_if<Implicit>();
   DEQ_CHECK(
       !implicit || implicit->shine == 0 || options.subsequence == 0,
       "gradient-shine = {} with subsequence = {}: parts are solved without a whole that could "

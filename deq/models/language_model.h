@@ -25,7 +25,7 @@ struct InitialOptions {
 };
 
 struct ModelOptions {
-  CellOptions cell = Transformer{};
+  CellOptions cell;
   DepthOptions depth;
   EmbeddingOptions embedding;
   MixtureOptions mixture;
@@ -34,7 +34,9 @@ struct ModelOptions {
   InitialOptions initial;
 
   static void fields(auto& self, auto&& field) {
+    field.group("cell");
     field("cell", self.cell, "f(z, x)");
+    field.group("model");
     field("", self.depth);
     field("embedding", self.embedding);
     field("mixture", self.mixture);

@@ -6,6 +6,8 @@
 #include <set>
 
 #include "deq/base/printable.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
 
 namespace deq {
 namespace {

@@ -1,6 +1,8 @@
 #include "deq/solvers/solvers.h"
 
-#include "deq/base/fields.h"
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 #include "deq/solvers/start.h"
 #ifdef DEQ_WITH_CUDA
 #include "deq/solvers/anderson_cuda.h"
@@ -8,29 +10,26 @@
 
 namespace deq {
 
-Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const StopRule& stop,
-               Order order) {
-  return std::visit(
-      [&](const auto& method) {
-        validate(method, method.name);
-        if (order == Order::Forward) check_start(f, z0);  // an adjoint's may well be NaN
-        const Layout layout(z0, method.scope, order);
-#ifdef DEQ_WITH_CUDA
-        if constexpr (std::is_same_v<decltype(method), const Anderson&>) {
-          if (cuda::takes(method, z0)) return cuda::iterate(f, z0, method, stop, layout);
-        }
-#endif
-        return iterate(f, z0, method.start(layout), stop, layout);
-      },
-      solver);
+// The list.
+const std::vector<Solver>& SolverMethod::known() {
+  static const std::vector<Solver> list{Anderson{}, Broyden{}, Picard{}};
+  return list;
 }
 
-Scope scope_of(const Solver& solver) {
-  return std::visit([](const auto& method) { return method.scope; }, solver);
+Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const StopRule& stop,
+               Order order) {
+  if (order == Order::Forward) check_start(f, z0);  // an adjoint's may well be NaN
+  const Layout layout(z0, scope_of(solver), order);
+  const Propose propose = solver->start(layout);
+#ifdef DEQ_WITH_CUDA
+  if (const auto* anderson = solver.get_if<Anderson>(); anderson && cuda::takes(*anderson, z0))
+    return cuda::iterate(f, z0, *anderson, stop, layout);
+#endif
+  return iterate(f, z0, propose, stop, layout);
 }
 
 Solver with_scope(Solver solver, Scope scope) {
-  std::visit([&](auto& method) { method.scope = scope; }, solver);
+  solver->set_scope(scope);
   return solver;
 }
 

@@ -1,22 +1,44 @@
-// The list of solvers. To add one: its file, and its name in this variant.
+// A solver is any options struct with a scope that can start; those with names are listed in
+// solvers.cpp. To add one: its file, and its line there.
 #pragma once
 
-#include <variant>
-
-#include "deq/solvers/anderson.h"
-#include "deq/solvers/broyden.h"
-#include "deq/solvers/picard.h"
+#include "deq/base/choice.h"
+#include "deq/solvers/driver.h"
 
 namespace deq {
 
-using Solver = std::variant<Anderson, Broyden, Picard>;
+/// What a solver's options can do.
+struct SolverMethod : Held<SolverMethod> {
+  template <class Method>
+  struct Of;
+  static const std::vector<Choice<SolverMethod>>& known();
+
+  virtual Scope scope() const = 0;
+  virtual void set_scope(Scope scope) = 0;
+  /// The method's step and memory for one solve. Throws deq::Error for a scope it does not have.
+  virtual Propose start(const Layout& layout) const = 0;
+};
+
+/// One of the methods; Anderson unless told otherwise.
+using Solver = Choice<SolverMethod>;
+
+template <class Method>
+struct SolverMethod::Of final : HeldAs<SolverMethod, Method> {
+  using HeldAs<SolverMethod, Method>::HeldAs;
+  Scope scope() const override { return this->value.scope; }
+  void set_scope(Scope scope) override { this->value.scope = scope; }
+  Propose start(const Layout& layout) const override {
+    validate(this->value, Method::name);
+    return this->value.start(layout);
+  }
+};
 
 /// Solves z = f(z) from z0, shape (B, T, D) or see Layout. Never throws for non-convergence: ask
 /// `report`. Throws deq::Error for options out of range and for an f that changes shape or type.
-Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver = Anderson{},
+Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver = {},
                const StopRule& stop = {}, Order order = Order::Forward);
 
-Scope scope_of(const Solver& solver);
+inline Scope scope_of(const Solver& solver) { return solver->scope(); }
 /// The same solver with another scope.
 Solver with_scope(Solver solver, Scope scope);
 

@@ -13,18 +13,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-int64_t vocabulary_of(const Words& words) {
-  DEQ_CHECK(words.vocabulary >= 2,
-            "task-vocabulary = {}; expected the number of words, as no text is read",
-            words.vocabulary);
-  return words.vocabulary;
-}
-int64_t vocabulary_of(const Bytes&) { return 256; }
-int64_t vocabulary_of(const CopyMemory&) { return CopyMemory::kSymbols; }
-int64_t vocabulary_of(const Characters&) {
-  throw Error(
-      "task = characters: their number is that of a text, and none is read; expected words, "
-      "bytes or copy-memory");
+int64_t vocabulary_of(const Task& task) {
+  const int64_t known = task->known_vocabulary();
+  DEQ_CHECK(known >= 2,
+            "task = {}: its vocabulary is that of a text, and none is read; expected "
+            "task-vocabulary with words, or a task that needs no text for it",
+            task.name());
+  return known;
 }
 
 }  // namespace
@@ -33,21 +28,21 @@ DryRun dry_run(const TrainOptions& options) {
   validate(options, "TrainOptions");
   const BatchOptions& batch = options.loop.batch;
   DryRun run;
-  run.vocabulary = std::visit([](const auto& task) { return vocabulary_of(task); }, options.task);
+  run.vocabulary = vocabulary_of(options.task);
   at::manual_seed(uint64_t(options.loop.run.seed));
   const at::Device device = use_device(options.loop.run.device);
   LanguageModel model(options.model, run.vocabulary);
   model.to(device);
   run.parameters = model.parameter_count(true);
   run.parameters_without_embedding = model.parameter_count(false);
-  const auto* copy = std::get_if<CopyMemory>(&options.task);  // its sequences are not cut
-  const int64_t length = copy ? copy->length() : batch.length;
+  const int64_t whole = options.task->sequence_length();  // sequences are not cut
+  const int64_t length = whole > 0 ? whole : batch.length;
   run.tokens = batch.batch * length;
   const auto draw = [&] { return at::randint(run.vocabulary, {batch.batch, length}, at::kLong); };
   const double jacobian_weight = model.is_explicit() ? 0 : options.loop.stability.jacobian_weight;
   ForwardOptions how;
   how.equilibrium = options.equilibrium;
-  how.history = copy ? 0 : batch.history;
+  how.history = whole > 0 ? 0 : batch.history;
   how.jacobian_loss = jacobian_weight > 0;
   how.subsequence = batch.subsequence;
   how.on_adjoint = [&](const Report& adjoint) { run.adjoint = adjoint; };

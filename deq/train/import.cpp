@@ -8,6 +8,9 @@
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
 #include "deq/base/safetensors.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+#include "deq/data/words.h"
 #include "deq/models/published.h"
 #include "deq/train/trainer.h"
 
@@ -101,9 +104,9 @@ void check_size(const ModelOptions& model, int64_t vocabulary, const TensorFile&
   double held = 0;
   for (const auto& [name, tensor] : file.tensors) held += double(tensor.numel());
   double least = double(vocabulary);  // a bias each
-  if (const auto* cell = std::get_if<Transformer>(&model.cell))
+  if (const auto* cell = model.cell.get_if<Transformer>())
     least += 2.0 * double(cell->width) * double(cell->inner + cell->width);
-  if (const auto* cell = std::get_if<TrellisNet>(&model.cell)) {
+  if (const auto* cell = model.cell.get_if<TrellisNet>()) {
     const double H = double(cell->hidden + cell->output);
     least += 4 * H * (H + double(cell->input)) * double(cell->kernel);
   }

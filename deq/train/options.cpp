@@ -1,5 +1,8 @@
 #include "deq/train/options.h"
 
+#include "deq/gradients/implicit.h"
+#include "deq/solvers/anderson.h"
+
 namespace deq {
 namespace {
 
@@ -14,6 +17,14 @@ std::set<std::string> equilibrium_keys() {
 
 }  // namespace
 
+EquilibriumOptions training_equilibrium() {
+  constexpr StopRule kStop{.max_steps = 30, .rel_tol = 1e-3};
+  return {.solver = Anderson{.scope = Scope::Causal},
+          .stop = kStop,
+          .gradient =
+              Implicit{.solver = Anderson{.memory = 12, .scope = Scope::Sample}, .stop = kStop}};
+}
+
 void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const Assignments& given) {
   if (model.is_explicit()) {
     const auto keys = equilibrium_keys();
@@ -25,10 +36,10 @@ void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const As
     return;
   }
   if (given.count("solver_scope")) return;
-  const bool causal = is_causal(model.cell);
+  const bool causal = model.cell->is_causal();
   const bool fits = causal == (scope_of(equilibrium.solver) != Scope::Sample);
   if (fits || (causal && !given.count("solver"))) return;
-  const bool anderson = std::holds_alternative<Anderson>(equilibrium.solver);
+  const bool anderson = equilibrium.solver.is<Anderson>();
   const Scope own = anderson ? Scope::Causal : Scope::Position;
   equilibrium.solver = with_scope(equilibrium.solver, causal ? own : Scope::Sample);
 }

@@ -122,15 +122,14 @@ struct RunOptions {
   }
 };
 
+/// Anderson's method in scope `causal`, 30 evaluations; adjoint by Anderson's, memory 12.
+EquilibriumOptions training_equilibrium();
+
 struct TrainOptions {
   std::string data;
-  Task task = Words{};
+  Task task;
   ModelOptions model;
-  EquilibriumOptions equilibrium = {
-      .solver = Anderson{.scope = Scope::Causal},
-      .stop = {.max_steps = 30, .rel_tol = 1e-3},
-      .gradient = Implicit{.solver = Anderson{.memory = 12, .scope = Scope::Sample},
-                           .stop = {.max_steps = 30, .rel_tol = 1e-3}}};
+  EquilibriumOptions equilibrium = training_equilibrium();
   struct Loop {
     BatchOptions batch;
     LimitOptions limits;
@@ -139,21 +138,25 @@ struct TrainOptions {
     RunOptions run;
 
     static void fields(auto& self, auto&& field) {
+      field.group("training");
       field("", self.batch);
       field("", self.limits);
       field("", self.stability);
       field("", self.optimization);
+      field.group("run");
       field("", self.run);
     }
   } loop;
   EvaluationOptions eval;
 
   static void fields(auto& self, auto&& field) {
+    field.group("data");
     field("data", self.data, "text file, or folder with its splits; none for copy-memory");
     field("task", self.task, "what a token is");
     field("", self.model);
     field("", self.equilibrium);
     field("", self.loop);
+    field.group("evaluation");
     field("eval", self.eval);
   }
 };

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "deq/base/device.h"
+#include "deq/gradients/unrolled.h"
 #include "deq/train/score.h"
 
 namespace deq {

@@ -5,9 +5,12 @@
 #include <cmath>
 #include <set>
 
+#include "deq/data/bytes.h"
+#include "deq/data/characters.h"
 #include "deq/data/entropy.h"
 #include "deq/data/random.h"
 #include "deq/data/tasks.h"
+#include "deq/data/words.h"
 #include "tests/base/scratch.h"
 
 namespace deq {

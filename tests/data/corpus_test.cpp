@@ -5,8 +5,11 @@
 #include <random>
 #include <sstream>
 
+#include "deq/data/bytes.h"
+#include "deq/data/characters.h"
 #include "deq/data/entropy.h"
 #include "deq/data/tasks.h"
+#include "deq/data/words.h"
 #include "tests/base/scratch.h"
 
 namespace deq {
@@ -256,8 +259,8 @@ struct TaskChoice {
 TEST(Tasks, AreOptions) {
   TaskChoice options;
   assign_options(options, {{"task", "bytes"}, {"task_valid_share", "0.1"}});
-  ASSERT_TRUE(std::holds_alternative<Bytes>(options.task));
-  EXPECT_EQ(std::get<Bytes>(options.task).shares.valid, 0.1);
+  ASSERT_TRUE(options.task.is<Bytes>());
+  EXPECT_EQ(options.task.get_if<Bytes>()->shares.valid, 0.1);
   EXPECT_STREQ(metric_name(options.task), "bits per byte");
   EXPECT_STREQ(unit_name(options.task), "byte");
   EXPECT_SAYS(error_of([&] {

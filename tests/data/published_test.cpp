@@ -4,8 +4,10 @@
 
 #include <cstdlib>
 
+#include "deq/data/characters.h"
 #include "deq/data/entropy.h"
 #include "deq/data/tasks.h"
+#include "deq/data/words.h"
 
 namespace deq {
 namespace {

@@ -5,6 +5,12 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
+#include "deq/cells/recurrent.h"
+#include "deq/cells/tcn.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+#include "deq/solvers/anderson.h"
+
 namespace deq {
 namespace {
 
@@ -125,14 +131,14 @@ TEST(OneByOne, IsExactForExplicitNetworks) {
     const ModelOutput whole =
         model.forward(at::tensor(some_tokens(), at::kLong).unsqueeze(0), {}, {});
     EXPECT_EQ(whole.report.evaluations, depth.depth);
-    SCOPED_TRACE(cell_name(cell));
+    SCOPED_TRACE(cell.name());
     expect_same_one_by_one(model, {}, some_tokens(), model.log_probabilities(whole.z)[0], 1e-12);
   }
 }
 
 TEST(TextGenerator, RefusesACellThatIsNotCausal) {
   ModelOptions options = small_model(NormPlace::Post, 0);
-  std::get<Transformer>(options.cell).causal = false;
+  options.cell.get_if<Transformer>()->causal = false;
   LanguageModel model(options, 17);
   EXPECT_THROW(TextGenerator(model, {}, 10), Error);
 }

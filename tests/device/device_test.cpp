@@ -6,7 +6,13 @@
 #include <gtest/gtest.h>
 #include <torch/cuda.h>
 
+#include "deq/cells/recurrent.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+#include "deq/data/copy_memory.h"
 #include "deq/decode/generator.h"
+#include "deq/gradients/implicit.h"
+#include "deq/solvers/anderson.h"
 #include "deq/train/trainer.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"

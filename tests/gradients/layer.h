@@ -7,7 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "deq/models/equilibrium.h"
+#include "deq/deq.h"
+#include "tests/options.h"
 #include "tests/problems.h"
 
 namespace deq::testing {
@@ -82,20 +83,17 @@ inline double worst_error(const std::vector<Tensor>& found, const std::vector<Te
   return worst;
 }
 
-/// Every mode of the variant, with enough steps and tolerances for an exact gradient.
-template <size_t I = 0>
-void append_gradients(std::vector<Gradient>& all) {
-  if constexpr (I < std::variant_size_v<Gradient>) {
-    std::variant_alternative_t<I, Gradient> mode{};
-    if constexpr (requires { mode.steps; }) mode.steps = 70;
-    if constexpr (requires { mode.stop; }) mode.stop = {.max_steps = 200, .rel_tol = 1e-12};
-    all.emplace_back(mode);
-    append_gradients<I + 1>(all);
+/// Every mode of the list, with enough steps and tolerances for an exact gradient.
+inline std::vector<Gradient> every_gradient() {
+  std::vector<Gradient> all = GradientMode::known();
+  for (Gradient& mode : all) {
+    set_where_known(mode, "steps", 70);
+    set_where_known(mode, "max_steps", 200);
+    set_where_known(mode, "rel_tol", 1e-12);
   }
+  return all;
 }
-inline std::string name_of(const Gradient& gradient) {
-  return std::visit([](const auto& mode) { return std::string(mode.name); }, gradient);
-}
+inline std::string name_of(const Gradient& gradient) { return gradient.name(); }
 inline EquilibriumOptions exact(const Gradient& gradient) {
   return {.stop = {.max_steps = 200, .rel_tol = 1e-13}, .gradient = gradient};
 }

@@ -95,15 +95,10 @@ TEST(Memory, OfUnrolledIsLinearAndOfCheckpointedASquareRoot) {
 
 TEST(Memory, ALossThatIsKeptAfterBackwardKeepsNoStates) {
   if (bytes_in_use() == 0) GTEST_SKIP() << "the allocator does not tell";
-  std::vector<Gradient> modes;
-  append_gradients(modes);
+  std::vector<Gradient> modes = every_gradient();
   modes.emplace_back(Implicit{.shine = 8});
   for (Gradient& mode : modes) {
-    std::visit(
-        [](auto& m) {
-          if constexpr (requires { m.steps; }) m.steps = 5;  // each is some nodes of a kept graph
-        },
-        mode);
+    set_where_known(mode, "steps", 5);  // each is some nodes of a kept graph
     const Tensor w = at::full({kState}, 0.9, at::kDouble).requires_grad_(true);
     const Map f = [w](const Tensor& z) { return 0.5 * at::sin(z) + w; };
     const Tensor z0 = at::zeros({1, kState}, at::kDouble);
@@ -129,15 +124,9 @@ TEST(Memory, NothingIsLostInAThousandSteps) {
       loss_of(equilibrium(layer.map(), layer.z0(), options)).backward();
     }
   };
-  std::vector<Gradient> modes;
-  append_gradients(modes);
-  for (Gradient& mode : modes) {
-    std::visit(
-        [](auto& m) {
-          if constexpr (requires { m.steps; }) m.steps = 5;
-          if constexpr (requires { m.stop; }) m.stop.max_steps = 5;
-        },
-        mode);
+  for (Gradient& mode : every_gradient()) {
+    set_where_known(mode, "steps", 5);
+    set_where_known(mode, "max_steps", 5);
     train(mode, 50);  // pools and caches
     const int64_t used = bytes_in_use(), resident = resident_bytes();
     train(mode, 1000);

@@ -4,8 +4,14 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "deq/cells/recurrent.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+#include "deq/gradients/implicit.h"
+#include "deq/gradients/unrolled.h"
 #include "deq/models/language_model.h"
 #include "deq/models/subsequences.h"
+#include "deq/solvers/anderson.h"
 
 namespace deq {
 namespace {
@@ -174,7 +180,7 @@ TEST(Subsequences, WhatStandsBehindAnUnconvergedPartHasNotConverged) {
 TEST(Subsequences, LeaveNothingToLearnFromForTheAdjoint) {
   LanguageModel model = make_model(kCells[0]);
   ForwardOptions how = exact(3);
-  std::get<Implicit>(how.equilibrium.gradient).shine = 4;
+  how.equilibrium.gradient.get_if<Implicit>()->shine = 4;
   EXPECT_THROW(model.forward(tokens_of(1, 6), {}, how), Error);
   how.subsequence = 0;
   EXPECT_NO_THROW(model.forward(tokens_of(1, 6), {}, how));

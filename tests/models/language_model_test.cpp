@@ -8,6 +8,10 @@
 #include <cmath>
 #include <set>
 
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+#include "deq/solvers/anderson.h"
+
 namespace deq {
 namespace {
 

@@ -9,7 +9,12 @@
 #include <nlohmann/json.hpp>
 
 #include "deq/base/safetensors.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+#include "deq/gradients/implicit.h"
 #include "deq/models/published.h"
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
 
 namespace {
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "deq/solvers/picard.h"
 #include "tests/problems.h"
 
 namespace deq {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "deq/solvers/picard.h"
 #include "tests/base/scratch.h"
 #include "tests/problems.h"
 

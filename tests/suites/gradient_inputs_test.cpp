@@ -36,11 +36,7 @@ class GradientInputs : public ::testing::TestWithParam<Gradient> {
     EXPECT_TRUE(at::equal(plain, before)) << "the result is f's own memory";
   }
 };
-INSTANTIATE_TEST_SUITE_P(All, GradientInputs, ::testing::ValuesIn([] {
-                           std::vector<Gradient> all;
-                           append_gradients(all);
-                           return all;
-                         }()),
+INSTANTIATE_TEST_SUITE_P(All, GradientInputs, ::testing::ValuesIn(every_gradient()),
                          [](const auto& info) {
                            std::string name = name_of(info.param);
                            std::erase(name, '-');

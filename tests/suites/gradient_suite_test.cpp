@@ -12,12 +12,6 @@ namespace {
 
 using namespace testing;
 
-std::vector<Gradient> every_gradient() {
-  std::vector<Gradient> all;
-  append_gradients(all);
-  return all;
-}
-
 class GradientSuite : public ::testing::TestWithParam<Gradient> {
  protected:
   EquilibriumOptions options() const { return exact(GetParam()); }
@@ -89,11 +83,7 @@ TEST_P(GradientSuite, AnEquilibriumInsideAnEquilibrium) {
   };
   EquilibriumOptions options = exact(GetParam());
   EquilibriumOptions unrolled = exact(Unrolled{.steps = 40});
-  std::visit(
-      [&](auto& mode) {
-        if constexpr (requires { mode.steps; }) mode.steps = 40;
-      },
-      options.gradient);
+  set_where_known(options.gradient, "steps", 40);
   EXPECT_LT(worst_error(nested(options), nested(unrolled)), is_exact() ? 1e-7 : 1.0);
 }
 
@@ -170,11 +160,7 @@ TEST_P(GradientSuite, WithoutATapeTheValueIsTheSame) {
   const TanhLayer layer;
   EquilibriumOptions coarse = options();
   coarse.stop = {.max_steps = 4, .rel_tol = 1e-9};  // far from converged
-  std::visit(
-      [&](auto& mode) {
-        if constexpr (requires { mode.steps; }) mode.steps = 3;
-      },
-      coarse.gradient);
+  set_where_known(coarse.gradient, "steps", 3);
   const Tensor taped = equilibrium(layer.map(), layer.z0(), coarse);
   at::NoGradGuard no_tape;
   const Tensor plain = equilibrium(layer.map(), layer.z0(), coarse);
@@ -212,11 +198,7 @@ TEST_P(GradientSuite, TheStartHasAGradientOnlyInAnExplicitNetwork) {
   const TanhLayer layer;
   const Tensor z0 = layer.z0().requires_grad_(true);
   EquilibriumOptions few = options();
-  std::visit(
-      [](auto& mode) {
-        if constexpr (requires { mode.steps; }) mode.steps = 3;
-      },
-      few.gradient);
+  set_where_known(few.gradient, "steps", 3);
   bool solved = false;  // an explicit network of a fixed depth does not
   const Forward forward{.solve =
                             [&](const Map& f, const Tensor& start) {
@@ -225,8 +207,7 @@ TEST_P(GradientSuite, TheStartHasAGradientOnlyInAnExplicitNetwork) {
                             },
                         .stop = few.stop,
                         .on_adjoint = {}};
-  const Equilibrated e = std::visit(
-      [&](const auto& mode) { return mode.apply(layer.map(), z0, forward); }, few.gradient);
+  const Equilibrated e = few.gradient->apply(layer.map(), z0, forward);
   const Tensor dz0 = gradients_of(loss_of(e.z), {z0})[0];
   EXPECT_EQ(largest(dz0) > 0, !solved);
 }
@@ -286,12 +267,8 @@ TEST_P(GradientSuite, ErrorsOfFAreNotSwallowed) {
 
 TEST_P(GradientSuite, OptionsOutOfRangeAreErrorsBeforeBackward) {
   EquilibriumOptions wrong = options();
-  std::visit(
-      [](auto& mode) {
-        if constexpr (requires { mode.steps; }) mode.steps = 0;
-        if constexpr (requires { mode.stop; }) mode.stop.rel_tol = -1;
-      },
-      wrong.gradient);
+  set_where_known(wrong.gradient, "steps", 0);
+  set_where_known(wrong.gradient, "rel_tol", -1);
   if (is("one-step")) return;
   const TanhLayer layer;
   EXPECT_SAYS(error_of([&] { equilibrium(layer.map(), layer.z0(), wrong); }), "expected");

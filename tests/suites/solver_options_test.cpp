@@ -1,6 +1,9 @@
 // Every option of every solver does something, and is checked. Generic over their fields().
 #include <gtest/gtest.h>
 
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 #include "tests/base/scratch.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"
@@ -68,46 +71,53 @@ TEST(SolverOptions, EveryOptionChangesTheSolve) {
 }
 
 /// Puts one numeric option after the other just outside its range, and asks `check` each time.
-struct OutOfRange {
+struct OutOfRange : detail::Leaf {
   std::function<void(const std::string&)> check;
 
-  template <class T>
-  void operator()(const char* name, T& member, const char* = "", const Range& range = {}) {
-    if constexpr (std::is_same_v<T, double> || std::is_same_v<T, int64_t>) {
-      const T kept = member;
-      EXPECT_TRUE(std::isfinite(range.low)) << name << " has no lower bound";
-      std::vector<double> bad{range.low - 1};
-      if (range.low_open) bad.push_back(range.low);
-      if (std::isfinite(range.high)) bad.push_back(range.high + (range.high_open ? 0 : 1));
-      if (std::is_same_v<T, double>) bad.push_back(NAN);
-      for (const double value : bad) {
-        member = T(value);
-        check(name);
-      }
-      member = kept;
-    }
+  explicit OutOfRange(std::function<void(const std::string&)> check) : check(std::move(check)) {}
+  void scalar(const std::string& key, detail::Scalar value, const char*,
+              const Range& range) override {
+    std::visit(
+        [&]<class T>(T* place) {
+          if constexpr (std::is_same_v<T, double> || std::is_same_v<T, int64_t>) {
+            const T kept = *place;
+            EXPECT_TRUE(std::isfinite(range.low)) << key << " has no lower bound";
+            std::vector<double> bad{range.low - 1};
+            if (range.low_open) bad.push_back(range.low);
+            if (std::isfinite(range.high)) bad.push_back(range.high + (range.high_open ? 0 : 1));
+            if (std::is_same_v<T, double>) bad.push_back(NAN);
+            for (const double outside : bad) {
+              *place = T(outside);
+              check(key);
+            }
+            *place = kept;
+          }
+        },
+        value);
   }
+  void enumeration(const std::string&, size_t&, const std::vector<std::string>&,
+                   const char*) override {}
+  void choice(const std::string&, detail::Alternatives&, const char*) override {}
 };
 
 TEST(SolverOptions, ValuesOutOfRangeAreErrorsThatNameTheOption) {
   const Problem problem = contraction({2, 3}, at::kDouble);
   for (Solver solver : every_solver()) {
-    std::visit(
-        [&]<class Method>(Method& method) {
-          Method::fields(method, OutOfRange{[&](const std::string& name) {
-                           const std::string message =
-                               error_of([&] { solve(problem.f, problem.z0, method); });
-                           EXPECT_SAYS(message, name_of(solver) + "." + name);
-                           EXPECT_SAYS(message, "expected");
-                         }});
-        },
-        solver);
+    OutOfRange each([&](const std::string& name) {
+      const std::string message = error_of([&] { solve(problem.f, problem.z0, solver); });
+      EXPECT_SAYS(message, name_of(solver) + "." + name);
+      EXPECT_SAYS(message, "expected");
+    });
+    detail::Walk walk(each, "");
+    solver->walk(walk);
   }
   StopRule stop;
-  StopRule::fields(stop, OutOfRange{[&](const std::string& name) {
-                     EXPECT_SAYS(error_of([&] { solve(problem.f, problem.z0, Picard{}, stop); }),
-                                 "StopRule." + name);
-                   }});
+  OutOfRange each([&](const std::string& name) {
+    EXPECT_SAYS(error_of([&] { solve(problem.f, problem.z0, Picard{}, stop); }),
+                "StopRule." + name);
+  });
+  detail::Walk walk(each, "");
+  StopRule::fields(stop, walk);
 }
 
 TEST(SolverOptions, ScopesThatASolverDoesNotHaveAreErrorsThatNameTheOthers) {

@@ -1,6 +1,9 @@
 // Rows of a solve that do not know of each other: other samples, and positions that come later.
 #include <gtest/gtest.h>
 
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"
 

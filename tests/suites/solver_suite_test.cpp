@@ -1,6 +1,9 @@
 // What every solver owes, in every scope that it has: the fixed point, and a report that is true.
 #include <gtest/gtest.h>
 
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 #include "tests/base/scratch.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"

@@ -63,7 +63,7 @@ TEST_P(PublishedSizes, AreThoseOfThePaper) {
   const fs::path path = fs::path(DEQ_SOURCE_DIR) / "runs" / GetParam().file;
   TrainOptions options;
   assign_options(options, parse_toml(read_file(path, 1 << 20), path.string()));
-  const LanguageModel model(options.model, std::get<Words>(options.task).vocabulary);
+  const LanguageModel model(options.model, options.task->known_vocabulary());
   const double total = double(model.parameter_count(true)) / 1e6;
   const double rest = double(model.parameter_count(false)) / 1e6;
   EXPECT_NEAR(total, GetParam().total, 0.01 * GetParam().total);

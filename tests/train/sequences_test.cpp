@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "deq/solvers/anderson.h"
 #include "deq/train/score.h"
 #include "deq/train/trainer.h"
 #include "tests/base/scratch.h"

@@ -3,6 +3,9 @@
 
 #include <string>
 
+#include "deq/cells/transformer.h"
+#include "deq/data/bytes.h"
+#include "deq/data/copy_memory.h"
 #include "deq/train/options.h"
 
 namespace deq::testing {

@@ -4,6 +4,11 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "deq/cells/recurrent.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+#include "deq/data/bytes.h"
+#include "deq/solvers/anderson.h"
 #include "tests/base/scratch.h"
 #include "tests/train/small_run.h"
 
@@ -96,7 +101,7 @@ TEST(Trainer, LearnsSmallText) {
   options.loop.stability = {.pretrain_steps = 5};
   options.loop.optimization.schedule.rate = 5e-3;
   options.loop.limits.steps = 60;
-  std::get<Transformer>(options.model.cell).dropout = {};
+  options.model.cell.get_if<Transformer>()->dropout = {};
   options.model.input_dropout = options.model.output_dropout = 0;
   Trainer trainer(options, small_corpus());
   const double before = trainer.evaluate_valid().loss;
@@ -149,7 +154,7 @@ TEST(Trainer, AStateThatDoesNotFitIsAnError) {
   state.erase("random");
   EXPECT_THROW(trainer.restore(state), Error);
   TrainOptions wider = options;
-  std::get<Transformer>(wider.model.cell).width = 32;
+  wider.model.cell.get_if<Transformer>()->width = 32;
   Trainer other(wider, small_corpus());
   EXPECT_THROW(other.restore(copy_of(trainer.state())), Error);
 }

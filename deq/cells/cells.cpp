@@ -1,0 +1,16 @@
+#include "deq/cells/cells.h"
+
+#include "deq/cells/recurrent.h"
+#include "deq/cells/tcn.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+
+namespace deq {
+
+// The list.
+const std::vector<CellOptions>& CellMaker::known() {
+  static const std::vector<CellOptions> list{Transformer{}, TrellisNet{}, Lstm{}, Gru{}, Tcn{}};
+  return list;
+}
+
+}  // namespace deq
