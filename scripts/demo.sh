@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make demo` shows: a sample from the model that comes with the repository, then two minutes of
+# What `make demo` shows: a sample from the model that comes with the repository, then 90 seconds of
 # training on the repository's own text, and a sample of that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,7 +21,7 @@ echo
 echo "== 1. The text: $(wc -c < "$text") bytes of this repository"
 "$deq" data info "$text" --task bytes
 echo
-echo "== 2. Training for about two minutes: runs/demo.toml"
+echo "== 2. Training for about 90 seconds: runs/demo.toml"
 "$deq" train "$run" --data "$text" --config runs/demo.toml
 echo
 echo "== 3. Its loss on the test split, which it has not seen, and what leaks from the future"

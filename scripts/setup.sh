@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the build needs on Debian 12, and only what is missing. DEQ_SKIP_SETUP=1 skips it.
+# Installs what the build needs on Debian 12 or 13, by the same packages, and only what is missing.
+# DEQ_SKIP_SETUP=1 skips it.
 set -euo pipefail
 
 packages=(
