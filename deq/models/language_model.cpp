@@ -15,9 +15,9 @@ namespace {
 
 void check_scope(const Solver& solver, bool causal_cell, const char* name) {
   const Scope scope = scope_of(solver);
-  DEQ_CHECK(causal_cell || scope == Scope::Sample,
-            "{} = {}: positions of this cell depend on later ones; expected sample, or a causal "
-            "cell",
+  DEQ_CHECK(causal_cell || !by_position(scope),
+            "{} = {}: positions of this cell depend on later ones; expected sample or whole, or a "
+            "causal cell",
             name, Names<Scope>::values[size_t(scope)]);
 }
 

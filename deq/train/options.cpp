@@ -37,7 +37,7 @@ void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const As
   }
   if (given.count("solver_scope")) return;
   const bool causal = model.cell->is_causal();
-  const bool fits = causal == (scope_of(equilibrium.solver) != Scope::Sample);
+  const bool fits = causal == by_position(scope_of(equilibrium.solver));
   if (fits || (causal && !given.count("solver"))) return;
   const bool anderson = equilibrium.solver.is<Anderson>();
   const Scope own = anderson ? Scope::Causal : Scope::Position;
