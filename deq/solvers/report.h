@@ -44,6 +44,7 @@ struct Report {
   at::Tensor steps;     ///< (R) int64, steps until the row was done (max_steps where it never was)
   at::Tensor trace;     ///< (steps, R) double, the relative residual before each step
   int64_t evaluations = 0;  ///< calls of f, whatever they were for
+  int64_t bad_starts = 0;   ///< rows that are not finite because their z0 was not
   int64_t max_steps = 0;    ///< the limit in force
   double rel_tol = 0;       ///< the tolerances in force
   double abs_tol = 0;
