@@ -24,7 +24,7 @@ struct EquilibriumOptions {
 /// how it was found: where a tensor is expected it is z*. Stateless: one f may be used many times
 /// before backward, nested, and from several threads. Gradients do not depend on train or eval
 /// mode, only on whether a tape is recorded. Never throws for non-convergence: ask `report`, and
-/// after backward `adjoint()`. Throws deq::Error for an empty f and a z0 that is not of finite
+/// after backward `adjoint()`. Throws deq::Error for an empty f and a z0 that is not of
 /// floating-point numbers.
 Equilibrated equilibrium(const Map& f, const at::Tensor& z0,
                          const EquilibriumOptions& options = {});

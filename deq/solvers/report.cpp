@@ -70,6 +70,10 @@ std::string why_it_stopped(const Report& report) {
     return fmt::format("converged: residual {:.1e} <= rel_tol {:.1e} after {} evaluations", worst,
                        report.rel_tol, report.evaluations);
   }
+  if (report.bad_starts > 0) {
+    return fmt::format("z0 is not finite in {} of {} rows; expected finite numbers",
+                       report.bad_starts, rows);
+  }
   if (const int64_t bad = report.count(Reason::NonFinite)) {
     return fmt::format("f(z) is not finite in {} of {} rows after {} evaluations", bad, rows,
                        report.evaluations);

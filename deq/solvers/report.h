@@ -51,6 +51,7 @@ struct Report {
   /// radius that matters, once what f damps faster has gone.
   at::Tensor rate;
   int64_t evaluations = 0;  ///< calls of f, whatever they were for
+  int64_t bad_starts = 0;   ///< rows that are not finite because their z0 was not
   int64_t max_steps = 0;    ///< the limit in force
   double rel_tol = 0;       ///< the tolerances in force
   double abs_tol = 0;
