@@ -97,6 +97,29 @@ LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocabulary)
   softmax_->initialise(std);
 }
 
+std::shared_ptr<LanguageModel> LanguageModel::clone() const {
+  at::AutoGradMode no_tape(false);
+  at::Generator random = at::globalContext().defaultGenerator(at::kCPU);
+  const Tensor state = random.get_state();  // of the weights that are written over
+  const auto copy = std::make_shared<LanguageModel>(options_, vocabulary_);
+  random.set_state(state);
+  const auto take = [](const auto& items, const auto& into) {
+    for (const auto& item : items) {
+      Tensor tensor = *into.find(item.key());
+      tensor.set_data(item.value().detach().clone());
+      tensor.set_requires_grad(item.value().requires_grad());
+    }
+  };
+  take(named_parameters(), copy->named_parameters());
+  take(named_buffers(), copy->named_buffers());
+  copy->train(is_training());
+  const auto parts = modules(/*include_self=*/false), copied = copy->modules(false);
+  for (size_t i = 0; i < parts.size(); ++i) copied[i]->train(parts[i]->is_training());
+  copy->embedding_->hold_row(embedding_->held_row());
+  copy->read_weights({weight_type_});
+  return copy;
+}
+
 void LanguageModel::read_weights(const ReadingOptions& options) {
   for (const auto& cell : cells_)
     DEQ_CHECK(cell->read_weights(options.weight_type),

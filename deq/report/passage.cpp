@@ -14,7 +14,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   c10::AutoGradMode no_tape(false);
   run.model->eval();
   ForwardOptions how;
-  how.equilibrium = run.options.equilibrium;
+  how.equilibrium = for_evaluation(run.options.equilibrium);
   how.subsequence = run.options.eval.subsequence;
   const KnownSegments known =
       first_segments(*run.model, split, count, run.options.eval.length, how);
@@ -25,8 +25,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   const int64_t samples = whole ? 1 : B;
   // Of a sample: T, or its parts in scopes `sample` and `whole`.
   const int64_t rows = report.steps.numel() / samples;
-  // Positions of a row; a gradient mode that solves in its own way knows no parts.
-  const int64_t part = rows == T ? 1 : rows > 1 ? how.subsequence : T;
+  const int64_t part = rows == T ? 1 : rows > 1 ? how.subsequence : T;  // positions of a row
   Passage passage{.spaced = is_spaced(run.vocabulary.unit()),
                   .history = known.histories.empty() ? 0 : T,
                   .part = how.subsequence,

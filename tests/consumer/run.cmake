@@ -9,7 +9,7 @@ foreach(step IN ITEMS
     "${WORK}/build/consumer")
   string(REPLACE ";" "\\;" step "${step}")
   string(REPLACE "|" ";" step "${step}")
-  execute_process(COMMAND ${step} RESULT_VARIABLE failed OUTPUT_VARIABLE out ERROR_VARIABLE out)
+  execute_process(COMMAND ${step} TIMEOUT 900 RESULT_VARIABLE failed OUTPUT_VARIABLE out ERROR_VARIABLE out)
   if(failed)
     message(FATAL_ERROR "${step}: ${failed}\n${out}")
   endif()
