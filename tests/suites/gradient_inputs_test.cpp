@@ -129,6 +129,18 @@ TEST_P(GradientInputs, AnFThatBeginsToWorkInPlaceIsAnError) {
   }
 }
 
+TEST_P(GradientInputs, EverySolveFindsOutAnewWhetherFWorksInPlace) {
+  if (is("unrolled") || is("checkpointed")) return;  // these do not solve: an error, as above
+  at::NoGradGuard no_tape;
+  bool in_place = false;
+  const Map f = [&](const Tensor& z) { return in_place ? z.mul_(0.5).add_(1) : 0.5 * z + 1; };
+  const Tensor z0 = at::zeros({2, 3}, at::kDouble);
+  for (int k = 0; k < 2; ++k, in_place = true) {
+    EXPECT_LT(largest(equilibrium(f, z0, options()).z - 2), 1e-9) << k;
+    EXPECT_EQ(largest(z0), 0) << k;
+  }
+}
+
 TEST_P(GradientInputs, InInferenceModeTheAnswerIsTheSame) {
   const Tensor w = weight();
   const c10::InferenceMode inference;
