@@ -6,6 +6,7 @@
 #include <random>
 
 #include "deq/base/device.h"
+#include "deq/base/threads.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/train/score.h"
 
@@ -122,6 +123,7 @@ double Trainer::jacobian_weight() const {
 
 void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& report) {
   const double share = 1.0 / double(options_.loop.batch.accumulate);
+  look_for_free_threads();
   const Segment segment = reader_.next();
   if (segment.reset) histories_.clear();
   ForwardOptions how;
@@ -153,6 +155,7 @@ void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& rep
 
 StepReport Trainer::step() {
   model_->train();
+  const FreeThreads threads;
   StepReport report;
   report.depth = options_.model.depth.depth;
   report.pretraining = report.depth == 0 && step_ < options_.loop.stability.pretrain_steps;

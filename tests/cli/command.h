@@ -17,10 +17,10 @@ struct Output {
   std::string text;  ///< stdout, or with "2>&1" in the arguments both
 };
 
-/// `arguments` go through the shell.
-inline Output run_deq(const std::string& arguments) {
-  std::FILE* pipe = popen((std::string(DEQ_BINARY " ") + arguments).c_str(), "r");
-  if (!pipe) throw std::runtime_error("cannot start " DEQ_BINARY);
+/// `command` goes through the shell.
+inline Output run_command(const std::string& command) {
+  std::FILE* pipe = popen(command.c_str(), "r");
+  if (!pipe) throw std::runtime_error("cannot start " + command);
   Output output{};
   std::array<char, 4096> buffer;
   while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
@@ -29,6 +29,11 @@ inline Output run_deq(const std::string& arguments) {
   const int status = pclose(pipe);
   output.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return output;
+}
+
+/// `arguments` go through the shell.
+inline Output run_deq(const std::string& arguments) {
+  return run_command(DEQ_BINARY " " + arguments);
 }
 
 /// A run of `deq` that fails: exit code 1, and one line on stderr that says `text`.
