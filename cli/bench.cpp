@@ -10,6 +10,7 @@
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/scores.h"
+#include "cli/threads.h"
 #include "deq/base/device.h"
 #include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
@@ -207,7 +208,7 @@ int bench(int argc, char** argv) {
   add_options(app, BenchOptions{}, flags, Defaults::Hidden);
   app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
-  if (threads > 0) at::set_num_threads(int(threads));
+  use_threads(threads);
 
   TrainedModel run = load_run(folder, checkpoint, device);
   check_equilibrium(run);

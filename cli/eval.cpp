@@ -1,5 +1,4 @@
 // `deq eval RUN`: the loss of a text under a trained model, with the residual it was found at.
-#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <filesystem>
@@ -10,6 +9,7 @@
 #include "cli/parse.h"
 #include "cli/progress.h"
 #include "cli/scores.h"
+#include "cli/threads.h"
 #include "deq/train/metrics.h"
 #include "deq/train/run.h"
 
@@ -83,7 +83,7 @@ int eval(int argc, char** argv) {
   add_options(app, EvalOptions{}, flags, Defaults::Hidden);
   app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
-  if (threads > 0) at::set_num_threads(int(threads));
+  use_threads(threads);
 
   TrainedModel run = load_run(folder, checkpoint, device);
   if (require_converged) check_equilibrium(run);

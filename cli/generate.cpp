@@ -1,6 +1,5 @@
 // `deq generate RUN --prompt TEXT`: continues a text, one equilibrium per new token.
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +11,7 @@
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/scores.h"
+#include "cli/threads.h"
 #include "deq/decode/generator.h"
 #include "deq/train/run.h"
 
@@ -135,7 +135,7 @@ int generate(int argc, char** argv) {
   add_options(app, GenerateOptions{}, flags, Defaults::Hidden);
   app.footer(fmt::format("Defaults are those of the run, but for max-steps: {} at least.", kSteps));
   if (const auto code = parse(app, argc, argv)) return *code;
-  if (threads > 0) at::set_num_threads(int(threads));
+  use_threads(threads);
 
   TrainedModel run = load_run(folder, checkpoint, device);
   DEQ_CHECK(continues_text(run.options.task),

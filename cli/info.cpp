@@ -12,6 +12,7 @@
 
 #include "cli/commands.h"
 #include "cli/parse.h"
+#include "deq/base/threads.h"
 #include "deq/ops/rows_simd.h"
 
 namespace deq::cli {
@@ -84,6 +85,8 @@ int info(int argc, char** argv) {
   app.add_flag("--json", json, "print one JSON object");
   if (const auto done = parse(app, argc, argv)) return *done;
 
+  const int most = at::get_num_threads();
+  const FreeThreads scope;  // as every solve has one
   const Blas blas = find_blas();
   const bool cuda = torch::cuda::is_available();
   const size_t devices = cuda ? torch::cuda::device_count() : 0;
@@ -97,7 +100,10 @@ int info(int argc, char** argv) {
           {"config", blas.config},
           {"warning", blas.warning}}},
         {"simd", {{"libtorch", cpu_capability()}, {"deq", ops::simd_target()}}},
-        {"threads", at::get_num_threads()},
+        {"threads", most},
+        {"threads_now", at::get_num_threads()},
+        {"cores", usable_cores()},
+        {"free_cores", free_cores()},
         {"cuda_devices", devices},
     };
     fmt::print("{}\n", out.dump(2));
@@ -108,7 +114,8 @@ int info(int argc, char** argv) {
   fmt::print("BLAS      {}, {}\n", blas.kind, blas.library.empty() ? "no file" : blas.library);
   fmt::print("SIMD      {} in LibTorch, {} in deq's kernels\n", cpu_capability(),
              ops::simd_target());
-  fmt::print("threads   {}\n", at::get_num_threads());
+  fmt::print("threads   {} of {} cores at most; {} now, since others leave {:.1f} cores free\n",
+             most, usable_cores(), at::get_num_threads(), free_cores());
   fmt::print("CUDA      {}\n", cuda ? fmt::format("{} device(s)", devices) : "not available");
   if (!blas.warning.empty()) fmt::print("warning: {}\n", blas.warning);
   return 0;

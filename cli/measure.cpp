@@ -1,6 +1,5 @@
 // `deq measure WHAT`: what the paper claims, measured on a configuration or on one's own runs, as a
 // table and as a picture.
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,6 +9,7 @@
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/progress.h"
+#include "cli/threads.h"
 #include "deq/base/files.h"
 #include "deq/measure/convergence.h"
 #include "deq/measure/cost.h"
@@ -66,7 +66,7 @@ struct Request {
                            Defaults defaults = Defaults::Shown) {
     add_options(app, how, flags, defaults);
     if (const auto code = cli::parse(app, argc, argv)) return code;
-    if (threads > 0) at::set_num_threads(int(threads));
+    use_threads(threads);
     check_figure();
     return std::nullopt;
   }
@@ -128,7 +128,7 @@ int memory(int argc, char** argv) {
   for (const auto& [key, value] : model_flags) given[key] = value;
   assign_options(options, given);
   settle(options, given);
-  if (options.loop.run.threads > 0) at::set_num_threads(int(options.loop.run.threads));
+  use_threads(options.loop.run.threads);
   request.print(measure_memory(options, how));
   return 0;
 }

@@ -1,10 +1,10 @@
 // `deq report RUN...`: a page with what the runs did, side by side.
-#include <ATen/Parallel.h>
 
 #include <fstream>
 
 #include "cli/commands.h"
 #include "cli/parse.h"
+#include "cli/threads.h"
 #include "deq/base/files.h"
 #include "deq/report/page.h"
 
@@ -65,7 +65,7 @@ int report(int argc, char** argv) {
   app.add_option("--data", wanted.data, "text for these, in place of the run's");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   if (const auto code = parse(app, argc, argv)) return *code;
-  if (threads > 0) at::set_num_threads(int(threads));
+  use_threads(threads);
 
   if (out.empty()) {
     const std::filesystem::path folder = folders.size() == 1 ? folders.front() : "";

@@ -1,6 +1,5 @@
 // `deq train RUN`: trains a model into a run folder; `--resume` goes on where it was stopped or
 // killed.
-#include <ATen/Parallel.h>
 
 #include <cmath>
 #include <filesystem>
@@ -12,6 +11,7 @@
 #include "cli/parse.h"
 #include "cli/progress.h"
 #include "cli/scores.h"
+#include "cli/threads.h"
 #include "deq/base/files.h"
 #include "deq/train/dry_run.h"
 #include "deq/train/run.h"
@@ -137,7 +137,7 @@ int train(int argc, char** argv) {
   settle(options, given);
   if (!options.data.empty())
     options.data = std::filesystem::absolute(options.data).lexically_normal().string();
-  if (options.loop.run.threads > 0) at::set_num_threads(int(options.loop.run.threads));
+  use_threads(options.loop.run.threads);
   if (dry) {
     print_dry_run(dry_run(options), options);
     return 0;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/base/threads.h"
+
 namespace deq {
 
 TextGenerator::TextGenerator(LanguageModel& model, const EquilibriumOptions& equilibrium,
@@ -23,6 +25,7 @@ TextGenerator::TextGenerator(LanguageModel& model, const EquilibriumOptions& equ
 Report TextGenerator::solve(EquilibriumCache& cache,
                             const std::vector<std::vector<int64_t>>& tokens) {
   c10::NoGradGuard no_tape;
+  const FreeThreads threads;
   std::vector<at::Tensor> rows;
   for (const auto& text : tokens) {
     for (const int64_t token : text) {

@@ -7,6 +7,8 @@
 #include <cmath>
 
 #include "deq/cells/dropout.h"
+#include "deq/ops/affine.h"
+#include "deq/ops/unpacked.h"
 
 namespace deq {
 
@@ -78,7 +80,8 @@ Tensor AdaptiveEmbedding::forward(const Tensor& tokens) const {
 Tensor AdaptiveEmbedding::look_up(const Tensor& tokens) const {
   if (clusters_.one_table()) {
     const Tensor embedded = at::embedding(tables_[0], tokens, held_row_);  // (B, T, E)
-    return clusters_.projected() ? at::matmul(embedded, projections_[0].t()) : embedded;
+    return clusters_.projected() ? ops::affine(embedded, ops::affine_weight(projections_[0]), {})
+                                 : embedded;
   }
   const Tensor flat = tokens.reshape({-1});
   Tensor out = at::zeros({flat.size(0), clusters_.model_width}, tables_[0].options());
@@ -88,7 +91,9 @@ Tensor AdaptiveEmbedding::look_up(const Tensor& tokens) const {
     if (members.numel() == 0) continue;
     const Tensor embedded =
         at::embedding(tables_[i], flat.index_select(0, members) - clusters_.begin(i));
-    out = out.index_copy(0, members, at::matmul(embedded, projections_[i].t()));
+    const Tensor projected =
+        ops::affine(embedded.unsqueeze(0), ops::affine_weight(projections_[i]), {});
+    out = out.index_copy(0, members, projected.squeeze(0));
   }
   return out.view({tokens.size(0), tokens.size(1), clusters_.model_width});
 }
@@ -159,14 +164,12 @@ Tensor AdaptiveSoftmax::bias(size_t i) const {
 }
 
 Tensor AdaptiveSoftmax::projected(size_t i, const Tensor& hidden) const {
-  return projections_.empty() ? hidden : at::matmul(hidden, projections_[i]);
+  if (projections_.empty()) return hidden;
+  return ops::affine(hidden.unsqueeze(0), ops::affine_weight(projections_[i].t()), {}).squeeze(0);
 }
 
 Tensor AdaptiveSoftmax::logits(size_t i, const Tensor& hidden) const {
-  const Tensor states = projected(i, hidden);
-  // Of a single row a product of matrices would first copy the table.
-  if (states.size(0) == 1) return at::addmv(bias(i), table(i), states[0]).unsqueeze(0);
-  return at::addmm(bias(i), states, table(i).t());
+  return ops::unpacked_affine(projected(i, hidden), table(i), bias(i));
 }
 
 Tensor AdaptiveSoftmax::loss(const Tensor& hidden, const Tensor& targets, ops::LossUse use) const {

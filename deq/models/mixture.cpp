@@ -4,6 +4,7 @@
 #include <torch/types.h>
 
 #include "deq/cells/dropout.h"
+#include "deq/ops/affine.h"
 
 namespace deq {
 
@@ -30,8 +31,9 @@ void Mixture::initialise(double std) {
 Mixture::Output Mixture::forward(const Tensor& hidden) const {
   const int64_t B = hidden.size(0), T = hidden.size(1), K = options_.experts;
   const Tensor mask = dropout_mask({B, 1, K * out_}, options_.dropout, is_training(), hidden);
-  const Tensor states = masked(at::linear(hidden, state_weight_, state_bias_), mask).tanh();
-  return {at::log_softmax(at::linear(hidden, share_weight_, share_bias_), 2),
+  const Tensor states =
+      masked(ops::affine(hidden, ops::affine_weight(state_weight_), state_bias_), mask).tanh();
+  return {at::log_softmax(ops::affine(hidden, ops::affine_weight(share_weight_), share_bias_), 2),
           states.view({B, T, K, out_})};
 }
 

@@ -90,7 +90,8 @@ struct AffineNode : torch::autograd::Function<AffineNode> {
     const int64_t base = context->saved_data["base"].toInt();
     if (context->needs_input_grad(0)) found[0] = passed_on(dy, weight);
     if (context->needs_input_grad(1)) found[1] = weight_gradient(rows_of(dy), rows_of(x));
-    if (base > 0 && context->needs_input_grad(2)) found[2] = base == 1 ? bias_gradient(rows_of(dy)) : dy;
+    if (base > 0 && context->needs_input_grad(2))
+      found[2] = base == 1 ? bias_gradient(rows_of(dy)) : dy;
     return found;
   }
 };

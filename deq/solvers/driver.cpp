@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "deq/base/threads.h"
 #include "deq/ops/rows.h"
 #include "deq/solvers/solver_loop.h"
 
@@ -229,6 +230,7 @@ Solution iterate(const Map& f, const at::Tensor& z0, const Propose& propose, con
             "solve: z0 is {}; expected a floating-point tensor",
             z0.defined() ? c10::toString(z0.scalar_type()) : "undefined");
   c10::AutoGradMode no_tape(false);
+  const FreeThreads threads;
   return Driver(f, z0, stop, layout).run(propose);
 }
 

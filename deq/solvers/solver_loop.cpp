@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/base/threads.h"
 #include "deq/ops/rows.h"
 
 namespace deq {
@@ -80,6 +81,7 @@ SolverLoop::SolverLoop(const Map& f, const Tensor& z0, const StopRule& stop, con
 
 Tensor SolverLoop::call(const Tensor& z, const std::vector<int64_t>& done) {
   ++evaluations_;
+  look_for_free_threads();
   const Tensor fz = f_(z.view(shape_), done);
   DEQ_CHECK(fz.defined(), "solve: f returned an undefined tensor; expected shape [{}]",
             fmt::join(shape_, ", "));

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "deq/base/threads.h"
 #include "deq/data/readers.h"
 #include "deq/train/score.h"
 
@@ -79,7 +80,9 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
   Histories histories;
   AnswerScore answers;
   double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0;
+  const FreeThreads threads;
   while (const auto segment = reader.next()) {
+    look_for_free_threads();
     if (segment->reset) histories.clear();
     const ModelOutput output = model.forward(segment->tokens, histories, how);
     const Losses losses = losses_of(model, output.z, segment->targets);

@@ -27,7 +27,9 @@ double Descent::clip(double limit) {
   Tensor sum;  // one number to wait for, where the gradients are on a GPU
   for (const auto& [name, parameter] : parameters_) {
     if (!parameter.grad().defined()) continue;
-    const Tensor own = parameter.grad().to(at::kDouble).square().sum();
+    // By rows first: a long sum as a whole would depend on the number of threads.
+    const Tensor squares = parameter.grad().to(at::kDouble).square();
+    const Tensor own = (squares.dim() > 1 ? squares.flatten(1).sum(1) : squares).sum();
     sum = sum.defined() ? sum + own : own;
   }
   const double norm = sum.defined() ? std::sqrt(sum.item<double>()) : 0;

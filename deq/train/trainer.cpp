@@ -6,6 +6,7 @@
 #include <random>
 
 #include "deq/base/device.h"
+#include "deq/base/threads.h"
 #include "deq/gradients/unrolled.h"
 
 namespace deq {
@@ -137,6 +138,7 @@ double Trainer::jacobian_weight() const {
 }
 
 SegmentPass Trainer::one_segment(ForwardOptions how) {
+  look_for_free_threads();
   const Segment segment = reader_.next();
   if (segment.reset) histories_.clear();
   const double weight = jacobian_weight();
@@ -150,6 +152,7 @@ SegmentPass Trainer::one_segment(ForwardOptions how) {
 
 StepReport Trainer::step() {
   model_->train();
+  const FreeThreads threads;
   StepReport report;
   report.depth = options_.model.depth.depth;
   report.pretraining = report.depth == 0 && step_ < options_.loop.stability.pretrain_steps;

@@ -26,10 +26,10 @@ inline std::string limited(const std::string& arguments) {
          arguments;
 }
 
-/// `arguments` go through the shell.
-inline Output run_deq(const std::string& arguments) {
-  std::FILE* pipe = popen(limited(arguments).c_str(), "r");
-  if (!pipe) throw std::runtime_error("cannot start " DEQ_BINARY);
+/// `command` goes through the shell, whose exit code it is.
+inline Output run_command(const std::string& command) {
+  std::FILE* pipe = popen(command.c_str(), "r");
+  if (!pipe) throw std::runtime_error("cannot start " + command);
   Output output{};
   std::array<char, 4096> buffer;
   while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
@@ -37,6 +37,12 @@ inline Output run_deq(const std::string& arguments) {
   }
   const int status = pclose(pipe);
   output.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return output;
+}
+
+/// `arguments` go through the shell.
+inline Output run_deq(const std::string& arguments) {
+  const Output output = run_command(limited(arguments));
   if (output.exit_code == 124)
     ADD_FAILURE() << "deq " << arguments << " took more than " << kTimeLimit << " s";
   return output;
