@@ -25,10 +25,11 @@ constexpr size_t kDigestDigits = 64;
 
 struct TensorEntry {
   std::string name;
-  at::ScalarType dtype = at::kFloat;
+  at::ScalarType dtype = at::kFloat;  ///< Undefined where there is an `other_type`
   std::vector<int64_t> shape;
   uint64_t begin = 0;
   uint64_t end = 0;
+  std::string other_type = "";  ///< the format's name of a type that no tensor of ours has
 };
 
 struct TensorHeader {
@@ -44,5 +45,7 @@ std::string format_header(const TensorHeader& header);
 
 /// "F32" for at::kFloat; throws deq::Error for a dtype that the format or this library lacks.
 std::string dtype_name(at::ScalarType dtype);
+/// "F64, F32, ...": those that a tensor of ours may have.
+std::string known_dtypes();
 
 }  // namespace deq::detail
