@@ -93,15 +93,17 @@ class Bench {
     targets_ = tokens.narrow(1, T + 1, T);
     how_.equilibrium = options.equilibrium;
     how_.history = T;
+    solved_ = how_;
+    solved_.equilibrium = for_evaluation(options.equilibrium);
     model.train();
     at::manual_seed(uint64_t(options.seed));  // of the masks
     c10::NoGradGuard no_tape;
-    histories_ = model.forward(first_, {}, how_).histories;
+    histories_ = model.forward(first_, {}, solved_).histories;
   }
 
   double evaluation_seconds() {
     c10::NoGradGuard no_tape;
-    const at::Tensor z = model_.forward(second_, histories_, how_).z;
+    const at::Tensor z = model_.forward(second_, histories_, solved_).z;
     const Bound f = model_.bind(second_, histories_).front();
     return median_seconds(options_.runs, model_.device(),
                           [&] {
@@ -113,7 +115,7 @@ class Bench {
   double forward_seconds() {
     c10::NoGradGuard no_tape;
     return median_seconds(options_.runs, model_.device(),
-                          [&] { model_.forward(second_, histories_, how_); });
+                          [&] { model_.forward(second_, histories_, solved_); });
   }
 
   /// Of step(), and of the backward part of it.
@@ -145,7 +147,7 @@ class Bench {
         median_seconds(options_.runs, model_.device(), [&] { generator.feed({ids[n]}); });
     c10::NoGradGuard no_tape;
     const double again = median_seconds(std::min<int64_t>(options_.runs, 5), model_.device(), [&] {
-      model_.forward(tokens.unsqueeze(0), {}, {options_.equilibrium});
+      model_.forward(tokens.unsqueeze(0), {}, {solved_.equilibrium});
     });
     return {token, again};
   }
@@ -169,7 +171,7 @@ class Bench {
 
   LanguageModel& model_;
   BenchOptions options_;
-  ForwardOptions how_;
+  ForwardOptions how_, solved_;  // in a training step; without a gradient
   at::Tensor first_, second_, targets_;
   Histories histories_;
   Step step_;

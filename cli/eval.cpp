@@ -24,7 +24,7 @@ struct EvalOptions {
   ReadingOptions reading;
 
   static void fields(auto& self, auto&& field) {
-    field("", self.equilibrium);
+    EquilibriumOptions::solve_fields(self.equilibrium, field);
     field("eval", self.eval);
     field("", self.reading);
   }
@@ -94,6 +94,7 @@ int eval(int argc, char** argv) {
   EvalOptions options{run.options.equilibrium, run.options.eval};
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
+  check_evaluation(run.options.task, flags, leak);
   run.model->read_weights(options.reading);
   const Split chosen = split_of(run, data, split);
   Progress progress;

@@ -37,7 +37,7 @@ struct GenerateOptions {
     field("seed", self.seed, "of the draws; 0: another one each time", at_least(0));
     field("", self.reading);
     field("", self.sampling);
-    field("", self.equilibrium);
+    EquilibriumOptions::solve_fields(self.equilibrium, field);
   }
 };
 
@@ -154,6 +154,10 @@ int generate(int argc, char** argv) {
   const int64_t standard_history = options.history;
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
+  for (const char* key : {"temperature", "top_k", "top_p", "seed"})
+    DEQ_CHECK(!options.sampling.greedy || !flags.count(key),
+              "{} = {}: nothing is drawn with --greedy; expected one of the two", dashed(key),
+              flags[key]);
   if (options.history == 0) options.history = standard_history;
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
 

@@ -127,7 +127,7 @@ int memory(int argc, char** argv) {
   if (!config.empty()) given = parse_toml(read_file(config, 1 << 24), config);
   for (const auto& [key, value] : model_flags) given[key] = value;
   assign_options(options, given);
-  settle(options.equilibrium, options.model, given);
+  settle(options, given);
   if (options.loop.run.threads > 0) at::set_num_threads(int(options.loop.run.threads));
   request.print(measure_memory(options, how));
   return 0;

@@ -25,6 +25,15 @@ std::string metric_text(const Task& task, double loss) {
                      metric_value(task, loss));
 }
 
+/// Its evaluations, and what the gradient misses where it did not converge everywhere.
+std::string adjoint_text(const StepReport& r) {
+  std::string text = fmt::format("+{:.0f}", r.adjoint_evaluations);
+  if (r.adjoint_converged_share < 1)
+    text += fmt::format(", adjoint {:.0f}% converged, residual {:.1e}",
+                        std::floor(100 * r.adjoint_converged_share), r.adjoint_residual);
+  return text;
+}
+
 std::string step_text(const TrainOptions& options, const StepReport& r, double tokens_per_second,
                       double left) {
   std::string text = fmt::format("step {}/{} loss {:.3f} {}", r.step, options.loop.limits.steps,
@@ -33,7 +42,7 @@ std::string step_text(const TrainOptions& options, const StepReport& r, double t
     text += fmt::format(" pretraining depth {}", options.loop.stability.pretrain_depth);
   } else if (!options.model.is_explicit()) {
     text += fmt::format(" residual {:.1e} evaluations {:.0f}", r.residual, r.evaluations);
-    if (r.adjoint_evaluations > 0) text += fmt::format("+{:.0f}", r.adjoint_evaluations);
+    if (r.adjoint_solves > 0) text += adjoint_text(r);
   }
   if (!r.finite) text += " NOT FINITE, step skipped";
   return text + fmt::format(" {} tok/s left {}", count(tokens_per_second), duration(left));
@@ -130,7 +139,7 @@ int train(int argc, char** argv) {
   if (resume) options = read_run_options(folder);
   const Assignments given = merged(config, flags);
   assign_options(options, given);
-  settle(options.equilibrium, options.model, given);
+  settle(options, given);
   if (!options.data.empty())
     options.data = std::filesystem::absolute(options.data).lexically_normal().string();
   if (options.loop.run.threads > 0) at::set_num_threads(int(options.loop.run.threads));

@@ -17,15 +17,17 @@ class AllocationCount {
   using Total = int64_t;
 #endif
   struct Counter : c10::MemoryReportingInfoBase {
-    int64_t count = 0;
+    int64_t count = 0, largest = 0;
     void reportMemoryUsage(void*, int64_t bytes, Total, Total, c10::Device) override {
       count += bytes > 0;
+      largest = bytes > largest ? bytes : largest;
     }
     bool memoryProfilingEnabled() const override { return true; }
   };
 
  public:
   int64_t count() const { return counter_->count; }
+  int64_t largest() const { return counter_->largest; }  ///< bytes at once
 
  private:
   std::shared_ptr<Counter> counter_ = std::make_shared<Counter>();

@@ -26,6 +26,13 @@ std::vector<int64_t> still_hidden(std::vector<int64_t> hidden, int64_t forgotten
   return some ? hidden : std::vector<int64_t>();
 }
 
+void check_weights(const char* cell, const History& history, uint64_t contents) {
+  DEQ_CHECK(history.weights == 0 || contents == 0 || history.weights == contents,
+            "{}: a history of {} positions that other weights gave; expected one of the present "
+            "weights: begin the text anew after they change",
+            cell, history.length());
+}
+
 void check_bound_shapes(const char* cell, const at::Tensor& x, int64_t width, int64_t state_width,
                         const std::vector<History>& levels) {
   DEQ_CHECK(x.dim() == 3 && x.size(2) == width,

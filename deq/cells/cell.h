@@ -29,6 +29,8 @@ struct History {
   /// Of each sample, how many of the first positions here are none: its past is shorter than that
   /// of others in the batch. Empty: all 0.
   std::vector<int64_t> hidden = {};
+  /// A checksum of the weights that gave all this in evaluation mode without a tape; 0: not known.
+  uint64_t weights = 0;
 
   int64_t length() const { return k.defined() ? k.size(1) : z.defined() ? z.size(1) : 0; }
 };
@@ -102,6 +104,10 @@ at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length
 
 /// `hidden` of a history without its first positions.
 std::vector<int64_t> still_hidden(std::vector<int64_t> hidden, int64_t forgotten);
+
+/// Throws deq::Error where a history is known to stem from other weights than `contents`, as
+/// History::weights has them: what follows would be of neither.
+void check_weights(const char* cell, const History& history, uint64_t contents);
 
 /// Throws deq::Error unless x is (batch, positions, width) and the histories are of that batch,
 /// their states `state_width` wide, their inputs `width`.

@@ -1,6 +1,7 @@
 #include "deq/cells/transformer.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -15,7 +16,37 @@ namespace deq {
 
 using at::Tensor;
 
+namespace {
+
+/// LibTorch's sines are of vectors in some places and of single numbers in others, by how threads
+/// share them out.
+template <class T>
+Tensor waves(int64_t first, int64_t count, const Tensor& frequency) {
+  const Tensor factors = frequency.contiguous();
+  const int64_t F = factors.size(0);
+  const Tensor out = at::empty({count, 2 * F}, frequency.options());
+  const T* const factor = factors.data_ptr<T>();
+  T* const to = out.data_ptr<T>();
+  constexpr int64_t kAtLeast = 2048;  // sines for a thread
+  at::parallel_for(0, count, std::max<int64_t>(1, kAtLeast / F), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t f = 0; f < F; ++f) {
+        const T angle = T(first - i) * factor[f];
+        to[i * 2 * F + f] = std::sin(angle);
+        to[i * 2 * F + F + f] = std::cos(angle);
+      }
+    }
+  });
+  return out;
+}
+
+}  // namespace
+
 Tensor sinusoids(int64_t first, int64_t count, const Tensor& frequency) {
+  if (frequency.is_cpu() && frequency.scalar_type() == at::kFloat)
+    return waves<float>(first, count, frequency);
+  if (frequency.is_cpu() && frequency.scalar_type() == at::kDouble)
+    return waves<double>(first, count, frequency);
   const Tensor distance = double(first) - at::arange(count, frequency.options());
   const Tensor angle = distance.unsqueeze(1) * frequency.unsqueeze(0);  // (count, F)
   return at::cat({angle.sin(), angle.cos()}, 1);
@@ -38,9 +69,16 @@ struct TransformerCell::Fixed {
   Tensor r;  // (R, D) projected positions of the distances R - 1 .. 0
 };
 
+/// The tensors that the weights in force follow from.
+std::vector<Tensor> TransformerCell::what_it_is() const {
+  std::vector<Tensor> all = parameters();
+  all.push_back(frequency_);
+  return all;
+}
+
 bool TransformerCell::read_weights(WeightType type) {
   weight_type_ = type;
-  fixed_ = std::make_shared<Kept<Fixed>>();
+  fixed_ = std::make_shared<Kept<Fixed>>(what_it_is());
   return true;
 }
 
@@ -98,7 +136,7 @@ TransformerCell::TransformerCell(const Transformer& options, bool injection) : o
   position_bias_ = register_parameter("position_bias", torch::zeros({H, D / H}));
   const Tensor exponent = -torch::arange(0, D, 2) / double(D);
   frequency_ = register_buffer("frequency", at::pow(10000.0, exponent));
-  fixed_ = std::make_shared<Kept<Fixed>>();
+  fixed_ = std::make_shared<Kept<Fixed>>(what_it_is());
   initialise(0.02);
 }
 
@@ -123,6 +161,7 @@ struct TransformerCell::Shared {
   ops::BlockContext block;
   ops::AffineWeight weight;  // of keys and values
   Tensor injected;           // (B, T, 3 D) or undefined
+  uint64_t contents = 0;     // as in History::weights
 
   /// Keys and values of states z, each (B, n, D); `base` (B, n, 2 D) is their injection.
   std::vector<Tensor> keys_and_values(const Tensor& z, const Tensor& base) const {
@@ -149,7 +188,8 @@ struct TransformerCell::Level {
         c.injected.defined() ? c.injected.narrow(1, 0, z.size(1)).narrow(2, D, 2 * D) : Tensor());
     return {.k = latest(c.attention.past_k, kv[0], length),
             .v = latest(c.attention.past_v, kv[1], length),
-            .hidden = hidden_after(z.size(1), length)};
+            .hidden = hidden_after(z.size(1), length),
+            .weights = shared->contents};
   }
 
   /// What is hidden of the latest `length` positions, the first `count` of the segment among them.
@@ -191,13 +231,13 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
     c.attention.r = positions(weights, T, past, dropout_mask({1, D}, share, is_training(), x));
   } else {
     fixed_->with(
-        *this,
         [&] {
           return Fixed{weights_in_force(weight_type_), {}};
         },
-        [&](Fixed& fixed) {
+        [&](Fixed& fixed, uint64_t contents) {
           weights = fixed.weights;
           c.attention.r = fixed_positions(fixed, T, past);
+          s->contents = contents;
         });
   }
   c.weights = weights.block;
@@ -219,7 +259,8 @@ Tensor TransformerCell::injection(const Tensor& x) const {
   if (!inject_) return {};
   at::AutoGradMode no_tape(false);
   const int64_t D = options_.width;
-  return at::linear(x, inject_->weight().narrow(0, D, 2 * D), inject_->bias().narrow(0, D, 2 * D));
+  return ops::affine(x, ops::affine_weight(inject_->weight().narrow(0, D, 2 * D)),
+                     inject_->bias().narrow(0, D, 2 * D));
 }
 
 std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
@@ -233,6 +274,7 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
     DEQ_CHECK(history.length() == past,
               "TransformerCell: histories of {} and {} positions; expected one length", past,
               history.length());
+    check_weights("TransformerCell", history, shared->contents);
     DEQ_CHECK(!inject_ || past == 0 || history.k.defined() ||
                   (history.x.defined() && history.x.size(1) == past),
               "TransformerCell: a history of {} states; expected an input of each", past);

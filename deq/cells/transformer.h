@@ -87,6 +87,7 @@ class TransformerCell : public Cell {
   struct InForce;
   InForce weights_in_force(WeightType type = WeightType::Exact) const;
   struct Fixed;
+  std::vector<at::Tensor> what_it_is() const;
   at::Tensor fixed_positions(Fixed& fixed, int64_t count, int64_t past) const;
   at::Tensor positions(const InForce& weights, int64_t positions, int64_t past,
                        const at::Tensor& mask) const;

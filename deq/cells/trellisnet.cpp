@@ -57,7 +57,7 @@ TrellisNetCell::TrellisNetCell(const TrellisNet& options) : options_(options) {
   inject_ =
       register_module("inject", std::make_shared<Linear>(K * input_width(), 4 * H, true, normed));
   conv_ = register_module("conv", std::make_shared<Linear>(K * H, 4 * H, true, normed));
-  fixed_ = std::make_shared<Kept<InForce>>();
+  fixed_ = std::make_shared<Kept<InForce>>(parameters());
   initialise(0.02);
 }
 
@@ -77,7 +77,7 @@ Tensor TrellisNetCell::output(const Tensor& z) const {
 
 bool TrellisNetCell::read_weights(WeightType type) {
   weight_type_ = type;
-  fixed_ = std::make_shared<Kept<InForce>>();
+  fixed_ = std::make_shared<Kept<InForce>>(parameters());
   return true;
 }
 
@@ -94,9 +94,12 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
   const int64_t B = x.size(0), K = options_.kernel, H = state_width() / 2;
   const int64_t P = std::max<int64_t>(1, options_.dilation * (K - 1));
   const bool fixed = !is_training() && !at::GradMode::is_enabled();
-  const InForce weights = fixed ? fixed_->with(
-                                      *this, [&] { return weights_in_force(weight_type_); },
-                                      [](const InForce& kept) { return kept; })
+  uint64_t contents = 0;  // as in History::weights
+  const InForce weights = fixed ? fixed_->with([&] { return weights_in_force(weight_type_); },
+                                               [&](const InForce& kept, uint64_t of) {
+                                                 contents = of;
+                                                 return kept;
+                                               })
                                 : weights_in_force();
   const Tensor before = padding(levels.front().x, K - 1, x);
   const Tensor injected =
@@ -105,6 +108,7 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
   const Tensor kept_x = latest(before, x, K - 1);
   std::vector<Bound> bound;
   for (const History& history : levels) {
+    check_weights("TrellisNetCell", history, contents);
     const Tensor state = at::zeros({B, 1, 2 * H}, x.options().requires_grad(false));
     const ops::TrellisStep level({.kernel = K,
                                   .dilation = options_.dilation,
@@ -114,8 +118,9 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
                                   .past = padding(history.z, P, state)});
     Bound f;
     f.f = level.map();
-    f.extend = [level, P, kept_x](const Tensor& z, int64_t length) {
-      return length == 0 ? History{} : History{latest(level.context().past, z, P), kept_x};
+    f.extend = [level, P, kept_x, contents](const Tensor& z, int64_t length) {
+      if (length == 0) return History{};
+      return History{.z = latest(level.context().past, z, P), .x = kept_x, .weights = contents};
     };
     f.part = [level, P](const Tensor& before, int64_t first, int64_t count) -> Map {
       ops::TrellisContext part = level.context();

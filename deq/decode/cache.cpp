@@ -52,6 +52,9 @@ History join_level(const std::vector<EquilibriumCache>& texts, size_t level) {
   }
   for (const EquilibriumCache& text : texts) {
     const History& own = text.histories[level];
+    DEQ_CHECK(all.weights == 0 || own.weights == 0 || own.weights == all.weights,
+              "join: caches that different weights gave; expected those of one model");
+    all.weights = own.weights != 0 ? own.weights : all.weights;
     all.hidden.push_back(all.length() - own.length() + (own.hidden.empty() ? 0 : own.hidden[0]));
   }
   all.hidden = still_hidden(std::move(all.hidden), 0);
@@ -60,6 +63,7 @@ History join_level(const std::vector<EquilibriumCache>& texts, size_t level) {
 
 History of_text(const History& all, int64_t text) {
   History own;
+  own.weights = all.weights;
   const int64_t hidden = all.hidden.empty() ? 0 : all.hidden[size_t(text)];
   for (const Part& part : kParts) {
     const Tensor& from = all.*part.tensor;

@@ -14,7 +14,7 @@ TextGenerator::TextGenerator(LanguageModel& model, const EquilibriumOptions& equ
             "generate: the cell is not causal; expected a model trained with cell-causal");
   DEQ_CHECK(history >= 0, "generate: history = {}; expected >= 0", history);
   DEQ_CHECK(texts >= 1, "generate: {} texts; expected at least one", texts);
-  how_.equilibrium = equilibrium;
+  how_.equilibrium = for_evaluation(equilibrium);
   how_.history = history;
   model.eval();
 }

@@ -181,7 +181,9 @@ Equilibrated Checkpointed::apply(const Map& f, const Tensor& z0, const Forward& 
       },
       {});
   const Tensor z = checkpointed_levels(levels, z0);
-  return {z, report_of_chain(*before, z, steps, damping, forward.stop)};
+  Report report = report_of_chain(*before, z, steps, damping, forward.stop);
+  count_bad_starts(report, z0, Layout(z0, Scope::Sample, Order::Forward));
+  return {z, std::move(report)};
 }
 
 }  // namespace deq

@@ -4,10 +4,9 @@
 
 #include <cmath>
 
+#include "deq/solvers/layout.h"
 #include "deq/solvers/solver_loop.h"
 #include "deq/solvers/start.h"
-
-#include "deq/solvers/layout.h"
 
 namespace deq {
 
@@ -72,6 +71,7 @@ Equilibrated Unrolled::apply(const Map& f, const Tensor& z0, const Forward& forw
     z = damped_step(f, z, damping);
   }
   Report report = report_of_chain(before, z, steps, damping, forward.stop);
+  count_bad_starts(report, z0, Layout(z0, Scope::Sample, Order::Forward));
   return {z, std::move(report)};
 }
 

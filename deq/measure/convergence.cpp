@@ -41,7 +41,7 @@ Measurement measure_convergence(const TrainedModel& run, const std::string& name
   model.eval();
   const KnownSegments known =
       first_segments(model, split, options.segments, run.options.eval.length,
-                     {.equilibrium = run.options.equilibrium});
+                     {.equilibrium = for_evaluation(run.options.equilibrium)});
   const Tensor& tokens = known.tokens;
   const Map f = model.bind(tokens, known.histories).front().f;
   const Tensor z0 = at::zeros({tokens.size(0), tokens.size(1), model.cell().state_width()},

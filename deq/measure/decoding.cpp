@@ -23,7 +23,7 @@ struct Run {
 class Text {
  public:
   Text(const TrainedModel& run, const EquilibriumOptions& equilibrium, const Tensor& tokens)
-      : run_(run), equilibrium_(equilibrium), tokens_(tokens) {}
+      : run_(run), equilibrium_(for_evaluation(equilibrium)), tokens_(tokens) {}
 
   Run at_once() const {
     Run found;
@@ -69,7 +69,7 @@ class Text {
   }
 
   const TrainedModel& run_;
-  const EquilibriumOptions& equilibrium_;
+  EquilibriumOptions equilibrium_;
   Tensor tokens_;
 };
 

@@ -17,7 +17,7 @@ struct DecodingOptions {
     field("lengths", self.lengths, "tokens of the text");
     field("prefixes", self.prefixes, "of those that are solved again, evenly spread",
           between(1, 4096));
-    field("", self.equilibrium);
+    EquilibriumOptions::solve_fields(self.equilibrium, field);
   }
 };
 

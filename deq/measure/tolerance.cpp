@@ -61,8 +61,7 @@ Measurement measure_tolerance(const TrainedModel& run, const Split& split,
   for (const NamedSolver& method : all) {
     Series value{method.name, {}}, leak{method.name, {}};
     for (const double tolerance : tolerances) {
-      // The other gradient modes would solve nothing, or in their own way.
-      EquilibriumOptions how{.solver = method.solver, .gradient = Implicit{}};
+      EquilibriumOptions how{.solver = method.solver};
       how.stop = {.max_steps = options.steps, .rel_tol = tolerance};
       const Evaluation e = evaluate(*run.model, part, how, run.options.eval, [&](double share) {
         if (progress) progress((done + share) / whole);

@@ -28,6 +28,11 @@ Clusters::Clusters(const EmbeddingOptions& options, int64_t vocabulary, int64_t 
               "embedding-div-val = {}: cluster {} of width {} / {}^{} has none left; expected >= 1",
               div_val, i, table_width, div_val, i);
   }
+  DEQ_CHECK(
+      options.tied_projections.empty() || projected(),
+      "embedding-tied-projections = {}: nothing is projected from tables as wide as the cell; "
+      "expected none, or another embedding-width or embedding-div-val",
+      fmt::join(options.tied_projections, ","));
   for (const int64_t i : options.tied_projections) {
     DEQ_CHECK(i >= 0 && i < int64_t(count()),
               "embedding-tied-projections = {}; expected clusters 0 to {}",

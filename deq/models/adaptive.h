@@ -65,6 +65,7 @@ class AdaptiveEmbedding : public torch::nn::Module {
   /// With one table: no gradient for the row of `token` from here (it may still have one from a
   /// tied softmax), as in the published TrellisNet code; -1: none.
   void hold_row(int64_t token) { held_row_ = token; }
+  int64_t held_row() const { return held_row_; }
   const Clusters& clusters() const { return clusters_; }
 
   const std::vector<at::Tensor>& tables() const { return tables_; }  ///< (size, width) each

@@ -1,6 +1,13 @@
 #include "deq/models/equilibrium.h"
 
+#include "deq/gradients/phantom.h"
+
 namespace deq {
+
+EquilibriumOptions for_evaluation(EquilibriumOptions options) {
+  options.gradient = OneStep{};
+  return options;
+}
 
 Equilibrated equilibrium(const Map& f, const at::Tensor& z0, const EquilibriumOptions& options) {
   Forward forward;

@@ -15,9 +15,9 @@ namespace {
 
 void check_scope(const Solver& solver, bool causal_cell, const char* name) {
   const Scope scope = scope_of(solver);
-  DEQ_CHECK(causal_cell || scope == Scope::Sample,
-            "{} = {}: positions of this cell depend on later ones; expected sample, or a causal "
-            "cell",
+  DEQ_CHECK(causal_cell || !by_position(scope),
+            "{} = {}: positions of this cell depend on later ones; expected sample or whole, or a "
+            "causal cell",
             name, Names<Scope>::values[size_t(scope)]);
 }
 
@@ -95,6 +95,29 @@ LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocabulary)
   embedding_->initialise(std);
   if (mixture_) mixture_->initialise(std);
   softmax_->initialise(std);
+}
+
+std::shared_ptr<LanguageModel> LanguageModel::clone() const {
+  at::AutoGradMode no_tape(false);
+  at::Generator random = at::globalContext().defaultGenerator(at::kCPU);
+  const Tensor state = random.get_state();  // of the weights that are written over
+  const auto copy = std::make_shared<LanguageModel>(options_, vocabulary_);
+  random.set_state(state);
+  const auto take = [](const auto& items, const auto& into) {
+    for (const auto& item : items) {
+      Tensor tensor = *into.find(item.key());
+      tensor.set_data(item.value().detach().clone());
+      tensor.set_requires_grad(item.value().requires_grad());
+    }
+  };
+  take(named_parameters(), copy->named_parameters());
+  take(named_buffers(), copy->named_buffers());
+  copy->train(is_training());
+  const auto parts = modules(/*include_self=*/false), copied = copy->modules(false);
+  for (size_t i = 0; i < parts.size(); ++i) copied[i]->train(parts[i]->is_training());
+  copy->embedding_->hold_row(embedding_->held_row());
+  copy->read_weights({weight_type_});
+  return copy;
 }
 
 void LanguageModel::read_weights(const ReadingOptions& options) {

@@ -84,6 +84,11 @@ class LanguageModel : public torch::nn::Module {
   /// Throws deq::Error for options that do not go together.
   LanguageModel(const ModelOptions& options, int64_t vocabulary);
 
+  /// A copy that shares nothing with this one: parameters and buffers on their devices and of their
+  /// types, what of them is trained, the mode of every part, how weights are read. Not the
+  /// gradients. Draws no random numbers.
+  std::shared_ptr<LanguageModel> clone() const;
+
   /// tokens (B, T) int64 in [0, vocabulary), on any device. Throws deq::Error for tokens out of
   /// range and for a scope that needs a causal cell.
   ModelOutput forward(const at::Tensor& tokens, const Histories& histories,

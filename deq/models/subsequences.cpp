@@ -33,17 +33,19 @@ Tensor joined_trace(const std::vector<Report>& parts, int64_t batch) {
 
 Report joined(const std::vector<Report>& parts, int64_t batch) {
   Report report = parts.front();
-  std::vector<Tensor> reason, residual, steps;
+  std::vector<Tensor> reason, residual, steps, rate;
   report.evaluations = 0;
   for (const Report& part : parts) {
     reason.push_back(part.reason);
     residual.push_back(part.residual);
     steps.push_back(part.steps);
+    rate.push_back(part.rate);
     report.evaluations += part.evaluations;
   }
   report.reason = side_by_side(reason, batch);
   report.residual = side_by_side(residual, batch);
   report.steps = side_by_side(steps, batch);
+  report.rate = side_by_side(rate, batch);
   report.trace = joined_trace(parts, batch);
   return report;
 }
@@ -60,14 +62,16 @@ Solution solve_by_parts(const Bound& f, const Tensor& z0, int64_t length, const 
   const int64_t T = z0.size(1);
   Tensor z = z0.narrow(1, 0, 0);
   std::vector<Report> reports;
-  Tensor open = at::zeros({z0.size(0), 1}, z0.options().dtype(at::kBool));  // did not converge
+  // Whose parts stand behind each other in the report.
+  const int64_t samples = scope_of(solver) == Scope::Whole ? 1 : z0.size(0);
+  Tensor open = at::zeros({samples, 1}, at::kBool);  // did not converge
   for (int64_t first = 0; first < T; first += length) {
     const int64_t count = std::min(length, T - first);
     Solution part =
         solve(f.part(z, first, count), z0.narrow(1, first, count).contiguous(), solver, stop);
     z = at::cat({z, part.z}, 1);
     // What stands behind states that did not converge has not converged either.
-    Tensor reason = part.report.reason.view({z0.size(0), -1}).to(z0.device());
+    Tensor reason = part.report.reason.view({samples, -1});
     reason = reason.masked_fill(reason.eq(int64_t(Reason::Converged)).logical_and(open),
                                 int64_t(Reason::MaxSteps));
     open = open.logical_or(reason.ne(int64_t(Reason::Converged)).any(1, true));
@@ -75,7 +79,7 @@ Solution solve_by_parts(const Bound& f, const Tensor& z0, int64_t length, const 
     reports.push_back(std::move(part.report));
   }
   if (reports.empty()) return solve(f, z0, solver, stop);
-  return {z, joined(reports, z0.size(0))};
+  return {z, joined(reports, samples)};
 }
 
 }  // namespace deq

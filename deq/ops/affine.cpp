@@ -90,7 +90,7 @@ struct AffineNode : torch::autograd::Function<AffineNode> {
     const int64_t base = context->saved_data["base"].toInt();
     if (context->needs_input_grad(0)) found[0] = passed_on(dy, weight);
     if (context->needs_input_grad(1)) found[1] = weight_gradient(rows_of(dy), rows_of(x));
-    if (base > 0 && context->needs_input_grad(2)) found[2] = base == 1 ? rows_of(dy).sum(0) : dy;
+    if (base > 0 && context->needs_input_grad(2)) found[2] = base == 1 ? bias_gradient(rows_of(dy)) : dy;
     return found;
   }
 };
@@ -99,8 +99,8 @@ struct AffineNode : torch::autograd::Function<AffineNode> {
 
 AffineWeight affine_weight(const Tensor& weight) {
   const bool known = weight.scalar_type() == at::kFloat || weight.scalar_type() == at::kDouble;
-  if (!known || !weight.is_cpu()) return {weight, {}};
-  return {weight, packed_weight(weight.detach(), false)};
+  if (!known || !weight.is_cpu()) return {weight, {}, {}};
+  return {weight, packed_weight(weight.detach(), false), Unchanged({{"the weight", weight}})};
 }
 
 Tensor affine(const Tensor& x, const AffineWeight& w, const Tensor& base) {
@@ -109,6 +109,7 @@ Tensor affine(const Tensor& x, const AffineWeight& w, const Tensor& base) {
   DEQ_CHECK(x.scalar_type() == w.weight.scalar_type(),
             "affine: x is {} and the weight {}; expected one type", c10::toString(x.scalar_type()),
             c10::toString(w.weight.scalar_type()));
+  w.unchanged.check("affine");
   const Tensor none = base.defined() ? base : at::empty({0}, x.options().requires_grad(false));
   if (!at::GradMode::is_enabled()) return by_panels(x, w.panels, w.weight.size(0), none);
   return AffineNode::apply(x, w.weight, none, w.panels);

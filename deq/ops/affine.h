@@ -5,17 +5,21 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "deq/ops/unchanged.h"
+
 namespace deq::ops {
 
 /// A weight (n, k) and its layout; none on a GPU and of types other than float and double.
 struct AffineWeight {
-  at::Tensor weight;  ///< taped
-  at::Tensor panels;  ///< of W^T
+  at::Tensor weight;    ///< taped
+  at::Tensor panels;    ///< of W^T
+  Unchanged unchanged;  ///< the weight
 };
 AffineWeight affine_weight(const at::Tensor& weight);
 
 /// x W^T + base, for x (B, T, k) and a base that is (n), (B, T, n) or undefined. Differentiable,
-/// twice as well. Throws deq::Error for shapes that do not fit.
+/// twice as well. Throws deq::Error for shapes that do not fit, and for a weight that was changed
+/// in place after its layout was made.
 at::Tensor affine(const at::Tensor& x, const AffineWeight& weight, const at::Tensor& base);
 
 }  // namespace deq::ops

@@ -6,13 +6,19 @@ namespace {
 constexpr int kThreads = 128;         // of products and mix
 constexpr int kJudges = 256;          // of a sample
 constexpr int64_t kChunk = 2048;      // numbers of a row that one block takes
-constexpr double kTiny = 1e-100;      // as in solver_loop.h
 constexpr double kDivergence = 1e6;   // as in report.h
 constexpr double kDependent = 1e-14;  // as in small.cpp
+constexpr double kSmallestSquare = 1e-280;
 enum : unsigned char { Converged, MaxSteps, Diverged, NonFinite };
 
 __device__ double infinity() { return __longlong_as_double(0x7ff0000000000000ll); }
 __device__ bool finite(double x) { return fabs(x) < infinity(); }
+/// As share() of solver_loop.cpp.
+__device__ double share(double part, double whole) {
+  if (part == 0 && !isnan(whole)) return 0;
+  const double found = part / whole;
+  return isnan(found) ? infinity() : found;
+}
 __device__ double larger(double a, double b) { return b > a || isnan(b) ? b : a; }
 
 __device__ double warp_sum(double x) {
@@ -49,8 +55,10 @@ __global__ void __launch_bounds__(kThreads)
   const int k = threadIdx.x;
   double sum = 0;
   for (int warp = 0; warp < kThreads / 32; ++warp) sum += shared[warp][k];
+  // Of more sums than there are slots, those without one must not meet |f|^2 in the last place.
+  if (k >= s.memory && k < kHeld) return;
   const int place = k == kHeld ? s.memory : k;
-  if (place <= s.memory) s.partial[(row * gridDim.y + blockIdx.y) * (s.memory + 1) + place] = sum;
+  s.partial[(row * gridDim.y + blockIdx.y) * (s.memory + 1) + place] = sum;
 }
 
 /// The largest of `value` over this thread and those before it, and of `carry`, which becomes the
@@ -72,16 +80,17 @@ __device__ double running_max(double value, double& carry, double* shared) {
 }
 
 /// As mixture() of small.cpp.
-__device__ bool mixture(const double* H, int M, int m, double ridge, int newest, double* a) {
+__device__ bool mixture(const double* H, int M, int m, double ridge, int newest, int age,
+                        double* a) {
   const double latest = (1 + ridge) * H[newest * M + newest];
-  if (!(latest > 0) || !finite(latest)) return false;
+  if (!(latest > kSmallestSquare) || !finite(latest)) return false;
   const auto reduced = [&](int i, int j) {
     const double cij = H[i * M + j] * (i == j ? 1 + ridge : 1.0);
     return cij - H[i * M + newest] - H[j * M + newest] + latest;
   };
   double L[kMaxMemory * (kMaxMemory + 1) / 2], y[kMaxMemory];  // rows below each other
   int kept[kMaxMemory], rows = 0;
-  for (int back = 1; back < m; ++back) {
+  for (int back = 1; back < min(m, age); ++back) {
     const int i = (newest + m - back) % m;
     double* own = L + rows * (rows + 1) / 2;
     double pivot = reduced(i, i);
@@ -141,15 +150,39 @@ __global__ void __launch_bounds__(kJudges)
   double carry = 0;
   if (step == 1) {
     for (int64_t k = threadIdx.x; k < padded; k += kJudges) {
-      double first = 0;
+      double first = sqrt(double(s.width));
       if (k < positions) {
         const int64_t row = row_of(k);
         if (finite(s.g_norm[row]) && finite(s.f_norm[row]))
-          first = fmax(s.g_norm[row], s.f_norm[row]);
+          first = fmax(first, fmax(s.g_norm[row], s.f_norm[row]));
       }
       first = running_max(first, carry, shared);
       if (k < positions) s.scale[row_of(k)] = first;
     }
+  }
+  // Takes up again what had converged and is above its tolerance now, and what depends on it; at
+  // the end, when all rows were done before this evaluation, without allowing for rounding.
+  const bool at_the_end = step == s.max_steps || (step > 1 && s.open[step - 1] == 0);
+  double carry_above = 0;
+  carry = 0;
+  for (int64_t k = threadIdx.x; k < padded; k += kJudges) {
+    const int64_t row = k < positions ? row_of(k) : base;
+    const bool converged = k < positions && !s.active[row] && s.reason[row] == Converged;
+    double above = 0;
+    if (k < positions && (s.active[row] || converged)) {
+      const double g = s.g_norm[row], f = s.f_norm[row], limit = fmax(s.rel_tol * f, s.abs_tol);
+      const double allowed = at_the_end || !(limit > 0) ? 1 : 1 + s.rounding * f / limit;
+      s.own[row] = finite(g) && finite(f) ? share(g, limit) : infinity();
+      above = converged && s.own[row] > allowed;
+    }
+    above = running_max(above, carry_above, shared);
+    const double merit = running_max(k < positions ? s.own[row] : 0, carry, shared);
+    if (!converged || above == 0) continue;
+    s.reason[row] = MaxSteps;
+    s.steps[row] = s.max_steps;
+    s.active[row] = 1;
+    s.merit[row] = merit;
+    s.ages[row].age = 0;
   }
   // What failed, and with it what depends on it and could never converge: first the rows that are
   // not finite, then those that diverged.
@@ -160,20 +193,14 @@ __global__ void __launch_bounds__(kJudges)
       const int64_t row = k < positions ? row_of(k) : base;
       if (k < positions && s.active[row]) {
         const double g = s.g_norm[row], f = s.f_norm[row];
-        const bool lost =
-            why == NonFinite ? !finite(g) || !finite(f) : g > kDivergence * (s.scale[row] + kTiny);
-        if (why == NonFinite) s.own[row] = g / (fmax(s.rel_tol * f, s.abs_tol) + kTiny);
-        if (lost) s.own[row] = infinity();
-        failed = lost;
+        failed = why == NonFinite ? !finite(g) || !finite(f) : g > kDivergence * s.scale[row];
+        if (failed > 0) s.own[row] = infinity();
       }
       failed = running_max(failed, carry, shared);
-      if (k < positions) {
-        if (why == NonFinite) s.better[row] = s.active[row];  // for now: those it was asked of
-        if (s.active[row] && failed > 0) {
-          s.reason[row] = why;
-          s.steps[row] = step;
-          s.active[row] = 0;
-        }
+      if (k < positions && s.active[row] && failed > 0) {
+        s.reason[row] = why;
+        s.steps[row] = step;
+        s.active[row] = 0;
       }
     }
   }
@@ -182,8 +209,7 @@ __global__ void __launch_bounds__(kJudges)
     const int64_t row = k < positions ? row_of(k) : base;
     const double merit = running_max(k < positions ? s.own[row] : 0, carry, shared);
     if (k >= positions) continue;
-    const bool was_active = s.better[row];
-    const double residual = s.g_norm[row] / (s.f_norm[row] + kTiny);
+    const double residual = share(s.g_norm[row], s.f_norm[row]);
     const bool better = s.active[row] && (step == 1 || merit < s.merit[row]);
     if (better) {
       s.merit[row] = merit;
@@ -196,7 +222,7 @@ __global__ void __launch_bounds__(kJudges)
     }
     s.better[row] = better;
     s.last[row] = residual;
-    s.trace[(step - 1) * s.rows + row] = was_active ? residual : s.residual[row];
+    if (step <= s.traced) s.trace[(step - 1) * s.rows + row] = residual;
     if (s.active[row]) atomicAdd(&open, 1);
   }
   __syncthreads();
@@ -220,8 +246,9 @@ __global__ void __launch_bounds__(kJudges)
     const int64_t row = base + k;
     if (!s.active[row]) continue;
     double a[kMaxMemory];
-    const bool found =
-        mixture((s.causal ? s.sums : s.gram) + row * m * m, m, held, s.ridge, slot, a);
+    const double* sums = (s.causal ? s.sums : s.gram) + row * m * m;
+    const int age = s.ages[row].next(sums[slot * m + slot], held);
+    const bool found = age > 1 && mixture(sums, m, held, s.ridge, slot, age, a);
     for (int i = 0; i < held; ++i) s.coefficients[row * m + i] = found ? a[i] : double(i == slot);
   }
 }

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "deq/ops/mixture_age.h"
+
 namespace deq::cuda {
 
 inline constexpr int kMaxMemory = 16;
@@ -18,14 +20,16 @@ struct Solve {
   int64_t rows = 0, samples = 0, positions = 1, width = 0;
   bool backward = false;  ///< a position depends on later ones
   bool causal = false;    ///< scope causal: Gram matrices are summed over what a row depends on
-  int memory = 1, max_steps = 1;
+  int memory = 1, max_steps = 1, traced = 0;
   double ridge = 0, mixing = 1, decay = 1, rel_tol = 0, abs_tol = 0;
+  double rounding = 0;  ///< share of |f(z)| by which evaluations may differ
 
   T *residuals, *images;                    ///< (memory, R, width), rings
   T* best;                                  ///< (R, width)
   double *merit, *residual, *last, *own;    ///< (R), as in solver_loop.h
   double *scale, *g_norm, *f_norm;          ///< (R)
-  double* trace;                            ///< (max_steps, R)
+  ops::MixtureAge* ages;                    ///< (R)
+  double* trace;                            ///< (traced, R), of the first steps
   double* partial;                          ///< (R, chunks, memory + 1)
   double *gram, *sums;                      ///< (R, memory, memory)
   double* coefficients;                     ///< (R, memory)

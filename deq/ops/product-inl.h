@@ -274,9 +274,9 @@ void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const Panels<
   product(m, n, k, a, panels.exact, panel, c, c_row, base);
 }
 
-// Numbers of a weight from which on a product of a few rows is shared out. A guess at what waking a
-// thread costs; not tuned.
-constexpr int64_t kWorthThreads = 1 << 14;
+// Numbers of a weight from which on a product of a few rows is shared out, two halves that are each
+// worth a thread's waking (5 to 10 us).
+constexpr int64_t kWorthThreads = 1 << 16;
 
 /// The product with a weight in panels that follow one another. Rows so few that one thread has
 /// them all leave the others idle: there the columns are shared out. (Of rows in several blocks,

@@ -8,6 +8,7 @@
 
 #include "deq/ops/packed.h"
 #include "deq/ops/tasks.h"
+#include "deq/ops/weight_gradient.h"
 
 namespace deq::ops {
 
@@ -137,14 +138,16 @@ void for_heads(const Tensor& q, const Tensor& k, const Tensor& v, const PackedAt
     if (!open.none(b)) samples.push_back(b);
   }
   const int64_t numbers = attention_scratch<T>(packed.span(0, N), d, backward);
-  run_tasks<T>(int64_t(samples.size()) * H, numbers, [&](int64_t i, T* scratch) {
+  const auto one_head = [&](int64_t i, T* scratch) {
     const int64_t b = samples[size_t(i / H)], h = i % H;
     AttentionHead<T> head = packed.head<T>(b, h, N, backward);
     head.q = rows_of<T>(q, b, h, d);
     head.k = rows_of<T>(k, b, h, d);
     head.v = rows_of<T>(v, b, h, d);
     f(head, b, h, scratch);
-  });
+  };
+  const int64_t pairs = int64_t(samples.size()) * N * (packed.past() + N);
+  run_tasks<T>(int64_t(samples.size()) * H, numbers, one_head, 3 * pairs * H * d);
 }
 
 template <class T>
@@ -232,9 +235,9 @@ AttentionGradients attention_backward_cpu(const Tensor& q, const Tensor& k, cons
     backward<decltype(type)>(q, k, v, packed, open, y, log_sum, rows, out);
   });
   if (!all) return out;
-  out.r = out.r.sum(0);
-  out.content_bias = out.content_bias.sum(0);
-  out.position_bias = out.position_bias.sum(0);
+  out.r = bias_gradient(out.r.view({B, -1})).view(out.r.sizes().slice(1));
+  out.content_bias = bias_gradient(out.content_bias);
+  out.position_bias = bias_gradient(out.position_bias);
   return out;
 }
 

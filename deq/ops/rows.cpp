@@ -107,6 +107,17 @@ void run_residual(const Tensor& z, const Tensor& fz, RowResidual& out) {
   });
 }
 
+template <class T>
+void run_distances(const Tensor& a, const Tensor& b, const std::vector<char>& left_out,
+                   Tensor& out) {
+  const int64_t n = a.size(1);
+  at::parallel_for(0, a.size(0), grain(n, 2), [&](int64_t first, int64_t last) {
+    not_left_out(left_out, first, last, [&](int64_t begin, int64_t end) {
+      simd_distances(a.data_ptr<T>(), b.data_ptr<T>(), n, begin, end, out.data_ptr<double>());
+    });
+  });
+}
+
 Tensor doubles(TensorPool* pool, int64_t rows, int64_t columns, const Tensor& like) {
   return empty_from(pool, {rows, columns}, like.options().dtype(at::kDouble));
 }
@@ -123,7 +134,12 @@ void check_coefficients(const char* name, const Tensor& coefficients, int64_t ro
 
 RowResidual row_residual_reference(const Tensor& z, const Tensor& fz) {
   const Tensor g = fz - z;
-  const auto norms = [](const Tensor& t) { return t.to(at::kDouble).square().sum(1).sqrt(); };
+  const auto norms = [](const Tensor& t) {  // of numbers of any size
+    if (t.size(1) == 0) return at::zeros({t.size(0)}, t.options().dtype(at::kDouble));
+    const Tensor numbers = t.to(at::kDouble), largest = numbers.abs().amax(1);
+    const Tensor scale = largest.masked_fill(largest.eq(0).logical_or(largest.isinf()), 1);
+    return (numbers / scale.unsqueeze(1)).square().sum(1).sqrt() * scale;
+  };
   return {g, at::stack({norms(g), norms(fz)}, 1)};
 }
 
@@ -135,6 +151,24 @@ RowResidual row_residual(const Tensor& z, const Tensor& fz, TensorPool* pool) {
     run_residual<float>(z, fz, out);
   } else {
     run_residual<double>(z, fz, out);
+  }
+  return out;
+}
+
+Tensor row_distances_reference(const Tensor& a, const Tensor& b) {
+  return (a.to(at::kDouble) - b.to(at::kDouble)).square().sum(1).sqrt();
+}
+
+Tensor row_distances(const Tensor& a, const Tensor& b, const std::vector<char>& left_out,
+                     TensorPool* pool) {
+  check_states({b}, a);
+  if (!left_out.empty()) check_flags("left_out", left_out, a.size(0));
+  if (!has_kernel(a)) return row_distances_reference(a, b);
+  Tensor out = empty_from(pool, {a.size(0)}, a.options().dtype(at::kDouble));
+  if (a.scalar_type() == at::kFloat) {
+    run_distances<float>(a, b, left_out, out);
+  } else {
+    run_distances<double>(a, b, left_out, out);
   }
   return out;
 }

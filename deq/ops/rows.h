@@ -39,11 +39,15 @@ at::Tensor row_where(const std::vector<char>& chosen, const at::Tensor& a, const
                      TensorPool* pool = nullptr);
 
 /// The residual of every row, g = fz - z, and its size: norms (R, 2) double holds |g| and |fz|, the
-/// same numbers whatever other rows there are. One pass over both.
+/// same numbers whatever other rows there are, and of numbers of any size. One pass over both.
 struct RowResidual {
   at::Tensor g, norms;
 };
 RowResidual row_residual(const at::Tensor& z, const at::Tensor& fz, TensorPool* pool = nullptr);
+
+/// |a - b| of every row, (R) double; anything in rows that are left out. Both (R, n).
+at::Tensor row_distances(const at::Tensor& a, const at::Tensor& b,
+                         const std::vector<char>& left_out = {}, TensorPool* pool = nullptr);
 
 /// The plain references, on any device and type.
 at::Tensor row_dots_reference(const std::vector<at::Tensor>& history, const at::Tensor& g);
@@ -52,5 +56,6 @@ at::Tensor row_mix_reference(const at::Tensor& coefficients, const std::vector<a
 RowStep row_step_reference(const at::Tensor& z, const at::Tensor& base,
                            const at::Tensor& coefficients, const std::vector<at::Tensor>& history);
 RowResidual row_residual_reference(const at::Tensor& z, const at::Tensor& fz);
+at::Tensor row_distances_reference(const at::Tensor& a, const at::Tensor& b);
 
 }  // namespace deq::ops

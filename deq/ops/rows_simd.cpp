@@ -124,17 +124,80 @@ void step(const double* coefficients, const T* const* history, int64_t m, const 
   }
 }
 
+// Between these, the square of a norm and those of its parts are numbers like any other.
+constexpr double kSmallestSquare = 1e-280, kLargestSquare = 1e300;
+
+/// |a|, of numbers of any size.
+template <class T>
+double norm(const T* a, int64_t n) {
+  const double square = dot(a, a, n);
+  if (square > kSmallestSquare && square < kLargestSquare) return std::sqrt(square);
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double size = std::abs(double(a[i]));
+    if (!(size <= largest)) largest = size;
+    if (!std::isfinite(size)) return size;
+  }
+  if (largest == 0) return 0;
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += double(a[i]) / largest * (double(a[i]) / largest);
+  return largest * std::sqrt(sum);
+}
+
 template <class T>
 void residual(const T* z, const T* fz, int64_t n, int64_t begin, int64_t end, T* g, double* norms) {
   for (int64_t r = begin; r < end; ++r) {
     const T *from = z + r * n, *to = fz + r * n;
     T* row = g + r * n;
     for (int64_t i = 0; i < n; ++i) row[i] = to[i] - from[i];
-    norms[2 * r] = std::sqrt(dot(row, row, n));
-    norms[2 * r + 1] = std::sqrt(dot(to, to, n));
+    norms[2 * r] = norm(row, n);
+    norms[2 * r + 1] = norm(to, n);
   }
 }
 
+double distance(const float* a, const float* b, int64_t n) {
+  const hn::ScalableTag<double> d;
+  const hn::Rebind<float, decltype(d)> half;
+  const int64_t lanes = hn::Lanes(d);
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto apart =
+        hn::Sub(hn::PromoteTo(d, hn::LoadU(half, a + i)), hn::PromoteTo(d, hn::LoadU(half, b + i)));
+    sum = hn::MulAdd(apart, apart, sum);
+  }
+  double total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) total += (double(a[i]) - double(b[i])) * (double(a[i]) - double(b[i]));
+  return std::sqrt(total);
+}
+
+double distance(const double* a, const double* b, int64_t n) {
+  const hn::ScalableTag<double> d;
+  const int64_t lanes = hn::Lanes(d);
+  auto sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const auto apart = hn::Sub(hn::LoadU(d, a + i), hn::LoadU(d, b + i));
+    sum = hn::MulAdd(apart, apart, sum);
+  }
+  double total = hn::GetLane(hn::SumOfLanes(d, sum));
+  for (; i < n; ++i) total += (a[i] - b[i]) * (a[i] - b[i]);
+  return std::sqrt(total);
+}
+
+template <class T>
+void distances(const T* a, const T* b, int64_t n, int64_t begin, int64_t end, double* out) {
+  for (int64_t r = begin; r < end; ++r) out[r] = distance(a + r * n, b + r * n, n);
+}
+
+void distances_float(const float* a, const float* b, int64_t n, int64_t begin, int64_t end,
+                     double* o) {
+  distances(a, b, n, begin, end, o);
+}
+void distances_double(const double* a, const double* b, int64_t n, int64_t begin, int64_t end,
+                      double* o) {
+  distances(a, b, n, begin, end, o);
+}
 void residual_float(const float* z, const float* fz, int64_t n, int64_t b, int64_t e, float* g,
                     double* o) {
   residual(z, fz, n, b, e, g, o);
@@ -184,6 +247,8 @@ HWY_EXPORT(step_float);
 HWY_EXPORT(step_double);
 HWY_EXPORT(residual_float);
 HWY_EXPORT(residual_double);
+HWY_EXPORT(distances_float);
+HWY_EXPORT(distances_double);
 
 void simd_dots(const float* const* h, int64_t m, const float* g, int64_t n, int64_t b, int64_t e,
                double* o) {
@@ -217,6 +282,14 @@ void simd_residual(const float* z, const float* fz, int64_t n, int64_t b, int64_
 void simd_residual(const double* z, const double* fz, int64_t n, int64_t b, int64_t e, double* g,
                    double* o) {
   HWY_DYNAMIC_DISPATCH(residual_double)(z, fz, n, b, e, g, o);
+}
+void simd_distances(const float* a, const float* b, int64_t n, int64_t begin, int64_t end,
+                    double* o) {
+  HWY_DYNAMIC_DISPATCH(distances_float)(a, b, n, begin, end, o);
+}
+void simd_distances(const double* a, const double* b, int64_t n, int64_t begin, int64_t end,
+                    double* o) {
+  HWY_DYNAMIC_DISPATCH(distances_double)(a, b, n, begin, end, o);
 }
 const char* simd_target() {
   return hwy::TargetName(hwy::SupportedTargets() & -hwy::SupportedTargets());

@@ -29,6 +29,12 @@ void simd_residual(const float* z, const float* fz, int64_t n, int64_t begin, in
 void simd_residual(const double* z, const double* fz, int64_t n, int64_t begin, int64_t end,
                    double* g, double* norms);
 
+/// out[r] = |a - b| of rows r, summed in double.
+void simd_distances(const float* a, const float* b, int64_t n, int64_t begin, int64_t end,
+                    double* out);
+void simd_distances(const double* a, const double* b, int64_t n, int64_t begin, int64_t end,
+                    double* out);
+
 /// The instruction set that the kernels run with here, as Highway names it ("AVX2").
 const char* simd_target();
 

@@ -72,6 +72,7 @@ void check_state(const Tensor& z, const BlockContext& c) {
 struct Held : torch::CustomClassHolder {
   std::shared_ptr<const BlockContext> context;
   std::shared_ptr<const PackedAttention> attention;
+  std::shared_ptr<const Unchanged> unchanged;
   BlockKept kept;  // of an evaluation already made
 };
 constexpr const char* kHeld = "held";
@@ -106,6 +107,12 @@ BlockContext with_inputs(BlockContext c, const variable_list& inputs) {
   return c;
 }
 
+/// What f was bound to, and is laid out, must be what it was.
+void check_unchanged(const BlockContext& c, const Unchanged& others) {
+  if (c.weights.packed) c.weights.packed->check_unchanged();
+  others.check("transformer_block");
+}
+
 struct BlockNode : torch::autograd::Function<BlockNode> {
   static Tensor forward(AutogradContext* context, const Tensor& z, at::TensorList /*others*/,
                         c10::intrusive_ptr<Held> held) {
@@ -121,6 +128,7 @@ struct BlockNode : torch::autograd::Function<BlockNode> {
     const variable_list saved = context->get_saved_variables();
     const auto held =
         c10::static_intrusive_pointer_cast<Held>(context->saved_data[kHeld].toCapsule());
+    check_unchanged(*held->context, *held->unchanged);
     if (at::GradMode::is_enabled())
       return differentiable_backward(saved[0], *held->context, gradients[0]);
     const BlockKept k{saved[0], saved[1], saved[2], saved[3],
@@ -183,6 +191,7 @@ Tensor transformer_block_reference(const Tensor& z, const BlockContext& c) {
 /// shapes fit.
 struct TransformerBlock::Bound {
   BlockContext context;
+  Unchanged unchanged;  // what the context holds besides the weights
   std::once_flag once;
   std::shared_ptr<const PackedAttention> attention;
   std::shared_ptr<const ComposedBlock> composed;  // on a GPU
@@ -196,6 +205,17 @@ TransformerBlock::TransformerBlock(BlockContext context) : bound_(std::make_shar
   contiguous(context.injected);
   for (Tensor* mask : {&context.output_mask, &context.inner_mask, &context.outer_mask})
     contiguous(*mask);
+  const AttentionContext& a = context.attention;
+  bound_->unchanged = Unchanged({{"injected", context.injected},
+                                 {"past_k", a.past_k},
+                                 {"past_v", a.past_v},
+                                 {"r", a.r},
+                                 {"content_bias", a.content_bias},
+                                 {"position_bias", a.position_bias},
+                                 {"mask", a.mask},
+                                 {"output_mask", context.output_mask},
+                                 {"inner_mask", context.inner_mask},
+                                 {"outer_mask", context.outer_mask}});
   bound_->context = std::move(context);
 }
 
@@ -205,6 +225,7 @@ const BlockContext& TransformerBlock::context() const { return bound_->context; 
 const PackedAttention* TransformerBlock::attention(const Tensor& z) const {
   const BlockContext& c = bound_->context;
   check_state(z, c);
+  check_unchanged(c, bound_->unchanged);
   if (!c.weights.packed || c.view.float_scores || z.numel() == 0) return nullptr;
   check_attention(z.size(0), z.size(1), z.size(2), c.attention, c.view);
   std::call_once(bound_->once, [&] {
@@ -250,8 +271,12 @@ Map::Linearised TransformerBlock::linearise(const Tensor& z) const {
   BlockKept kept = block_forward_cpu(context(), *packed, z.detach().contiguous(), true);
   const Tensor fz = taped(z, kept);
   kept.f = kept.f.detach();  // what is f's product must not hold f's tape
-  return {fz, [bound = bound_, kept, passed = std::make_shared<BlockPassed>()](
+  const Unchanged state(
+      {{"z", kept.z}, {"f(z)", context().norm == NormPlace::Post ? kept.f : Tensor()}});
+  return {fz, [bound = bound_, kept, state, passed = std::make_shared<BlockPassed>()](
                   const Tensor& u, const std::vector<int64_t>& done) {
+            check_unchanged(bound->context, bound->unchanged);
+            state.check("transformer_block");
             return block_resume_backward_cpu(bound->context, *bound->attention, kept,
                                              u.contiguous(), done, *passed);
           }};
@@ -262,6 +287,7 @@ Tensor TransformerBlock::taped(const Tensor& z, BlockKept kept) const {
   auto held = c10::make_intrusive<Held>();
   held->context = std::shared_ptr<const BlockContext>(bound_, &bound_->context);
   held->attention = bound_->attention;
+  held->unchanged = std::shared_ptr<const Unchanged>(bound_, &bound_->unchanged);
   held->kept = std::move(kept);
   const variable_list others = inputs_of(bound_->context);
   return BlockNode::apply(z.contiguous(), at::TensorList(others), std::move(held));

@@ -49,7 +49,8 @@ class TransformerBlock {
   explicit TransformerBlock(BlockContext context);
 
   /// z (B, T, D) -> f(z) (B, T, D). Differentiable, twice as well. A row's result does not depend
-  /// on the number of rows or threads.
+  /// on the number of rows or threads. Throws deq::Error, here and in backward, where something of
+  /// the context was written in place after this was made: what is laid out would no longer be it.
   at::Tensor operator()(const at::Tensor& z) const;
 
   /// The same as a Map, whose series leaves out what is done where f is causal, or done whole; so

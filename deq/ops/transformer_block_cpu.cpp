@@ -13,8 +13,17 @@ namespace deq::ops {
 using at::Tensor;
 
 PackedBlock::PackedBlock(const BlockWeights& w, WeightType type)
-    : weights_{w.qkv.detach(), w.output.detach(), w.inner.detach(), w.outer.detach()} {
+    : weights_{w.qkv.detach(), w.output.detach(), w.inner.detach(), w.outer.detach()},
+      unchanged_({{"qkv", w.qkv},
+                  {"output", w.output},
+                  {"output_bias", w.output_bias},
+                  {"inner", w.inner},
+                  {"inner_bias", w.inner_bias},
+                  {"outer", w.outer},
+                  {"outer_bias", w.outer_bias}}) {
   for (const Tensor& weight : weights_) forward_.push_back(packed_weight(weight, false, type));
+  for (const Tensor& bias : {w.output_bias, w.inner_bias, w.outer_bias})
+    biases_.push_back(bias.defined() ? bias.detach().clone(at::MemoryFormat::Contiguous) : bias);
 }
 
 template <class T>
@@ -52,9 +61,9 @@ BlockRows<T> rows_of(const BlockContext& c, const BlockKept& k, bool backward) {
   rows.inner = c.weights.inner.size(0);
   rows.norm = c.norm;
   rows.weights = c.weights.packed->panels<T>(backward);
-  rows.output_bias = data<T>(c.weights.output_bias);
-  rows.inner_bias = data<T>(c.weights.inner_bias);
-  rows.outer_bias = data<T>(c.weights.outer_bias);
+  rows.output_bias = data<T>(c.weights.packed->output_bias());
+  rows.inner_bias = data<T>(c.weights.packed->inner_bias());
+  rows.outer_bias = data<T>(c.weights.packed->outer_bias());
   rows.output_mask = data<T>(c.output_mask);
   rows.inner_mask = data<T>(c.inner_mask);
   rows.outer_mask = data<T>(c.outer_mask);
@@ -177,11 +186,11 @@ BlockGiven backward(const BlockContext& c, const PackedAttention& attention, con
   const Tensor x = c.norm == NormPlace::Post ? k.z : at::layer_norm(k.z, {k.z.size(2)});
   found.qkv = weight_gradient(flat(found.injected), flat(x));
   found.output = weight_gradient(flat(output), flat(k.seen));
-  found.output_bias = flat(output).sum(0);
+  found.output_bias = bias_gradient(flat(output));
   found.inner = weight_gradient(flat(inner), flat(k.normed));
-  found.inner_bias = flat(inner).sum(0);
+  found.inner_bias = bias_gradient(flat(inner));
   found.outer = weight_gradient(flat(outer), flat(k.hidden));
-  found.outer_bias = flat(outer).sum(0);
+  found.outer_bias = bias_gradient(flat(outer));
   return found;
 }
 

@@ -7,10 +7,12 @@
 #include "deq/ops/open_rows.h"
 #include "deq/ops/relative_attention_cpu.h"
 #include "deq/ops/transformer_block.h"
+#include "deq/ops/unchanged.h"
 
 namespace deq::ops {
 
-/// The block's weights as the kernels read them; W for backward, made when that is first asked for.
+/// The block's weights as the kernels read them, biases too; W for backward, made when that is
+/// first asked for.
 class PackedBlock {
  public:
   PackedBlock(const BlockWeights& weights, WeightType type);
@@ -18,9 +20,15 @@ class PackedBlock {
   /// W^T, or with `backward` W.
   template <class T>
   BlockPanels<T> panels(bool backward) const;
+  const at::Tensor& output_bias() const { return biases_[0]; }
+  const at::Tensor& inner_bias() const { return biases_[1]; }
+  const at::Tensor& outer_bias() const { return biases_[2]; }
+  /// Throws deq::Error where a weight or bias was changed in place since.
+  void check_unchanged() const { unchanged_.check("transformer_block"); }
 
  private:
-  std::vector<at::Tensor> weights_, forward_;
+  std::vector<at::Tensor> weights_, forward_, biases_;
+  Unchanged unchanged_;
   mutable std::once_flag once_;
   mutable std::vector<at::Tensor> backward_;
 };

@@ -61,15 +61,16 @@ void check_state(const Tensor& z, const TrellisContext& c) {
             c10::toString(z.scalar_type()), c10::toString(c.weight.weight.scalar_type()));
 }
 
-/// Whether the kernels know all of it; they give no gradient to the past.
-bool on_cpu(const Tensor& z, const TrellisContext& c) {
-  return c.weight.packed && z.numel() > 0 &&
-         !(at::GradMode::is_enabled() && c.past.requires_grad());
+/// What f was bound to, and is laid out, must be what it was.
+void check_unchanged(const TrellisContext& c, const Unchanged& others) {
+  c.weight.packed->check_unchanged();
+  others.check("trellis_step");
 }
 
 /// What an evaluation needs, on its way from forward to backward.
 struct Held : torch::CustomClassHolder {
   std::shared_ptr<const TrellisContext> context;
+  std::shared_ptr<const Unchanged> unchanged;
   TrellisKept kept;  // of an evaluation already made
 };
 constexpr const char* kHeld = "held";
@@ -91,6 +92,7 @@ struct StepNode : torch::autograd::Function<StepNode> {
     const auto held =
         c10::static_intrusive_pointer_cast<Held>(context->saved_data[kHeld].toCapsule());
     const TrellisContext& c = *held->context;
+    check_unchanged(c, *held->unchanged);
     if (at::GradMode::is_enabled()) {
       const auto f = [&](const variable_list& x) {
         TrellisContext with = c;
@@ -131,18 +133,39 @@ Tensor trellis_step_reference(const Tensor& z, const TrellisContext& c) {
   return at::cat({gates[1].sigmoid() * now.tanh(), now}, 2);
 }
 
+struct TrellisStep::Bound {
+  TrellisContext context;
+  Unchanged unchanged;  // what the context holds besides the weight
+};
+
 TrellisStep::TrellisStep(TrellisContext context) {
   check_context(context);
   for (Tensor* t : {&context.injected, &context.past, &context.hidden_mask}) {
     if (t->defined()) *t = t->contiguous();
   }
-  context_ = std::make_shared<const TrellisContext>(std::move(context));
+  auto bound = std::make_shared<Bound>();
+  bound->unchanged = Unchanged({{"injected", context.injected},
+                                {"past", context.past},
+                                {"hidden_mask", context.hidden_mask}});
+  bound->context = std::move(context);
+  bound_ = std::move(bound);
+}
+
+const TrellisContext& TrellisStep::context() const { return bound_->context; }
+
+/// Whether the kernels know all of it; they give no gradient to the past.
+bool TrellisStep::on_cpu(const Tensor& z) const {
+  const TrellisContext& c = context();
+  check_state(z, c);
+  if (!c.weight.packed || z.numel() == 0) return false;
+  if (at::GradMode::is_enabled() && c.past.requires_grad()) return false;
+  check_unchanged(c, bound_->unchanged);
+  return true;
 }
 
 Tensor TrellisStep::operator()(const Tensor& z) const {
-  const TrellisContext& c = *context_;
-  check_state(z, c);
-  if (!on_cpu(z, c)) return z.numel() > 0 ? trellis_step_reference(z, c) : z.clone();
+  const TrellisContext& c = context();
+  if (!on_cpu(z)) return z.numel() > 0 ? trellis_step_reference(z, c) : z.clone();
   const bool tape = at::GradMode::is_enabled();
   TrellisKept kept = trellis_forward_cpu(c, z.detach().contiguous(), tape);
   return tape ? taped(z, std::move(kept)) : kept.f;
@@ -151,22 +174,24 @@ Tensor TrellisStep::operator()(const Tensor& z) const {
 /// f(z) with its tape, which `kept` was made for.
 Tensor TrellisStep::taped(const Tensor& z, TrellisKept kept) const {
   auto held = c10::make_intrusive<Held>();
-  held->context = context_;
+  held->context = std::shared_ptr<const TrellisContext>(bound_, &bound_->context);
+  held->unchanged = std::shared_ptr<const Unchanged>(bound_, &bound_->unchanged);
   held->kept = std::move(kept);
-  return StepNode::apply(z.contiguous(), context_->injected, context_->weight.weight,
+  return StepNode::apply(z.contiguous(), context().injected, context().weight.weight,
                          std::move(held));
 }
 
 Map::Linearised TrellisStep::linearise(const Tensor& z) const {
-  check_state(z, *context_);
-  if (!on_cpu(z, *context_))
-    return Map([step = *this](const Tensor& x) { return step(x); }).linearise(z);
-  TrellisKept kept = trellis_forward_cpu(*context_, z.detach().contiguous(), true);
+  if (!on_cpu(z)) return Map([step = *this](const Tensor& x) { return step(x); }).linearise(z);
+  TrellisKept kept = trellis_forward_cpu(context(), z.detach().contiguous(), true);
   const Tensor fz = taped(z, kept);
   kept.f = kept.f.detach();  // what is f's product must not hold f's tape
-  return {fz, [context = context_, kept, passed = std::make_shared<TrellisPassed>()](
+  const Unchanged state({{"z", kept.z}, {"f(z)", kept.f}});
+  return {fz, [bound = bound_, kept, state, passed = std::make_shared<TrellisPassed>()](
                   const Tensor& u, const std::vector<int64_t>& done) {
-            return trellis_resume_backward_cpu(*context, kept, u.contiguous(), done, *passed);
+            check_unchanged(bound->context, bound->unchanged);
+            state.check("trellis_step");
+            return trellis_resume_backward_cpu(bound->context, kept, u.contiguous(), done, *passed);
           }};
 }
 
@@ -174,9 +199,8 @@ Map TrellisStep::map() const {
   const auto series = [step = *this]() -> Map::Series {
     return [step, kept = std::make_shared<TrellisKept>()](const Tensor& z,
                                                           const std::vector<int64_t>& done) {
-      const TrellisContext& c = step.context();
-      check_state(z, c);
-      return on_cpu(z, c) ? trellis_resume_cpu(c, z.contiguous(), done, *kept) : step(z);
+      return step.on_cpu(z) ? trellis_resume_cpu(step.context(), z.contiguous(), done, *kept)
+                            : step(z);
     };
   };
   return Map([step = *this](const Tensor& z) { return step(z); }, series)

@@ -42,20 +42,23 @@ class TrellisStep {
   explicit TrellisStep(TrellisContext context);
 
   /// z (B, T, 2 H), h and c -> f(z) (B, T, 2 H). Differentiable, twice as well. A row's result does
-  /// not depend on the number of rows or threads.
+  /// not depend on the number of rows or threads. Throws deq::Error, here and in backward, where
+  /// something of the context was written in place after this was made.
   at::Tensor operator()(const at::Tensor& z) const;
 
   /// The same as a Map, whose series leaves out what is done, and so do its products with the
   /// Jacobian's transpose.
   Map map() const;
 
-  const TrellisContext& context() const { return *context_; }
+  const TrellisContext& context() const;
 
  private:
+  struct Bound;
+  bool on_cpu(const at::Tensor& z) const;
   at::Tensor taped(const at::Tensor& z, TrellisKept kept) const;
   Map::Linearised linearise(const at::Tensor& z) const;
 
-  std::shared_ptr<const TrellisContext> context_;
+  std::shared_ptr<const Bound> bound_;
 };
 
 /// The plain reference, from LibTorch's operators.

@@ -17,7 +17,7 @@ namespace deq::ops {
 using at::Tensor;
 
 PackedTrellis::PackedTrellis(const Tensor& weight, int64_t kernel, WeightType type)
-    : weight_(weight.detach()), kernel_(kernel) {
+    : weight_(weight.detach()), unchanged_({{"the weight", weight}}), kernel_(kernel) {
   const int64_t H = weight.size(0) / 4;
   std::vector<Tensor> panels;
   for (int64_t k = 0; k < kernel; ++k) {
@@ -62,6 +62,11 @@ struct Sizes {
   bool flat() const { return T == 1; }
   int64_t samples() const { return flat() ? 1 : B; }
   int64_t rows() const { return flat() ? B : T; }
+  /// Products that a row and a block of units are.
+  template <class T>
+  int64_t work() const {
+    return K * H * 4 * panel_width<T>();
+  }
 };
 
 /// The rows of sample b.
@@ -117,13 +122,16 @@ std::vector<Piece> pieces_of(const Sizes& s, int64_t unit_blocks, const OpenRows
   return pieces;
 }
 
-/// Runs f(piece, scratch) over the pieces.
+/// Runs f(piece, scratch) over the pieces, `work` products for each row and block of units.
 template <class T, class F>
-void for_pieces(const std::vector<Piece>& pieces, const F& f) {
+void for_pieces(const std::vector<Piece>& pieces, int64_t work, const F& f) {
   int64_t longest = 0;
   for (const Piece& piece : pieces) longest = std::max(longest, piece.end - piece.begin);
-  run_tasks<T>(int64_t(pieces.size()), trellis_scratch<T>(longest),
-               [&](int64_t i, T* scratch) { f(pieces[size_t(i)], scratch); });
+  int64_t rows = 0;  // of all units
+  for (const Piece& piece : pieces) rows += (piece.end - piece.begin) * (piece.last - piece.first);
+  run_tasks<T>(
+      int64_t(pieces.size()), trellis_scratch<T>(longest),
+      [&](int64_t i, T* scratch) { f(pieces[size_t(i)], scratch); }, rows * work);
 }
 
 template <class T>
@@ -161,12 +169,13 @@ void forward(const TrellisContext& c, TrellisKept& k, bool taped, const OpenRows
   if (taped) k.gates = at::empty({s.B, s.T, 4 * s.H}, options);
   pad_h<T>(c, s, k, open, resumed);
   const Tensor& weights = c.weight.packed->forward();
-  for_pieces<T>(pieces_of(s, unit_blocks<T>(s.H), open), [&](const Piece& p, T* scratch) {
-    TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
-    rows.weights = panels_of<T>(weights);
-    rows.panels = numbers_in(weights);
-    trellis_rows(rows, p.begin, p.end, p.first, p.last, scratch);
-  });
+  for_pieces<T>(pieces_of(s, unit_blocks<T>(s.H), open), s.work<T>(),
+                [&](const Piece& p, T* scratch) {
+                  TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
+                  rows.weights = panels_of<T>(weights);
+                  rows.panels = numbers_in(weights);
+                  trellis_rows(rows, p.begin, p.end, p.first, p.last, scratch);
+                });
 }
 
 /// Leaves in `passed` the gradients of z and of the gates from df. Of rows that are not open it
@@ -198,15 +207,16 @@ void backward_of_z(const TrellisContext& c, const TrellisKept& k, const Tensor& 
     to.z = passed.z.data_ptr<T>() + b * s.T * 2 * H;
     return to;
   };
-  for_pieces<T>(pieces_of(s, 1, open), [&](const Piece& p, T*) {
+  for_pieces<T>(pieces_of(s, 1, open), 32 * H, [&](const Piece& p, T*) {
     trellis_gates_backward(rows_of<T>(c, k, p.sample), at_sample(p.sample), p.begin, p.end);
   });
-  for_pieces<T>(pieces_of(s, unit_blocks<T>(H), open), [&](const Piece& p, T* scratch) {
-    TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
-    rows.weights = panels_of<T>(weights);
-    rows.panels = numbers_in(weights);
-    trellis_rows_backward(rows, at_sample(p.sample), p.begin, p.end, p.first, p.last, scratch);
-  });
+  for_pieces<T>(
+      pieces_of(s, unit_blocks<T>(H), open), s.work<T>(), [&](const Piece& p, T* scratch) {
+        TrellisRows<T> rows = rows_of<T>(c, k, p.sample);
+        rows.weights = panels_of<T>(weights);
+        rows.panels = numbers_in(weights);
+        trellis_rows_backward(rows, at_sample(p.sample), p.begin, p.end, p.first, p.last, scratch);
+      });
   // The c before position t is z's at t - 1.
   passed.z.narrow(1, 0, s.T - 1).narrow(2, H, H).copy_(passed.c.narrow(1, 1, s.T - 1));
   passed.z.narrow(1, s.T - 1, 1).narrow(2, H, H).zero_();

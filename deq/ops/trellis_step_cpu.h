@@ -6,6 +6,7 @@
 
 #include "deq/base/tensor_pool.h"
 #include "deq/ops/trellis_step.h"
+#include "deq/ops/unchanged.h"
 
 namespace deq::ops {
 
@@ -16,9 +17,12 @@ class PackedTrellis {
 
   const at::Tensor& forward() const { return forward_; }  ///< (4 K, .) W_k^T, gate by gate
   const at::Tensor& backward() const;                     ///< (K, .) W_k
+  /// Throws deq::Error where the weight was changed in place since.
+  void check_unchanged() const { unchanged_.check("trellis_step"); }
 
  private:
   at::Tensor weight_, forward_;
+  Unchanged unchanged_;
   int64_t kernel_;
   mutable std::once_flag once_;
   mutable at::Tensor backward_;

@@ -118,6 +118,30 @@ Tensor by_kernel(const Tensor& dy, const Tensor& x) {
   return out;
 }
 
+/// Sums of float are of 64 rows at most, then in double.
+template <class T>
+Tensor sum_of_rows(const Tensor& dy) {
+  constexpr int64_t kColumns = 64, kRows = 64;
+  const int64_t rows = dy.size(0), n = dy.size(1), stride = dy.stride(0);
+  const Tensor out = at::empty({n}, dy.options().requires_grad(false));
+  const T* const from = dy.data_ptr<T>();
+  T* const to = out.data_ptr<T>();
+  const auto columns = [&](int64_t block, T*) {
+    const int64_t first = block * kColumns, width = std::min(kColumns, n - first);
+    double all[kColumns] = {};
+    for (int64_t r = 0; r < rows; r += kRows) {
+      T some[kColumns] = {};
+      for (int64_t p = r; p < std::min(rows, r + kRows); ++p) {
+        for (int64_t c = 0; c < width; ++c) some[c] += from[p * stride + first + c];
+      }
+      for (int64_t c = 0; c < width; ++c) all[c] += double(some[c]);
+    }
+    for (int64_t c = 0; c < width; ++c) to[first + c] = T(all[c]);
+  };
+  run_tasks<T>(parts(n, kColumns), 0, columns, rows * n);
+  return out;
+}
+
 Tensor with_rows(const Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
 
 }  // namespace
@@ -127,6 +151,13 @@ Tensor weight_gradient(const Tensor& dy, const Tensor& x) {
   if (!known || !dy.is_cpu() || at::GradMode::is_enabled()) return at::mm(dy.t(), x);
   return dy.scalar_type() == at::kFloat ? by_kernel<float>(with_rows(dy), with_rows(x))
                                         : by_kernel<double>(with_rows(dy), with_rows(x));
+}
+
+Tensor bias_gradient(const Tensor& dy) {
+  const bool known = dy.scalar_type() == at::kFloat || dy.scalar_type() == at::kDouble;
+  if (!known || !dy.is_cpu() || at::GradMode::is_enabled()) return dy.sum(0);
+  return dy.scalar_type() == at::kFloat ? sum_of_rows<float>(with_rows(dy))
+                                        : sum_of_rows<double>(with_rows(dy));
 }
 
 }  // namespace deq::ops

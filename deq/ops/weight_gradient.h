@@ -10,4 +10,7 @@ namespace deq::ops {
 /// double on the CPU the kernel, of others, and where a tape is recorded, LibTorch's product.
 at::Tensor weight_gradient(const at::Tensor& dy, const at::Tensor& x);
 
+/// The sum of the rows of dy (rows, n), (n): the gradient of b in y = x + b. As above.
+at::Tensor bias_gradient(const at::Tensor& dy);
+
 }  // namespace deq::ops

@@ -94,11 +94,25 @@ std::string cell(double value, const char* format = "{:.4g}") {
              : "<td class=n>–";
 }
 
+/// Over the steps of training that solved for one; NaN where none did.
+double adjoint_converged(const RunRecord& run) {
+  double sum = 0;
+  int64_t count = 0;
+  for (const MetricsLine& line : run.lines) {
+    const double share = line.at("adjoint_converged_share");
+    if (!std::isfinite(share)) continue;
+    sum += share;
+    ++count;
+  }
+  return count > 0 ? sum / double(count) : NAN;
+}
+
 std::string summary(const std::vector<ReportedRun>& runs) {
   const std::string& metric = runs.front().record.metric;
   std::string out = fmt::format(
       "<div class=wide><table><tr><th>run<th>best validation, {0}<th>at step<th>test, {0}"
-      "<th>parameters<th>residual<th>converged<th>evaluations<th>steps<th>minutes<th>peak MB\n",
+      "<th>parameters<th>residual<th>converged<th>evaluations<th>adjoint converged<th>steps"
+      "<th>minutes<th>peak MB\n",
       html(metric));
   for (const ReportedRun& run : runs) {
     const MetricsLine *best = run.record.best_validation(), *test = run.record.test();
@@ -113,12 +127,15 @@ std::string summary(const std::vector<ReportedRun>& runs) {
            cell(run.parameters > 0 ? double(run.parameters) : NAN, "{:.0f}") +
            cell(of(judged, "residual"), "{:.2g}") +
            cell(100 * of(judged, "converged_share"), "{:.2f}%") + cell(of(judged, "evaluations")) +
+           cell(100 * adjoint_converged(run.record), "{:.2f}%") +
            cell(double(run.record.latest().step), "{:.0f}") +
            cell(run.record.latest().minutes, "{:.1f}") + cell(peak, "{:.0f}") + "\n";
   }
   out +=
       "</table></div><p class=note>Residual, share of converged positions and evaluations "
-      "are those of the test, or of the best validation where there was no test.</p>\n";
+      "are those of the test, or of the best validation where there was no test; the adjoint's "
+      "share of rows is the mean over training: of the others the gradient misses more than its "
+      "tolerance says.</p>\n";
   std::set<std::string> vocabularies;
   for (const ReportedRun& run : runs) vocabularies.insert(run.record.vocabulary);
   if (vocabularies.size() > 1)

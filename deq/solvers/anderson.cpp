@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "deq/ops/rows.h"
 #include "deq/solvers/small.h"
 
@@ -13,7 +15,9 @@ using at::Tensor;
 class AndersonMethod {
  public:
   AndersonMethod(const Anderson& options, const Layout& layout)
-      : options_(options), layout_(layout) {}
+      : options_(options), layout_(layout) {
+    options_.memory = options.memory_for(layout);
+  }
 
   Proposal propose(const Iterate& at) {
     const int64_t m = options_.memory;
@@ -28,13 +32,17 @@ class AndersonMethod {
       images_[size_t(slot)] = image;
     }
     const int64_t held = int64_t(residuals_.size());
+    ages_.resize(at.anew.size());
+    for (size_t r = 0; r < ages_.size(); ++r) {
+      if (at.anew[r]) ages_[r].age = 0;
+    }
     remember_products(ops::row_dots(residuals_, at.g, at.resting, &at.pool).to(at::kCPU),
                       at.resting, slot);
-    if (held == 1) return {image, {}};
     const Tensor coefficients = small::least_mixture(
         gram_, layout_,
         {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay},
-        at.resting, &at.pool);
+        at.resting, &ages_, &at.pool);
+    if (held == 1) return {image, {}};
     return {ops::row_mix(coefficients.to(at.g.device()), images_, {}, at.resting, &at.pool), {}};
   }
 
@@ -47,11 +55,12 @@ class AndersonMethod {
   /// Row and column `slot` of every row's Gram matrix, from products (R, held). The residual of a
   /// row that rests is the one before it, and so are its products.
   void remember_products(const Tensor& products, const std::vector<char>& resting, int64_t slot) {
-    const int64_t rows = products.size(0), held = products.size(1), m = options_.memory;
-    if (!gram_.defined()) gram_ = at::zeros({rows, m, m}, products.options());
+    const int64_t rows = products.size(0), held = products.size(1);
+    gram_ = small::with_room(gram_, rows, held, options_.memory);
+    const int64_t m = gram_.size(1);
     const double* from = products.data_ptr<double>();
     double* gram = gram_.data_ptr<double>();
-    const int64_t before = (slot + m - 1) % m;
+    const int64_t before = slot > 0 ? slot - 1 : held - 1;
     for (int64_t r = 0; r < rows; ++r, gram += m * m, from += held) {
       const bool rests = resting[size_t(r)] && before != slot;
       const double own = rests ? gram[before * m + before] : from[slot];
@@ -66,11 +75,16 @@ class AndersonMethod {
   Anderson options_;
   Layout layout_;
   int64_t count_ = 0;
+  std::vector<ops::MixtureAge> ages_;
   std::vector<Tensor> residuals_, images_;  // each (R, n)
-  Tensor gram_;                             // (R, m, m) double, on the CPU
+  Tensor gram_;                             // (R, M, M) double, on the CPU, M slots in use or not
 };
 
 }  // namespace
+
+int64_t Anderson::memory_for(const Layout& layout) const {
+  return layout.scope == Scope::Causal ? memory : std::min(memory, 2 * layout.width() + 2);
+}
 
 Propose Anderson::start(const Layout& layout) const {
   auto method = std::make_shared<AndersonMethod>(*this, layout);

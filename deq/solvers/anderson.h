@@ -32,6 +32,9 @@ struct Anderson {
   }
 
   Propose start(const Layout& layout) const;
+  /// Iterates that are worth keeping: residuals that outnumber what a row may learn from are
+  /// dependent, and their products would take more memory than they do.
+  int64_t memory_for(const Layout& layout) const;
 };
 
 }  // namespace deq

@@ -24,11 +24,11 @@ class Loop : SolverLoop {
       : SolverLoop(f, z0, stop, layout),
         recordable_(f.recordable() && can_record()),
         stream_(at::cuda::getCurrentCUDAStream()) {
-    const int64_t R = layout.rows(), n = layout.width(), m = options.memory;
+    const int64_t R = layout.rows(), n = layout.width(), m = options.memory_for(layout);
     Solve<T>& s = solve_;
     s.rows = R;
     s.width = n;
-    s.samples = layout.batch;
+    s.samples = layout.by_position() ? layout.batch : layout.rows();
     s.positions = layout.by_position() ? layout.positions : 1;
     s.backward = layout.order == Order::Backward;
     s.causal = layout.scope == Scope::Causal;
@@ -39,6 +39,7 @@ class Loop : SolverLoop {
     s.decay = options.decay;
     s.rel_tol = stop.rel_tol;
     s.abs_tol = stop.abs_tol;
+    s.rounding = round_off(z0.scalar_type());
     best_ = start_.clone();
     s.best = best_.data_ptr<T>();
     const auto on_gpu = best_.options();
@@ -52,7 +53,9 @@ class Loop : SolverLoop {
       *place = known;
       known += R;
     }
-    trace_on_gpu_ = at::empty({stop.max_steps, R}, on_gpu.dtype(at::kDouble));
+    traced_ = std::min(stop.max_steps, int64_t(kTraceNumbers) / R);
+    s.traced = int(traced_);
+    trace_on_gpu_ = at::empty({traced_, R}, on_gpu.dtype(at::kDouble));
     s.trace = trace_on_gpu_.data_ptr<double>();
     products_ = at::empty({R * (chunks(n) * (m + 1) + 2 * m * m + m)}, on_gpu.dtype(at::kDouble));
     s.partial = products_.data_ptr<double>();
@@ -65,6 +68,9 @@ class Loop : SolverLoop {
     s.active = flags_.data_ptr<uint8_t>();
     s.better = s.active + R;
     s.reason = s.better + R;
+    // All zero, as a MixtureAge begins.
+    ages_ = at::zeros({R * int64_t(sizeof(ops::MixtureAge))}, on_gpu.dtype(at::kByte));
+    s.ages = reinterpret_cast<ops::MixtureAge*>(ages_.data_ptr<uint8_t>());
     open_on_gpu_ = at::zeros({stop.max_steps + 1}, on_gpu.dtype(at::kInt));
     s.open = open_on_gpu_.data_ptr<int>();
     open_ =
@@ -74,7 +80,8 @@ class Loop : SolverLoop {
   Solution run() {
     Tensor z = start_;
     int step = 0;
-    while (step < solve_.max_steps && (step < 2 || is_open(step - 1))) {
+    // The evaluation after the one that found all rows done judges them once more, together.
+    while (step < solve_.max_steps && (step < 2 || is_open(step - 1) || is_open(step))) {
       ++step;
       Tensor fz = recordable_ && step >= 2 ? replayed(z) : call(z, none_);
       products(solve_, z.data_ptr<T>(), fz.data_ptr<T>(), step, stream_);
@@ -86,7 +93,7 @@ class Loop : SolverLoop {
       if (step < solve_.max_steps) z = std::move(next);
     }
     read_back(step);
-    verify(z, step);
+    conclude(z);
     return finish();
   }
 
@@ -123,17 +130,24 @@ class Loop : SolverLoop {
     active_.assign(flag, flag + rows_);
     reason_.assign(flag + 2 * rows_, flag + 3 * rows_);
     steps_.assign(steps.data_ptr<int64_t>(), steps.data_ptr<int64_t>() + rows_);
+    for (size_t r = 0; r < rows_; ++r) {
+      const bool given_up =
+          reason_[r] == uint8_t(Reason::Diverged) || reason_[r] == uint8_t(Reason::NonFinite);
+      judged_ = judged_ && !(given_up && steps_[r] == step && step > 1);
+    }
     // The last evaluation may have come after all rows were done.
     const int64_t counted = all_done_before(step) ? step - 1 : step;
-    const Tensor trace = trace_on_gpu_.narrow(0, 0, counted).cpu();
+    const int64_t kept = std::min(counted, traced_);
+    const Tensor trace = trace_on_gpu_.narrow(0, 0, kept).cpu();
     trace_.assign(trace.data_ptr<double>(), trace.data_ptr<double>() + trace.numel());
   }
   bool all_done_before(int step) const { return step > 1 && open_.data_ptr<int>()[step - 1] == 0; }
 
+  int64_t traced_ = 0;  // steps
   bool recordable_;
   at::cuda::CUDAStream stream_;
   Solve<T> solve_;
-  Tensor rings_, known_, trace_on_gpu_, products_, steps_on_gpu_, flags_, open_on_gpu_;
+  Tensor rings_, known_, trace_on_gpu_, products_, steps_on_gpu_, flags_, ages_, open_on_gpu_;
   Tensor open_;  // on the host, where the GPU writes by itself
   std::array<at::cuda::CUDAEvent, 2> told_;
   Recording recording_;

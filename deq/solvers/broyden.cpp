@@ -17,10 +17,16 @@ Tensor squared_norm(const Tensor& rows) { return rows.to(at::kDouble).square().s
 
 class BroydenMethod {
  public:
-  explicit BroydenMethod(const Broyden& options) : options_(options) {}
+  BroydenMethod(const Broyden& options, const Layout& layout) : options_(options) {
+    // More pairs than twice the numbers in a row tell nothing new.
+    options_.memory = std::min(options_.memory, std::max<int64_t>(4, 2 * layout.width()));
+  }
 
   Proposal propose(const Iterate& at) {
     if (g_.defined()) remember(at);
+    for (size_t r = 0; r < at.anew.size(); ++r) {
+      if (at.anew[r]) forget(int64_t(r));
+    }
     g_ = at.g;
     // -H g = g - (S + Y) (S^T Y + L)^{-1} S^T g
     const Tensor weights = held() ? small::solve_or_zero(slots(), along_, &at.pool).neg_()
@@ -51,15 +57,14 @@ class BroydenMethod {
   /// s^T (s_j + y_j), known from the step itself, and its column s_i^T y = s_i^T g - s_i^T
   /// g_before.
   void remember(const Iterate& at) {
-    const int64_t m = options_.memory, R = at.g.size(0), slot = count_++ % m;
-    if (!matrix_.defined()) matrix_ = at::zeros({R, m, m}, along_options(at.g));
+    const int64_t R = at.g.size(0), slot = count_++ % options_.memory;
     Tensor sum = at.pool.empty_like(at.g);
     at::sub_out(sum, at.g, g_);  // y, to which s comes
     const auto on_host = [](const Tensor& t) { return t.to(at::kCPU).contiguous(); };
     const Tensor own = on_host(ops::row_dots({step_, sum}, step_, at.resting, &at.pool));
     sum.add_(step_);
     const int64_t was = held();
-    if (was < m) {
+    if (was < options_.memory) {
       steps_.push_back(step_);
       sums_.push_back(sum);
     } else {
@@ -67,6 +72,8 @@ class BroydenMethod {
       sums_[size_t(slot)] = sum;
     }
     const Tensor along = on_host(ops::row_dots(steps_, at.g, at.resting, &at.pool));
+    matrix_ = small::with_room(matrix_, R, held(), options_.memory);
+    const int64_t m = matrix_.size(1);
     double* M = matrix_.data_ptr<double>();
     for (int64_t r = 0; r < R; ++r, M += m * m) {
       const double *now = along.data_ptr<double>() + r * held(),
@@ -79,6 +86,16 @@ class BroydenMethod {
       M[slot * m + slot] = o[0] > 0 ? o[1] : 1;
     }
     along_ = along;
+  }
+
+  /// Every pair of the row becomes one in which it did not move, as in remember().
+  void forget(int64_t row) {
+    if (!held()) return;
+    for (const auto* list : {&steps_, &sums_}) {
+      for (const Tensor& t : *list) t[row].zero_();
+    }
+    matrix_[row].copy_(at::eye(matrix_.size(1), matrix_.options()));
+    along_[row].zero_();
   }
 
   Proposal search(const Iterate& at, const Tensor& direction) const {
@@ -101,7 +118,8 @@ class BroydenMethod {
   Tensor g_, step_;            // of the iterate before, and the step from it
   std::vector<Tensor> steps_;  // s_i, each (R, n), in slots
   std::vector<Tensor> sums_;   // s_i + y_i
-  Tensor matrix_;          // (R, m, m) double, S^T Y + strictly_lower(S^T S) in the slots' order
+  Tensor matrix_;          // (R, m, m) double, S^T Y + strictly_lower(S^T S) in the slots' order,
+                           // m slots in use or not
   Tensor along_, across_;  // (R, held) of all pairs: s_i^T g_, and (s_i + y_i)^T step_
 };
 
@@ -109,8 +127,8 @@ class BroydenMethod {
 
 Propose Broyden::start(const Layout& layout) const {
   DEQ_CHECK(layout.scope != Scope::Causal,
-            "Broyden.scope = causal; known for broyden: sample, position");
-  auto method = std::make_shared<BroydenMethod>(*this);
+            "Broyden.scope = causal; known for broyden: sample, position, whole");
+  auto method = std::make_shared<BroydenMethod>(*this, layout);
   return [method](const Iterate& at) { return method->propose(at); };
 }
 

@@ -2,6 +2,9 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <limits>
+
 namespace deq {
 
 int64_t Report::count(Reason wanted) const {
@@ -26,11 +29,39 @@ double Report::mean_residual() const {
   return residual.defined() && residual.numel() ? residual.mean().item<double>() : 0;
 }
 
-std::string describe(const Report& report) {
+double Report::error_estimate() const {
+  if (!rate.defined()) return std::numeric_limits<double>::quiet_NaN();
+  const at::Tensor known = rate.isfinite();
+  if (!known.any().item<bool>()) return std::numeric_limits<double>::quiet_NaN();
+  return (residual / (1 - rate)).masked_select(known).max().item<double>();
+}
+
+namespace {
+
+/// Rows that met no tolerance; others may be open because they depend on these.
+int64_t rows_above(const Report& report) {
+  return report.residual.gt(report.rel_tol)
+      .logical_and(report.reason.eq(int64_t(Reason::MaxSteps)))
+      .sum()
+      .item<int64_t>();
+}
+
+/// What a user would not expect of a residual this small.
+std::string far_from_the_solution(const Report& report) {
+  constexpr double kFar = 10;
+  const double error = report.error_estimate(), worst = report.worst_residual();
+  if (!(error > kFar * std::max(worst, report.rel_tol))) return "";
+  const double rate = report.rate.nan_to_num(0).max().item<double>();
+  return fmt::format("; f passes on up to {:.4g} of a change, so that the error is about {:.0e}",
+                     rate, error);
+}
+
+std::string why_it_stopped(const Report& report) {
   if (!report.reason.defined()) return "no solve is reported";
   const int64_t rows = report.reason.numel();
   const double worst = report.worst_residual();
-  if (report.converged() && report.abs_tol > 0 && worst > report.rel_tol) {
+  const bool rel_met = worst <= report.rel_tol * (1 + 1e-9);
+  if (report.converged() && report.abs_tol > 0 && !rel_met) {
     return fmt::format(
         "converged: |f(z) - z| <= abs_tol {:.1e} (residual {:.1e}) after {} evaluations",
         report.abs_tol, worst, report.evaluations);
@@ -38,6 +69,10 @@ std::string describe(const Report& report) {
   if (report.converged()) {
     return fmt::format("converged: residual {:.1e} <= rel_tol {:.1e} after {} evaluations", worst,
                        report.rel_tol, report.evaluations);
+  }
+  if (report.bad_starts > 0) {
+    return fmt::format("z0 is not finite in {} of {} rows; expected finite numbers",
+                       report.bad_starts, rows);
   }
   if (const int64_t bad = report.count(Reason::NonFinite)) {
     return fmt::format("f(z) is not finite in {} of {} rows after {} evaluations", bad, rows,
@@ -48,8 +83,17 @@ std::string describe(const Report& report) {
         "diverged in {} of {} rows: |f(z) - z| grew {:.0e}-fold within {} evaluations", bad, rows,
         kDivergence, report.evaluations);
   }
-  return fmt::format("stopped after {} steps: residual {:.1e} > rel_tol {:.1e} in {} of {} rows",
-                     report.max_steps, worst, report.rel_tol, report.count(Reason::MaxSteps), rows);
+  const int64_t open = report.count(Reason::MaxSteps), above = rows_above(report);
+  const std::string waiting =
+      open > above ? fmt::format(", which {} more wait for", open - above) : "";
+  return fmt::format("stopped after {} steps: residual {:.1e} > rel_tol {:.1e} in {} of {} rows{}",
+                     report.max_steps, worst, report.rel_tol, above, rows, waiting);
+}
+
+}  // namespace
+
+std::string describe(const Report& report) {
+  return why_it_stopped(report) + far_from_the_solution(report);
 }
 
 }  // namespace deq

@@ -16,7 +16,8 @@ enum class Reason : uint8_t {
   Converged,  ///< |f(z) - z| <= max(abs_tol, rel_tol |f(z)|), for the row and for those it depends
               ///< on
   MaxSteps,   ///< the steps ran out first
-  Diverged,   ///< |f(z) - z| grew past kDivergence times the larger of its first value and |f(z0)|
+  Diverged,   ///< |f(z) - z| grew past kDivergence times the largest of its first value, |f(z0)|
+              ///< and the norm of ones: from a smaller beginning it may grow and still settle
   NonFinite,  ///< f(z) was infinite or NaN
 };            // the last two hold for the row or for one that it depends on; sums over hidden keys
               // may carry NaN to rows before it as well (ops/relative_attention.h)
@@ -42,8 +43,15 @@ struct Report {
   at::Tensor reason;    ///< (R) uint8, Reason
   at::Tensor residual;  ///< (R) double, relative, of the state that is returned
   at::Tensor steps;     ///< (R) int64, steps until the row was done (max_steps where it never was)
-  at::Tensor trace;     ///< (steps, R) double, the relative residual before each step
+  at::Tensor trace;     ///< (steps, R) double, the relative residual before each step; the first
+                        ///< 2^22 numbers of it, in whole steps
+  /// (R) double, at least 0: the share of a row's last change that f passed on in its direction,
+  /// 1 - |g - g'| / |z - z'| of the last two evaluations in which the row moved, g = f(z) - z. NaN
+  /// where it did not move, or by rounding only, and of a solve on a GPU. It is about the spectral
+  /// radius that matters, once what f damps faster has gone.
+  at::Tensor rate;
   int64_t evaluations = 0;  ///< calls of f, whatever they were for
+  int64_t bad_starts = 0;   ///< rows that are not finite because their z0 was not
   int64_t max_steps = 0;    ///< the limit in force
   double rel_tol = 0;       ///< the tolerances in force
   double abs_tol = 0;
@@ -52,10 +60,14 @@ struct Report {
   double converged_share() const;  ///< in [0, 1]; 1 of a solve without rows
   double worst_residual() const;   ///< the largest; NaN if any is NaN; 0 without rows
   double mean_residual() const;
+  /// The largest residual / (1 - rate) of the rows whose rate is known, about how far z is from the
+  /// solution, as a share of |f(z)|: where f passes on nearly all of a change, a small residual is
+  /// no small error. The right size, not a bound. NaN where no rate is known.
+  double error_estimate() const;
   int64_t count(Reason reason) const;
 };
 
-/// One line: why it stopped, with both numbers.
+/// One line: why it stopped, with both numbers; and the error where it is far above the residual.
 std::string describe(const Report& report);
 
 struct Solution {

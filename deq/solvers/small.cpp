@@ -10,7 +10,9 @@ namespace {
 
 using at::Tensor;
 
-constexpr double kDependent = 1e-14;  // a pivot below this share of its squares is round-off
+constexpr double kExpands = 1.21;           // squared
+constexpr double kSmallestSquare = 1e-280;  // squares below have lost digits, or are about to
+constexpr double kDependent = 1e-14;        // a pivot below this share of its squares is round-off
 
 struct Scratch {
   std::vector<double> numbers;
@@ -19,13 +21,13 @@ struct Scratch {
 
 /// With C = H + ridge diag(H) and a = e_n + sum_i y_i (e_i - e_n), n the newest, the constraint is
 /// gone and R y = r remains, R_ij = C_ij - C_in - C_jn + C_nn, r_i = C_nn - C_in: Cholesky, from
-/// the newest to the oldest. The residuals of an exact solution are dependent, so H itself may be
-/// singular just when it matters most; what depends on newer iterates is left out. False without a
-/// finite result.
-bool mixture(const double* H, int64_t M, int64_t m, double ridge, int64_t newest, double* a,
-             Scratch& scratch) {
+/// the newest to the oldest of `age`. The residuals of an exact solution are dependent, so H itself
+/// may be singular just when it matters most; what depends on newer iterates is left out. False
+/// without a finite result.
+bool mixture(const double* H, int64_t M, int64_t m, double ridge, int64_t newest, int64_t age,
+             double* a, Scratch& scratch) {
   const double latest = (1 + ridge) * H[newest * M + newest];
-  if (!(latest > 0) || !std::isfinite(latest)) return false;
+  if (!(latest > kSmallestSquare) || !std::isfinite(latest)) return false;
   const auto reduced = [&](int64_t i, int64_t j) {
     const double cij = H[i * M + j] * (i == j ? 1 + ridge : 1.0);
     return cij - H[i * M + newest] - H[j * M + newest] + latest;
@@ -36,7 +38,7 @@ bool mixture(const double* H, int64_t M, int64_t m, double ridge, int64_t newest
   double* y = inverse + m;
   std::vector<int64_t>& kept = scratch.kept;
   kept.clear();
-  for (int64_t back = 1; back < m; ++back) {
+  for (int64_t back = 1; back < std::min(m, age); ++back) {
     const int64_t i = newest >= back ? newest - back : newest + m - back,
                   row = int64_t(kept.size());
     double pivot = reduced(i, i);
@@ -99,29 +101,37 @@ bool eliminate(double* M, double* x, int64_t m) {
 
 constexpr int64_t kGrain = 64;
 
-/// The coefficients of one row, or the Picard step.
-void mix_row(const double* S, int64_t M, const Mixture& options, bool left_out, double* a,
-             Scratch& scratch) {
-  const int64_t m = options.held;
-  if (!left_out && mixture(S, M, m, options.ridge, options.newest, a, scratch)) return;
+void picard_step(int64_t m, int64_t newest, double* a) {
   std::fill(a, a + m, 0.0);
-  a[options.newest] = 1;
+  a[newest] = 1;
+}
+
+/// The coefficients of one row, or the Picard step.
+void mix_row(const double* S, int64_t M, const Mixture& options, ops::MixtureAge* of_row, double* a,
+             Scratch& scratch) {
+  const int64_t m = options.held, newest = options.newest;
+  const int64_t age = of_row ? of_row->next(S[newest * M + newest], int(m)) : m;
+  if (age > 1 && mixture(S, M, m, options.ridge, newest, age, a, scratch)) return;
+  picard_step(m, newest, a);
 }
 
 }  // namespace
 
 Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& options,
-                     const std::vector<char>& left_out, TensorPool* pool) {
+                     const std::vector<char>& left_out, std::vector<ops::MixtureAge>* ages,
+                     TensorPool* pool) {
   const int64_t rows = H.size(0), M = H.size(1), m = options.held;
   Tensor out = empty_from(pool, {rows, m}, H.options());
   const double* h = H.data_ptr<double>();
   double* a = out.data_ptr<double>();
-  const auto is_out = [&](int64_t r) { return !left_out.empty() && left_out[size_t(r)]; };
+  const auto mix = [&](int64_t r, const double* S, Scratch& scratch) {
+    if (!left_out.empty() && left_out[size_t(r)]) return picard_step(m, options.newest, a + r * m);
+    mix_row(S, M, options, ages ? &(*ages)[size_t(r)] : nullptr, a + r * m, scratch);
+  };
   if (layout.scope != Scope::Causal) {
     at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
       Scratch scratch;
-      for (int64_t r = begin; r < end; ++r)
-        mix_row(h + r * M * M, M, options, is_out(r), a + r * m, scratch);
+      for (int64_t r = begin; r < end; ++r) mix(r, h + r * M * M, scratch);
     });
     return out;
   }
@@ -142,11 +152,20 @@ Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& optio
             s = options.decay * s + own[i * M + j];
           }
         }
-        mix_row(sum.data(), M, options, is_out(r), a + r * m, scratch);
+        mix(r, sum.data(), scratch);
       }
     }
   });
   return out;
+}
+
+Tensor with_room(const Tensor& H, int64_t rows, int64_t needed, int64_t memory) {
+  const int64_t had = H.defined() ? H.size(1) : 0;
+  if (had >= needed) return H;
+  const int64_t M = std::min(memory, std::max<int64_t>({4, needed, 2 * had}));
+  Tensor wider = at::zeros({rows, M, M}, at::kDouble);
+  if (had > 0) wider.narrow(1, 0, had).narrow(2, 0, had).copy_(H);
+  return wider;
 }
 
 Tensor solve_or_zero(const Tensor& M, const Tensor& b, TensorPool* pool) {

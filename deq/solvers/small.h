@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "deq/base/tensor_pool.h"
+#include "deq/ops/mixture_age.h"
 #include "deq/solvers/layout.h"
 
 namespace deq::small {
@@ -20,8 +21,14 @@ struct Mixture {
   int64_t held = 0, newest = 0;  // m
   double ridge = 0, decay = 1;
 };
+/// `ages` (R, or none: all that is held) bound what each row mixes, and go one step further.
 at::Tensor least_mixture(const at::Tensor& H, const Layout& layout, const Mixture& mixture,
-                         const std::vector<char>& left_out = {}, TensorPool* pool = nullptr);
+                         const std::vector<char>& left_out = {},
+                         std::vector<ops::MixtureAge>* ages = nullptr, TensorPool* pool = nullptr);
+
+/// H (R, M, M) with room for `needed` of at most `memory` slots, zero where there was none: it
+/// doubles, so that matrices take memory as what they hold does.
+at::Tensor with_room(const at::Tensor& H, int64_t rows, int64_t needed, int64_t memory);
 
 /// x with M x = b for each row, or zero where a pivot vanishes or the result is not finite. M (R,
 /// m, m), b (R, m), double; x is on b's device.

@@ -16,20 +16,48 @@ namespace {
 /// The larger one, NaN being the largest.
 double larger(double a, double b) { return b > a || std::isnan(b) ? b : a; }
 
+/// part / whole; nothing of nothing is nothing, and what is not a number is infinite.
+double share(double part, double whole) {
+  if (part == 0 && !std::isnan(whole)) return 0;
+  const double found = part / whole;
+  return std::isnan(found) ? kInfinity : found;
+}
+
+// An f that sums in another order each time, as on a GPU, may differ by so many roundings of |f|.
+constexpr double kRoundings = 16;
+
+double epsilon(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble:
+      return std::numeric_limits<double>::epsilon();
+    case at::kHalf:
+      return std::numeric_limits<c10::Half>::epsilon();
+    case at::kBFloat16:
+      return std::numeric_limits<c10::BFloat16>::epsilon();
+    default:
+      return std::numeric_limits<float>::epsilon();
+  }
+}
+
 }  // namespace
+
+double round_off(at::ScalarType type) { return kRoundings * epsilon(type); }
 
 Measured::Measured(const Tensor& z, const Tensor& fz, const StopRule& stop, TensorPool* pool) {
   const ops::RowResidual found = ops::row_residual(z, fz, pool);
   g = found.g;
   const Tensor norms = found.norms.to(at::kCPU);
   const double* n = norms.data_ptr<double>();
-  for (Numbers* numbers : {&g_norm, &f_norm, &residual, &ratio})
+  round_off = deq::round_off(z.scalar_type());
+  for (Numbers* numbers : {&g_norm, &f_norm, &residual, &ratio, &rounding})
     numbers->reserve(size_t(norms.size(0)));
   for (int64_t r = 0; r < norms.size(0); ++r, n += 2) {
+    const double limit = std::max(stop.rel_tol * n[1], stop.abs_tol);
     g_norm.push_back(n[0]);
     f_norm.push_back(n[1]);
-    residual.push_back(n[0] / (n[1] + kTiny));
-    ratio.push_back(n[0] / (std::max(stop.rel_tol * n[1], stop.abs_tol) + kTiny));
+    residual.push_back(share(n[0], n[1]));
+    ratio.push_back(share(n[0], limit));
+    rounding.push_back(limit > 0 ? round_off * n[1] / limit : 0);
   }
 }
 
@@ -42,7 +70,9 @@ SolverLoop::SolverLoop(const Map& f, const Tensor& z0, const StopRule& stop, con
   start_ = best_ = layout_.fold(z0.detach());
   merit_.assign(rows_, kInfinity);
   residual_.assign(rows_, kInfinity);
+  last_.assign(rows_, kInfinity);
   own_.assign(rows_, kInfinity);
+  rate_.assign(rows_, std::numeric_limits<double>::quiet_NaN());
   active_.assign(rows_, 1);
   reason_.assign(rows_, uint8_t(Reason::MaxSteps));
   steps_.assign(rows_, stop.max_steps);
@@ -80,26 +110,35 @@ void SolverLoop::retire(size_t row, Reason reason, int64_t step) {
   active_[row] = 0;
 }
 
-void SolverLoop::verify(const Tensor& z, int64_t step) {
-  const auto is_open = [&](size_t r) { return reason_[r] != uint8_t(Reason::Converged); };
-  bool open = false;
-  for (size_t r = 0; r < rows_; ++r) open = open || is_open(r);
-  if (!layout_.by_position() || !open) return;
-  const auto known = [](double value) { return std::isnan(value) ? kInfinity : value; };
-  if (best_.is_same(z) || best_.equal(z)) {
-    for (size_t r = 0; r < rows_; ++r) {
-      if (is_open(r)) residual_[r] = known(last_[r]);
-    }
+void SolverLoop::trace(const Numbers& residual) {
+  if (trace_.size() + residual.size() > kTraceNumbers) return;
+  trace_.insert(trace_.end(), residual.begin(), residual.end());
+}
+
+void SolverLoop::conclude(const Tensor& z) {
+  const Numbers merit = over_dependencies(own_);
+  Flags latest(rows_);
+  bool known = judged_;
+  for (size_t r = 0; r < rows_; ++r) {
+    latest[r] = active_[r] && merit[r] <= kFarWorse * merit_[r];
+    known = known && (latest[r] || !active_[r]);
+  }
+  if (known) {
+    best_ = z;
+    residual_ = last_;
     return;
   }
-  const Measured now(best_, call(best_, std::vector<int64_t>(size_t(layout_.batch), 0)), stop_);
+  if (rows_ == 1) return;  // its best iterate was judged when it was found
+  best_ = ops::row_where(latest, z, best_);
+  const Measured now(best_, call(best_, none_done()), stop_);
+  residual_ = now.residual;
   for (size_t r = 0; r < rows_; ++r) {
-    if (is_open(r)) residual_[r] = known(now.residual[r]);
-    if (active_[r]) own_[r] = known(now.ratio[r]);
+    if (active_[r] || converged(r)) own_[r] = now.ratio[r];
   }
-  const Numbers merit = over_dependencies(own_);
+  const Numbers judged = over_dependencies(own_);
   for (size_t r = 0; r < rows_; ++r) {
-    if (active_[r] && merit[r] <= 1) retire(r, Reason::Converged, step);
+    if (active_[r] && judged[r] <= 1) retire(r, Reason::Converged, stop_.max_steps);
+    if (converged(r) && !(judged[r] <= 1)) retire(r, Reason::MaxSteps, stop_.max_steps);
   }
 }
 
@@ -110,6 +149,7 @@ Solution SolverLoop::finish() {
   report.reason = tensor_of(reason_, at::kByte);
   report.residual = tensor_of(residual_, at::kDouble);
   report.steps = tensor_of(steps_, at::kLong);
+  report.rate = tensor_of(rate_, at::kDouble);
   const int64_t R = int64_t(rows_);
   report.trace = tensor_of(trace_, at::kDouble).view({R > 0 ? int64_t(trace_.size()) / R : 0, R});
   report.evaluations = evaluations_;

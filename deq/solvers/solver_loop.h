@@ -14,8 +14,8 @@ namespace deq {
 
 using Numbers = std::vector<double>;
 using Flags = std::vector<char>;
-// Keeps 0 / 0 of a row that is exactly zero at zero: converged. Below every norm that a float has.
-inline constexpr double kTiny = 1e-100;
+// A trace of at most so many numbers is kept, 32 MB: beyond them it would be most of a solve.
+inline constexpr size_t kTraceNumbers = size_t(1) << 22;
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 inline bool any(const Flags& rows) { return std::find(rows.begin(), rows.end(), 1) != rows.end(); }
@@ -27,12 +27,17 @@ at::Tensor tensor_of(const std::vector<T>& values, at::ScalarType type) {
   return at::from_blob(const_cast<T*>(values.data()), {int64_t(values.size())}, type).clone();
 }
 
+/// Share of |f(z)| below which a difference may be one of rounding.
+double round_off(at::ScalarType type);
+
 /// One evaluation, judged row by row.
 struct Measured {
   at::Tensor g;  // (R, n)
   Numbers g_norm, f_norm;
-  Numbers residual;  // relative
+  double round_off;  // below this share of |f(z)|, a difference may be one of rounding
+  Numbers residual;  // relative; 0 where |g| is, infinite where a number is not finite
   Numbers ratio;     // of |g| to what the tolerances allow: at most 1 where they are met
+  Numbers rounding;  // by how much the ratio may differ from one evaluation of f to another
 
   Measured(const at::Tensor& z, const at::Tensor& fz, const StopRule& stop,
            TensorPool* pool = nullptr);
@@ -48,12 +53,16 @@ class SolverLoop {
   /// The largest value among the rows that each row depends on, itself included.
   Numbers over_dependencies(Numbers value) const;
   void retire(size_t row, Reason reason, int64_t step);
-  /// By position, the best iterates of one sample may stem from different steps, and a position's
-  /// residual depends on those before it, which may have moved since the position was given up. So
-  /// the residuals are those of the last evaluation where that was of what is returned, `z`;
-  /// otherwise that is measured once more.
-  void verify(const at::Tensor& z, int64_t step);
+  void trace(const Numbers& residual);
+  /// Chooses what is returned after the last evaluation, of `z`: the last iterate of a row that is
+  /// still open, unless it is far worse than its best one; the best of one that was given up. All
+  /// rows are then judged at once: by the last evaluation if that was of this state, otherwise by
+  /// one more.
+  void conclude(const at::Tensor& z);
   Solution finish();
+
+  bool converged(size_t row) const { return reason_[row] == uint8_t(Reason::Converged); }
+  std::vector<int64_t> none_done() const { return std::vector<int64_t>(size_t(layout_.batch), 0); }
 
   TensorPool pool_;  // what the steps need, again and again
   Map::Series f_;
@@ -61,13 +70,15 @@ class SolverLoop {
   StopRule stop_;
   Layout layout_;
   size_t rows_;
-  at::Tensor start_;  // (R, n) z0, the caller's memory perhaps
-  at::Tensor best_;   // (R, n) the best iterate of every row
-  Numbers merit_;     // its merit: the ratio to the tolerance, over the rows it depends on
-  Numbers residual_;  // its own relative residual
-  Numbers last_;      // the same at the latest evaluation, best or not
-  Numbers own_;       // the latest ratio of a row by itself; infinite where it failed
-  Flags active_;      // not done
+  at::Tensor start_;    // (R, n) z0, the caller's memory perhaps
+  at::Tensor best_;     // (R, n) the best iterate of every row, where it stays once it is done
+  Numbers merit_;       // its merit: the ratio to the tolerance, over the rows it depends on
+  Numbers residual_;    // its own relative residual
+  Numbers last_;        // the same at the latest evaluation, best or not
+  Numbers own_;         // the latest ratio of a row by itself; infinite where it failed
+  bool judged_ = true;  // the latest evaluation was of the rows that are done where they stay
+  Numbers rate_;        // as in Report
+  Flags active_;        // not done
   std::vector<uint8_t> reason_;
   std::vector<int64_t> steps_;
   Numbers trace_;  // residuals of every row at every step

@@ -18,14 +18,19 @@ const std::vector<Solver>& SolverMethod::known() {
 
 Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const StopRule& stop,
                Order order) {
-  if (order == Order::Forward) check_start(f, z0);  // an adjoint's may well be NaN
+  check_start(f, z0);
   const Layout layout(z0, scope_of(solver), order);
   const Propose propose = solver->start(layout);
+  const auto solved = [&] {
 #ifdef DEQ_WITH_CUDA
-  if (const auto* anderson = solver.get_if<Anderson>(); anderson && cuda::takes(*anderson, z0))
-    return cuda::iterate(f, z0, *anderson, stop, layout);
+    if (const auto* anderson = solver.get_if<Anderson>(); anderson && cuda::takes(*anderson, z0))
+      return cuda::iterate(f, z0, *anderson, stop, layout);
 #endif
-  return iterate(f, z0, propose, stop, layout);
+    return iterate(f, z0, propose, stop, layout);
+  };
+  Solution solution = solved();
+  if (order == Order::Forward) count_bad_starts(solution.report, z0, layout);
+  return solution;
 }
 
 Solver with_scope(Solver solver, Scope scope) {

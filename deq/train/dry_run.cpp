@@ -6,7 +6,7 @@
 
 #include "deq/base/device.h"
 #include "deq/base/memory_meter.h"
-#include "deq/train/trainer.h"
+#include "deq/train/segment.h"
 
 namespace deq {
 namespace {
@@ -29,10 +29,8 @@ DryRun dry_run(const TrainOptions& options) {
   const BatchOptions& batch = options.loop.batch;
   DryRun run;
   run.vocabulary = vocabulary_of(options.task);
-  at::manual_seed(uint64_t(options.loop.run.seed));
-  const at::Device device = use_device(options.loop.run.device);
-  LanguageModel model(options.model, run.vocabulary);
-  model.to(device);
+  const std::shared_ptr<LanguageModel> owned = seeded_model(options, run.vocabulary);
+  LanguageModel& model = *owned;
   run.parameters = model.parameter_count(true);
   run.parameters_without_embedding = model.parameter_count(false);
   const int64_t whole = options.task->sequence_length();  // sequences are not cut
@@ -40,37 +38,29 @@ DryRun dry_run(const TrainOptions& options) {
   run.tokens = batch.batch * length;
   const auto draw = [&] { return at::randint(run.vocabulary, {batch.batch, length}, at::kLong); };
   const double jacobian_weight = model.is_explicit() ? 0 : options.loop.stability.jacobian_weight;
-  ForwardOptions how;
-  how.equilibrium = options.equilibrium;
-  how.history = whole > 0 ? 0 : batch.history;
+  ForwardOptions how = training_forward(options, whole > 0);
   how.jacobian_loss = jacobian_weight > 0;
-  how.subsequence = batch.subsequence;
-  how.on_adjoint = [&](const Report& adjoint) { run.adjoint = adjoint; };
   Histories histories;
   for (int64_t seen = 0; seen < how.history; seen += length) {
     c10::NoGradGuard no_tape;
     histories = model.forward(draw(), histories, how).histories;
   }
-  const at::Tensor tokens = draw(), targets = draw();
-  NamedTensors parameters;
-  for (const auto& item : model.named_parameters()) {
-    parameters[item.key()] = item.value();
-    at::Tensor(item.value()).mutable_grad() = at::zeros_like(item.value());  // not an activation
-  }
+  const Segment segment{.tokens = draw(), .targets = draw()};
+  const NamedTensors parameters = parameters_of(model);
+  for (const auto& [name, parameter] : parameters)
+    at::Tensor(parameter).mutable_grad() = at::zeros_like(parameter);  // not an activation
   Descent descent(options.loop.optimization.optimizer, parameters);
   const auto start = Clock::now();
+  SegmentPass pass;
   run.activation_bytes = peak_tensor_bytes(
-      [&] {
-        const ModelOutput output = model.forward(tokens, histories, how);
-        at::Tensor loss = model.loss(output.z, targets).mean();
-        run.loss = loss.item<double>();
-        run.forward = output.report;
-        if (output.jacobian_loss.defined()) loss = loss + jacobian_weight * output.jacobian_loss;
-        loss.backward();
-      },
-      device.type());
+      [&] { pass = pass_segment(model, segment, histories, how, jacobian_weight, 1); },
+      model.device().type());
+  run.loss = pass.loss;
+  run.forward = std::move(pass.forward);
+  if (pass.adjoint) run.adjoint = std::move(*pass.adjoint);
+  descent.clip(options.loop.stability.clip);
   descent.step(options.loop.optimization.schedule.rate);
-  synchronize(device);
+  synchronize(model.device());
   run.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return run;
 }

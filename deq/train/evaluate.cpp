@@ -27,7 +27,7 @@ class EvaluationMode {
 ForwardOptions forward_options(const EquilibriumOptions& equilibrium,
                                const EvaluationOptions& options, bool carries_history) {
   ForwardOptions how;
-  how.equilibrium = equilibrium;
+  how.equilibrium = for_evaluation(equilibrium);
   how.history = carries_history ? options.history : 0;
   how.subsequence = options.subsequence;
   return how;

@@ -84,12 +84,12 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
     row["converged_share"] = report.converged_share;
     row["evaluations"] = report.evaluations;
   }
-  if (report.depth == 0 && !report.pretraining) {
+  if (report.adjoint_solves > 0) {
     row["adjoint_residual"] = finite_or_null(report.adjoint_residual);
     row["adjoint_converged_share"] = report.adjoint_converged_share;
     row["adjoint_evaluations"] = report.adjoint_evaluations;
   }
-  if (report.jacobian > 0) row["jacobian"] = report.jacobian;
+  if (report.jacobian_estimates > 0) row["jacobian"] = finite_or_null(report.jacobian);
   if (!report.finite) row["skipped"] = true;
   row["tokens_per_second"] = std::round(tokens_per_second);
   row["seconds"] = to_tenths(seconds);

@@ -1,18 +1,111 @@
 #include "deq/train/options.h"
 
+#include "deq/cells/recurrent.h"
+#include "deq/cells/tcn.h"
 #include "deq/gradients/implicit.h"
+#include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
 
 namespace deq {
 namespace {
 
+/// key -> why it changes nothing, and with what it would.
+using Idle = std::map<std::string, std::string>;
+
+void add(Idle& idle, const std::vector<std::string>& keys, const std::string& why) {
+  for (const std::string& key : keys) idle.emplace(key, why);
+}
+
 /// Keys that say how an equilibrium is found, differentiated or kept stable.
-std::set<std::string> equilibrium_keys() {
-  std::set<std::string> keys{"pretrain_steps",  "pretrain_depth",     "fewer_steps",
-                             "jacobian_weight", "jacobian_frequency", "jacobian_growth_every",
-                             "subsequence",     "eval_subsequence"};
-  for (const OptionInfo& info : list_options(EquilibriumOptions{})) keys.insert(info.key);
+std::vector<std::string> equilibrium_keys() {
+  std::vector<std::string> keys{"pretrain_steps",  "pretrain_depth",     "fewer_steps",
+                                "jacobian_weight", "jacobian_frequency", "jacobian_growth_every",
+                                "subsequence",     "eval_subsequence"};
+  for (const OptionInfo& info : list_options(EquilibriumOptions{})) keys.push_back(info.key);
   return keys;
+}
+
+/// Of the options of a solver, which stand behind `prefix`.
+void add_idle(Idle& idle, const Solver& solver, const std::string& prefix) {
+  const auto* anderson = solver.get_if<Anderson>();
+  if (!anderson) return;
+  if (anderson->memory == 1)
+    add(idle, {prefix + "ridge", prefix + "decay"},
+        fmt::format("nothing is mixed with {}memory = 1; expected >= 2 with it", dashed(prefix)));
+  if (anderson->scope != Scope::Causal)
+    add(idle, {prefix + "decay"},
+        fmt::format("scope {} weighs its positions alike; expected {}scope = causal with it",
+                    Names<Scope>::values[size_t(anderson->scope)], dashed(prefix)));
+}
+
+Idle idle_options(const EquilibriumOptions& equilibrium, const ModelOptions& model) {
+  Idle idle;
+  if (model.is_explicit()) {
+    const bool chained = model.cell.is<Lstm>() || model.cell.is<Gru>() || model.cell.is<Tcn>();
+    if (chained && (!model.depth.tied || model.depth.depth == 1))
+      add(idle, {"injection"},
+          fmt::format("levels of {} see x in their state alone; expected tied = true with it",
+                      model.cell.name()));
+    add(idle, equilibrium_keys(),
+        fmt::format("a network of depth {} has no equilibrium; expected depth = 0 with it",
+                    model.depth.depth));
+    return idle;
+  }
+  add_idle(idle, equilibrium.solver, "solver_");
+  if (const auto* implicit = equilibrium.gradient.get_if<Implicit>())
+    add_idle(idle, implicit->solver, "gradient_solver_");
+  return idle;
+}
+
+/// Of how a split is cut.
+Idle idle_cuts(const Task& task) {
+  Idle idle;
+  if (!continues_text(task))
+    add(idle, {"length", "history", "eval_lanes", "eval_length", "eval_history"},
+        fmt::format("sequences of task {} are never cut; expected a text with it", task.name()));
+  return idle;
+}
+
+bool unrolls(const Gradient& gradient) {
+  return gradient.is<Unrolled>() || gradient.is<Checkpointed>();
+}
+
+Idle idle_options(const TrainOptions& options) {
+  Idle idle = idle_options(options.equilibrium, options.model);
+  const StabilityOptions& stability = options.loop.stability;
+  if (stability.pretrain_steps == 0)
+    add(idle, {"pretrain_depth"}, "no step has it; expected pretrain-steps >= 1 with it");
+  if (stability.jacobian_weight == 0)
+    add(idle, {"jacobian_frequency", "jacobian_growth_every"},
+        "nothing is weighed; expected jacobian-weight > 0 with it");
+  if (unrolls(options.equilibrium.gradient))
+    add(idle, {"fewer_steps", "subsequence"},
+        fmt::format("gradient {} takes its gradient-steps and solves nothing in training; expected "
+                    "implicit, phantom or one-step with it",
+                    options.equilibrium.gradient.name()));
+  idle.merge(idle_cuts(options.task));
+  return idle;
+}
+
+/// Throws deq::Error for what is given and changes nothing.
+void check_effect(const Idle& idle, const Assignments& given) {
+  for (const auto& [key, value] : given) {
+    const auto found = idle.find(key);
+    DEQ_CHECK(found == idle.end(), "{} = {}: {}", dashed(key), value, found->second);
+  }
+}
+
+/// The scope that leaks nothing, where none is given.
+void choose_scope(EquilibriumOptions& equilibrium, const ModelOptions& model,
+                  const Assignments& given) {
+  if (model.is_explicit()) return;
+  if (given.count("solver_scope")) return;
+  const bool causal = model.cell->is_causal();
+  const bool fits = causal == by_position(scope_of(equilibrium.solver));
+  if (fits || (causal && !given.count("solver"))) return;
+  const bool anderson = equilibrium.solver.is<Anderson>();
+  const Scope own = anderson ? Scope::Causal : Scope::Position;
+  equilibrium.solver = with_scope(equilibrium.solver, causal ? own : Scope::Sample);
 }
 
 }  // namespace
@@ -26,29 +119,25 @@ EquilibriumOptions training_equilibrium() {
 }
 
 void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const Assignments& given) {
-  if (model.is_explicit()) {
-    const auto keys = equilibrium_keys();
-    for (const auto& [key, value] : given) {
-      DEQ_CHECK(!keys.count(key),
-                "{} = {}: a network of depth {} has no equilibrium; expected depth = 0 with it",
-                dashed(key), value, model.depth.depth);
-    }
-    return;
-  }
-  if (given.count("solver_scope")) return;
-  const bool causal = model.cell->is_causal();
-  const bool fits = causal == (scope_of(equilibrium.solver) != Scope::Sample);
-  if (fits || (causal && !given.count("solver"))) return;
-  const bool anderson = equilibrium.solver.is<Anderson>();
-  const Scope own = anderson ? Scope::Causal : Scope::Position;
-  equilibrium.solver = with_scope(equilibrium.solver, causal ? own : Scope::Sample);
+  choose_scope(equilibrium, model, given);
+  check_effect(idle_options(equilibrium, model), given);
+}
+
+void settle(TrainOptions& options, const Assignments& given) {
+  settle(options.equilibrium, options.model, given);
+  check_effect(idle_options(options), given);
+}
+
+void check_evaluation(const Task& task, const Assignments& given, bool measures_leak) {
+  Idle idle = idle_cuts(task);
+  if (measures_leak) idle.erase("eval_lanes");
+  check_effect(idle, given);
 }
 
 std::vector<OptionInfo> options_in_force(const TrainOptions& options) {
   std::vector<OptionInfo> all = selected_options(options);
-  if (!options.model.is_explicit()) return all;
-  const auto keys = equilibrium_keys();
-  std::erase_if(all, [&](const OptionInfo& info) { return keys.count(info.key) > 0; });
+  const Idle idle = idle_options(options);
+  std::erase_if(all, [&](const OptionInfo& info) { return idle.count(info.key) > 0; });
   return all;
 }
 

@@ -163,10 +163,17 @@ struct TrainOptions {
 
 /// Completes options from what was given: a solver whose scope was not chosen gets one that leaks
 /// nothing where the cell is causal (`causal`, or `position`), and `sample` where it is not. Throws
-/// deq::Error for a key in `given` that an explicit network (depth >= 1) has no use for.
+/// deq::Error for a key in `given` that changes nothing beside the others: all of these for an
+/// explicit network (depth >= 1), or a decay where no scope is causal.
 void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const Assignments& given);
+/// The same of a whole configuration: the depth of a pre-training of no steps, say.
+void settle(TrainOptions& options, const Assignments& given);
 
-/// The options in force, without those that an explicit network has no use for.
+/// Throws deq::Error for a key in `given`, options of an evaluation, that changes nothing for
+/// `task`; lanes of sequences count only where a leak is measured.
+void check_evaluation(const Task& task, const Assignments& given, bool measures_leak);
+
+/// The options in force, without those that change nothing beside the others.
 std::vector<OptionInfo> options_in_force(const TrainOptions& options);
 
 }  // namespace deq

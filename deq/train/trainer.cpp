@@ -7,7 +7,6 @@
 
 #include "deq/base/device.h"
 #include "deq/gradients/unrolled.h"
-#include "deq/train/score.h"
 
 namespace deq {
 
@@ -24,20 +23,6 @@ at::Generator default_generator(at::Device device) {
   return at::globalContext().defaultGenerator(device);
 }
 
-std::shared_ptr<LanguageModel> seeded_model(const TrainOptions& options, int64_t vocabulary) {
-  const at::Device device = use_device(options.loop.run.device);
-  at::manual_seed(uint64_t(options.loop.run.seed));  // of every device
-  const auto model = std::make_shared<LanguageModel>(options.model, vocabulary);
-  model->to(device);
-  return model;
-}
-
-NamedTensors parameters_of(const LanguageModel& model) {
-  NamedTensors parameters;
-  for (const auto& item : model.named_parameters()) parameters[item.key()] = item.value();
-  return parameters;
-}
-
 /// The entries of `all` whose names begin with `prefix`, without it.
 NamedTensors section(const NamedTensors& all, const std::string& prefix) {
   NamedTensors part;
@@ -51,6 +36,37 @@ const Tensor& require(const NamedTensors& state, const std::string& name) {
   const auto found = state.find(name);
   DEQ_CHECK(found != state.end(), "checkpoint: '{}' is missing", name);
   return found->second;
+}
+
+/// Sums, of which `finish` makes means.
+void add(const SegmentPass& pass, StepReport& report) {
+  report.loss += pass.loss;
+  if (pass.jacobian) {
+    ++report.jacobian_estimates;
+    report.jacobian += *pass.jacobian;
+  }
+  report.residual += pass.forward.mean_residual();
+  report.converged_share += pass.forward.converged_share();
+  report.evaluations += double(pass.forward.evaluations);
+  if (!pass.adjoint) return;
+  ++report.adjoint_solves;
+  report.adjoint_residual += pass.adjoint->mean_residual();
+  report.adjoint_converged_share += pass.adjoint->converged_share();
+  report.adjoint_evaluations += double(pass.adjoint->evaluations);
+  // Its best iterate may be finite, and would pass for a gradient.
+  if (pass.adjoint->count(Reason::NonFinite) > 0) report.finite = false;
+}
+
+void finish(StepReport& report, int64_t segments) {
+  const double share = 1.0 / double(segments);
+  for (double* mean :
+       {&report.loss, &report.residual, &report.converged_share, &report.evaluations})
+    *mean *= share;
+  if (report.jacobian_estimates > 0) report.jacobian /= double(report.jacobian_estimates);
+  if (report.adjoint_solves == 0) return;
+  for (double* mean :
+       {&report.adjoint_residual, &report.adjoint_converged_share, &report.adjoint_evaluations})
+    *mean /= double(report.adjoint_solves);
 }
 
 }  // namespace
@@ -120,35 +136,16 @@ double Trainer::jacobian_weight() const {
   return stability.jacobian_weight + 0.1 * double(growths);
 }
 
-void Trainer::one_segment(const EquilibriumOptions& equilibrium, StepReport& report) {
-  const double share = 1.0 / double(options_.loop.batch.accumulate);
+SegmentPass Trainer::one_segment(ForwardOptions how) {
   const Segment segment = reader_.next();
   if (segment.reset) histories_.clear();
-  ForwardOptions how;
-  how.equilibrium = equilibrium;
-  how.history = corpus_.train.sequences() ? 0 : options_.loop.batch.history;
-  how.subsequence = options_.loop.batch.subsequence;
   const double weight = jacobian_weight();
   how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
                                         options_.loop.stability.jacobian_frequency;
-  how.on_adjoint = [&](const Report& adjoint) {
-    report.adjoint_residual += share * adjoint.mean_residual();
-    report.adjoint_converged_share += share * adjoint.converged_share();
-    report.adjoint_evaluations += share * double(adjoint.evaluations);
-  };
-  const ModelOutput output = model_->forward(segment.tokens, histories_, how);
-  const Losses losses = losses_of(*model_, output.z, segment.targets);
-  Tensor loss = losses.nats.sum() / double(losses.count);
-  report.loss += share * loss.item<double>();
-  if (output.jacobian_loss.defined()) {
-    report.jacobian = output.jacobian_loss.item<double>();
-    loss = loss + weight * output.jacobian_loss;
-  }
-  (loss * share).backward();
-  histories_ = output.histories;
-  report.residual += share * output.report.mean_residual();
-  report.converged_share += share * output.report.converged_share();
-  report.evaluations += share * double(output.report.evaluations);
+  SegmentPass pass = pass_segment(*model_, segment, histories_, how, weight,
+                                  1.0 / double(options_.loop.batch.accumulate));
+  histories_ = std::move(pass.histories);
+  return pass;
 }
 
 StepReport Trainer::step() {
@@ -156,14 +153,18 @@ StepReport Trainer::step() {
   StepReport report;
   report.depth = options_.model.depth.depth;
   report.pretraining = report.depth == 0 && step_ < options_.loop.stability.pretrain_steps;
-  const EquilibriumOptions equilibrium = equilibrium_of_this_step();
+  ForwardOptions how = training_forward(options_, corpus_.train.sequences());
+  how.equilibrium = equilibrium_of_this_step();
   descent_->zero_gradients();
-  for (int64_t k = 0; k < options_.loop.batch.accumulate; ++k) one_segment(equilibrium, report);
+  const int64_t segments = options_.loop.batch.accumulate;
+  for (int64_t k = 0; k < segments; ++k) add(one_segment(how), report);
+  finish(report, segments);
   ++step_;
   report.step = step_;
   report.rate = schedule_.rate(step_);
   report.gradient_norm = descent_->clip(options_.loop.stability.clip);
-  report.finite = std::isfinite(report.gradient_norm) && std::isfinite(report.loss);
+  report.finite =
+      report.finite && std::isfinite(report.gradient_norm) && std::isfinite(report.loss);
   if (report.finite) {
     descent_->step(report.rate);
   } else {

@@ -5,26 +5,30 @@
 
 #include "deq/data/readers.h"
 #include "deq/train/evaluate.h"
-#include "deq/train/options.h"
+#include "deq/train/segment.h"
 
 namespace deq {
 
-/// What one step was like; means over its segments where there are several.
+/// What one step was like; means over its segments where there are several. What only some segments
+/// have is a mean over those, and 0 where none has it.
 struct StepReport {
   int64_t step = 0;
-  double loss = 0;           ///< nats per token
-  double jacobian = 0;       ///< |J|_F^2 / n, of the segments where it was estimated
-  double gradient_norm = 0;  ///< before clipping
+  double loss = 0;                 ///< nats per token
+  int64_t jacobian_estimates = 0;  ///< segments where |J|_F^2 / n was estimated
+  double jacobian = 0;             ///< their mean
+  double gradient_norm = 0;        ///< before clipping
   double rate = 0;
   double residual = 0;  ///< mean over rows, forward
   double converged_share = 0;
-  double evaluations = 0;  ///< of f, forward, per solve
+  double evaluations = 0;      ///< of f, forward, per solve
+  int64_t adjoint_solves = 0;  ///< 0: the gradient has no adjoint
   double adjoint_residual = 0;
   double adjoint_converged_share = 0;
   double adjoint_evaluations = 0;
   int64_t depth = 0;  ///< levels of an explicit network, which has no residual; 0: equilibria
   bool pretraining = false;
-  bool finite = true;  ///< false: the step was not taken
+  /// False, and the step was not taken, where the loss, a gradient or a row of an adjoint was not.
+  bool finite = true;
 };
 
 class Trainer {
@@ -50,7 +54,7 @@ class Trainer {
  private:
   EquilibriumOptions equilibrium_of_this_step();
   double jacobian_weight() const;
-  void one_segment(const EquilibriumOptions& equilibrium, StepReport& report);
+  SegmentPass one_segment(ForwardOptions how);
 
   TrainOptions options_;
   Corpus corpus_;

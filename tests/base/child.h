@@ -1,16 +1,30 @@
-// What the tests of locks and full disks share: something done in a process of its own.
+// Processes that tests start: each ends by itself, whatever it does.
 #pragma once
 
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 namespace deq::testing {
 
+/// Seconds after which what a test started is ended.
+inline constexpr int kTimeLimit = 300;
+
+/// Called in a child: it ends with the test, and after kTimeLimit seconds. Both outlive exec.
+inline void end_in_time() {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  ::alarm(kTimeLimit);
+}
+
 /// Runs `action` in a child process; its return value is the exit status.
 template <class Action>
 pid_t in_child(Action&& action) {
   const pid_t child = ::fork();
-  if (child == 0) ::_exit(action());
+  if (child == 0) {
+    end_in_time();
+    ::_exit(action());
+  }
   return child;
 }
 

@@ -10,6 +10,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "tests/base/child.h"
+
 namespace deq::testing {
 
 struct Output {
@@ -17,9 +19,16 @@ struct Output {
   std::string text;  ///< stdout, or with "2>&1" in the arguments both
 };
 
+/// `deq` with `arguments` as a shell's command that ends within the limit; exit code 124 where it
+/// had to be ended.
+inline std::string limited(const std::string& arguments) {
+  return "timeout --foreground -k 10 " + std::to_string(kTimeLimit) + " " DEQ_BINARY " " +
+         arguments;
+}
+
 /// `arguments` go through the shell.
 inline Output run_deq(const std::string& arguments) {
-  std::FILE* pipe = popen((std::string(DEQ_BINARY " ") + arguments).c_str(), "r");
+  std::FILE* pipe = popen(limited(arguments).c_str(), "r");
   if (!pipe) throw std::runtime_error("cannot start " DEQ_BINARY);
   Output output{};
   std::array<char, 4096> buffer;
@@ -28,6 +37,8 @@ inline Output run_deq(const std::string& arguments) {
   }
   const int status = pclose(pipe);
   output.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  if (output.exit_code == 124)
+    ADD_FAILURE() << "deq " << arguments << " took more than " << kTimeLimit << " s";
   return output;
 }
 

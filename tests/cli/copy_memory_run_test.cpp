@@ -13,14 +13,14 @@ namespace {
 namespace fs = std::filesystem;
 using testing::expect_one_error_line;
 using testing::kCopy;
-using testing::kSmall;
+using testing::kSmallSequences;
 using testing::run_deq;
 using testing::Scratch;
 
 TEST(CopyMemoryRun, ReportsWhatWasRecalled) {
   const Scratch scratch;
   const std::string folder = (scratch / "run").string();
-  const testing::Output made = run_deq("train " + folder + kCopy + kSmall + " 2>&1");
+  const testing::Output made = run_deq("train " + folder + kCopy + kSmallSequences + " 2>&1");
   ASSERT_EQ(made.exit_code, 0) << made.text;
   EXPECT_SAYS(made.text, "vocabulary 10, 1.2k training symbols");
   EXPECT_SAYS(made.text, "step 9 valid: cross-entropy ");
@@ -48,7 +48,8 @@ TEST(CopyMemoryRun, BadInputIsOneLine) {
   int runs = 0;
   const auto expect = [&](const std::string& options, const std::string& text) {
     const std::string folder = (scratch / std::to_string(runs++)).string();
-    expect_one_error_line("train " + folder + " --task copy-memory" + kSmall + options, text);
+    expect_one_error_line("train " + folder + " --task copy-memory" + kSmallSequences + options,
+                          text);
   };
   expect(" --task-train-sequences 3", "batch = 4 of 3 training sequences; expected <= 3");
   expect(" --task-delay 0", "task-delay = 0; expected in [1, 100000]");

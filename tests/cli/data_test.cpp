@@ -154,6 +154,7 @@ void expect_removed_on(int signal) {
   const std::string to = fetch.scratch.folder().string(), url = server.url();
   const pid_t child = ::fork();
   if (child == 0) {
+    testing::end_in_time();
     ::execl(DEQ_BINARY, "deq", "data", "fetch", "tiny-shakespeare", "--to", to.c_str(), "--url",
             url.c_str(), nullptr);
     ::_exit(127);

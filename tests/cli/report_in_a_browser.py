@@ -65,9 +65,9 @@ def main():
         (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog <&>\n" * 80)
         run = folder / "a-run-with-a-name-that-is-rather-long-for-a-column-of-a-table"
         deq = sys.argv[1]
-        subprocess.run([deq, "train", run, "--data", folder / "text.txt", *OPTIONS], check=True,
+        subprocess.run([deq, "train", run, "--data", folder / "text.txt", *OPTIONS], check=True, timeout=300,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        subprocess.run([deq, "report", run, "--out", folder / "report.html"], check=True)
+        subprocess.run([deq, "report", run, "--out", folder / "report.html"], check=True, timeout=300)
         found = measure(browser, folder)
     print(json.dumps(found, indent=1))
     for width, page in zip(WIDTHS, found):

@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 using testing::expect_one_error_line;
 using testing::kCopy;
 using testing::kPlain;
+using testing::kPlainSequences;
 using testing::run_deq;
 using testing::Scratch;
 
@@ -172,7 +173,8 @@ TEST_F(ReportTest, BadInputIsOneLineAndLosesNothing) {
   expect_one_error_line("report " + copy, "best.safetensors");
   expect_one_error_line("report " + folder("nowhere"), "nowhere");
   const std::string copies = folder("copies");
-  ASSERT_EQ(run_deq("train " + copies + kCopy + " --steps 2" + kPlain + " 2>&1").exit_code, 0);
+  ASSERT_EQ(run_deq("train " + copies + kCopy + " --steps 2" + kPlainSequences + " 2>&1").exit_code,
+            0);
   expect_one_error_line("report " + folder("a") + " " + copies, "runs cannot be compared");
 }
 

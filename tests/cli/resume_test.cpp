@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::kCopy;
-using testing::kSmall;
+using testing::kSmallSequences;
 using testing::losses;
 using testing::on_text;
 using testing::run_deq;
@@ -68,7 +68,7 @@ TEST(Run, KilledAtRandomPointsItResumesToTheSameBits) {
 
 TEST(Run, OfSequencesKilledAtRandomPointsItResumesToTheSameBits) {
   const Scratch scratch;
-  expect_the_same_bits_after_kills(scratch, std::string(kCopy) + kSmall, 6, 2);
+  expect_the_same_bits_after_kills(scratch, kCopy + kSmallSequences, 6, 2);
 }
 
 }  // namespace

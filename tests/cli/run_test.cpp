@@ -105,7 +105,7 @@ TEST_F(TrainedRun, WhatIsLeftOfARunIsNotWrittenOver) {
 
 TEST_F(TrainedRun, TrainingGoesOnWhereNobodyReadsItsLines) {
   const fs::path run = *scratch_ / "unread";
-  const std::string command = std::string(DEQ_BINARY) + " train " + run.string() + on_text(text_);
+  const std::string command = testing::limited("train " + run.string() + on_text(text_));
   ASSERT_EQ(std::system(("(" + command + ") 2>/dev/null | head -n 1 >/dev/null").c_str()), 0);
   EXPECT_EQ(losses(run), losses(folder()));
   EXPECT_EQ(load_tensors(run / "last.safetensors").metadata.at("step"), "40");
@@ -240,7 +240,7 @@ TEST_F(TrainedRun, AFolderInUseIsAnError) {
   std::vector<std::string> words = train_words(busy, on_text(text_));
   *(std::find(words.begin(), words.end(), "--steps") + 1) = "100000";
   const pid_t child = start(words);
-  while (!fs::exists(fs::path(busy) / "metrics.jsonl"))
+  while (!fs::exists(fs::path(busy) / "metrics.jsonl") && waitpid(child, nullptr, WNOHANG) == 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   const testing::Output second = run_deq("train " + busy + " --resume 2>&1 >/dev/null");
   EXPECT_EQ(second.exit_code, 1);

@@ -13,7 +13,9 @@
 #include <string>
 #include <vector>
 
+#include "tests/base/child.h"
 #include "tests/base/scratch.h"
+#include "tests/cli/command.h"
 #include "tests/cli/small_options.h"
 #include "tests/train/small_run.h"
 
@@ -58,6 +60,7 @@ inline pid_t start(const std::vector<std::string>& arguments) {
   std::vector<char*> argv;
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
+  end_in_time();
   if (!freopen("/dev/null", "w", stdout)) _exit(127);
   execv(DEQ_BINARY, argv.data());
   _exit(127);

@@ -1,5 +1,6 @@
 # Installs our build into a new folder, builds the consumer against that alone, and runs it.
-# Needs BUILD (our build folder), SOURCE (the consumer), README (whose block is compiled too), WORK, CXX and PREFIX_PATH (LibTorch's).
+# Needs BUILD (our build folder), SOURCE (the consumer), README (whose block is compiled too), WORK,
+# CXX and PREFIX_PATH (LibTorch's).
 file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
 foreach(step IN ITEMS
@@ -10,7 +11,7 @@ foreach(step IN ITEMS
     "${WORK}/build/readme")
   string(REPLACE ";" "\\;" step "${step}")
   string(REPLACE "|" ";" step "${step}")
-  execute_process(COMMAND ${step} RESULT_VARIABLE failed OUTPUT_VARIABLE out ERROR_VARIABLE out)
+  execute_process(COMMAND ${step} TIMEOUT 900 RESULT_VARIABLE failed OUTPUT_VARIABLE out ERROR_VARIABLE out)
   if(failed)
     message(FATAL_ERROR "${step}: ${failed}\n${out}")
   endif()

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "deq/base/memory_meter.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
@@ -90,6 +91,17 @@ TEST(Explicit, CheckpointedLevelsHaveTheSameGradients) {
 }
 
 // Every level sees its own past: two segments are one.
+TEST(Explicit, CheckpointedLevelsHoldLessMemory) {
+  const Tensor tokens = tokens_of(2, 32);
+  double bytes[2];
+  for (const bool checkpointed : {false, true}) {
+    LanguageModel model = make_model(kCells[0], {.depth = 36, .checkpointed = checkpointed});
+    bytes[checkpointed] =
+        double(peak_tensor_bytes([&] { gradients(model, tokens, {}, {}); }, at::kCPU));
+  }
+  EXPECT_LT(bytes[1], 0.6 * bytes[0]);  // 12 of 36 levels' states, and what is around them
+}
+
 TEST(Explicit, SegmentsAreOneSequence) {
   for (const CellOptions& cell : kCells) {
     for (const bool tied : {true, false}) {

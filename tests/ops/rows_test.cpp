@@ -200,5 +200,28 @@ TEST(Rows, HalvesTakeTheReference) {
 
 TEST(Rows, TheTargetHasAName) { EXPECT_GT(std::string(simd_target()).size(), 2u); }
 
+TEST_P(Rows, DistancesAgreeWithTheReference) {
+  for (const Case& c : cases()) {
+    const Tensor a = randn({c.rows, c.n}, GetParam(), 80), b = randn({c.rows, c.n}, GetParam(), 81);
+    const Tensor plain = row_distances_reference(a, b);
+    EXPECT_TRUE(at::allclose(row_distances(a, b), plain, 1e-13, 0)) << c.rows << " " << c.n;
+    std::vector<char> left_out(size_t(c.rows), 1);
+    left_out.back() = 0;
+    EXPECT_NEAR(row_distances(a, b, left_out)[c.rows - 1].item<double>(),
+                plain[c.rows - 1].item<double>(), 1e-12);
+  }
+}
+
+TEST(RowsOfDoubles, NormsOfNumbersOfAnySizeAreRight) {
+  for (const double size : {1e-310, 1e-200, 1e-150, 1.0, 1e150, 1e200, 1e305}) {
+    const Tensor z = at::zeros({2, 37}, at::kDouble), fz = at::full({2, 37}, size, at::kDouble);
+    for (const RowResidual& found : {row_residual(z, fz), row_residual_reference(z, fz)}) {
+      EXPECT_TRUE(
+          at::allclose(found.norms / size, at::full({2, 2}, std::sqrt(37.0), at::kDouble), 1e-9, 0))
+          << size;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace deq::ops

@@ -137,7 +137,7 @@ std::vector<double> merits(const Map& f, Tensor z, bool line_search, int steps,
     const Tensor fz = f(z), g = fz - z;
     found.push_back(g.norm().item<double>());
     const std::vector<char> resting(size_t(z.size(0)), 0);
-    const Proposal next = propose({z, fz, g, resting, active, evaluate, pool});
+    const Proposal next = propose({z, fz, g, resting, resting, active, evaluate, pool});
     EXPECT_EQ(next.fz.defined(), line_search);
     EXPECT_TRUE(!line_search || at::equal(next.fz, f(next.z)));
     z = next.z;

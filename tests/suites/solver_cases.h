@@ -41,7 +41,7 @@ inline std::string name_of(const Solver& solver) { return solver.name(); }
 inline std::vector<SolverCase> solver_cases() {
   std::vector<SolverCase> cases;
   for (const Solver& solver : every_solver()) {
-    for (const Scope scope : {Scope::Sample, Scope::Position, Scope::Causal}) {
+    for (const Scope scope : {Scope::Sample, Scope::Position, Scope::Causal, Scope::Whole}) {
       if (!has_scope(solver, scope)) continue;
       for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
         cases.push_back({name_of(solver) + "_" + Names<Scope>::values[size_t(scope)] + "_" +

@@ -43,7 +43,7 @@ std::vector<std::string> others(const OptionInfo& info) {
 }
 
 bool changes_something(const Solver& solver, const OptionInfo& info) {
-  for (const Scope scope : {Scope::Sample, Scope::Position, Scope::Causal}) {
+  for (const Scope scope : {Scope::Sample, Scope::Position, Scope::Causal, Scope::Whole}) {
     if (!has_scope(solver, scope)) continue;
     const Options base{with_scope(solver, scope), {.max_steps = 25, .rel_tol = 1e-12}};
     for (const std::string& value : others(info)) {

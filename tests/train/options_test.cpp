@@ -7,6 +7,7 @@
 
 #include "deq/base/files.h"
 #include "deq/train/dry_run.h"
+#include "tests/base/scratch.h"
 
 namespace deq {
 namespace {
@@ -16,7 +17,7 @@ namespace fs = std::filesystem;
 TrainOptions assigned(const Assignments& given) {
   TrainOptions options;
   assign_options(options, given);
-  settle(options.equilibrium, options.model, given);
+  settle(options, given);
   return options;
 }
 
@@ -49,6 +50,36 @@ TEST(Settle, WhatIsInForceReadsBackToTheSame) {
     const TrainOptions again = assigned(parse_toml(to_toml(lines), "config.toml"));
     EXPECT_EQ(to_toml(options_in_force(again)), to_toml(lines));
   }
+}
+
+TEST(Settle, RefusesWhatChangesNothing) {
+  const std::vector<std::pair<Assignments, const char*>> idle = {
+      {{{"pretrain_depth", "3"}}, "pretrain-depth = 3: no step has it"},
+      {{{"jacobian_frequency", "1"}}, "jacobian-weight > 0 with it"},
+      {{{"jacobian_growth_every", "5"}}, "jacobian-weight > 0 with it"},
+      {{{"gradient", "unrolled"}, {"fewer_steps", "2"}}, "gradient unrolled takes its"},
+      {{{"gradient", "checkpointed"}, {"fewer_steps", "2"}}, "gradient checkpointed takes its"},
+      {{{"gradient", "unrolled"}, {"subsequence", "2"}}, "solves nothing in training"},
+      {{{"solver_scope", "position"}, {"solver_decay", "0.9"}}, "expected solver-scope = causal"},
+      {{{"gradient_solver_decay", "0.9"}}, "expected gradient-solver-scope = causal"},
+      {{{"solver_memory", "1"}, {"solver_ridge", "0.1"}}, "nothing is mixed with solver-memory"},
+      {{{"cell", "lstm"}, {"depth", "2"}, {"tied", "false"}, {"injection", "false"}},
+       "see x in their state alone"},
+      {{{"task", "copy-memory"}, {"length", "9"}}, "copy-memory are never cut"},
+      {{{"task", "copy-memory"}, {"history", "9"}}, "copy-memory are never cut"},
+      {{{"task", "copy-memory"}, {"eval_lanes", "9"}}, "copy-memory are never cut"},
+      {{{"task", "copy-memory"}, {"eval_length", "9"}}, "copy-memory are never cut"},
+      {{{"task", "copy-memory"}, {"eval_history", "9"}}, "copy-memory are never cut"}};
+  for (const auto& [given, says] : idle)
+    EXPECT_SAYS(testing::error_of([&] { assigned(given); }), says);
+  for (const Assignments& used :
+       {Assignments{{"pretrain_depth", "3"}, {"pretrain_steps", "1"}},
+        {{"jacobian_frequency", "1"}, {"jacobian_weight", "0.1"}},
+        {{"gradient", "phantom"}, {"fewer_steps", "2"}},
+        {{"solver_decay", "0.9"}},
+        {{"gradient_solver_decay", "0.9"}, {"gradient_solver_scope", "causal"}},
+        {{"eval_length", "9"}, {"task", "bytes"}}})
+    EXPECT_NO_THROW(assigned(used));
 }
 
 /// Paper, Tables 2 and 3: millions of parameters, in all and without the embedding.
@@ -90,7 +121,7 @@ TEST(Runs, EveryConfigurationIsValid) {
     TrainOptions options;
     const Assignments given = parse_toml(read_file(entry.path(), 1 << 20), entry.path().string());
     EXPECT_NO_THROW(assign_options(options, given));
-    EXPECT_NO_THROW(settle(options.equilibrium, options.model, given));
+    EXPECT_NO_THROW(settle(options, given));
   }
 }
 
