@@ -23,6 +23,7 @@ constexpr uint64_t kMostHeaderBytes = 100'000'000;
 constexpr std::string_view kOwnHeader = R"({"__metadata__":{"deq_format":"1","deq_sha256":")";
 constexpr size_t kDigestDigits = 64;
 
+/// One tensor as the header states it: where its data lies, from `begin` to before `end`.
 struct TensorEntry {
   std::string name;
   at::ScalarType dtype = at::kFloat;  ///< Undefined where there is an `other_type`
@@ -32,6 +33,7 @@ struct TensorEntry {
   std::string other_type = "";  ///< the format's name of a type that no tensor of ours has
 };
 
+/// What a header states, checked: entries that neither overlap nor leave a gap.
 struct TensorHeader {
   std::vector<TensorEntry> entries;  ///< in the order of their data
   std::map<std::string, std::string> metadata;

@@ -23,6 +23,7 @@ struct Split {
 /// The first tokens, or sequences; all where `count` is 0 or more than there are.
 Split beginning(Split split, int64_t count);
 
+/// Three splits in the ids of one vocabulary.
 struct Corpus {
   Vocabulary vocabulary;
   Split train, valid, test;
