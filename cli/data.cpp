@@ -15,8 +15,8 @@
 #include "cli/parse.h"
 #include "cli/unzip.h"
 #include "deq/base/error.h"
-#include "deq/base/files.h"
 #include "deq/base/printable.h"
+#include "deq/base/sha256.h"
 #include "deq/data/entropy.h"
 #include "deq/data/tasks.h"
 

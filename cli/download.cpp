@@ -14,6 +14,7 @@
 #include "deq/base/error.h"
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
+#include "deq/base/sha256.h"
 
 namespace deq::cli {
 namespace {

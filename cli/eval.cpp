@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/help.h"
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/progress.h"
@@ -81,6 +82,9 @@ int eval(int argc, char** argv) {
                "exit code 1 unless every position converged");
   app.add_flag("--json", json, "print one JSON object");
   add_options(app, EvalOptions{}, flags, Defaults::Hidden);
+  use_short_help(app, {"data", "split", "checkpoint", "check-leak", "require-converged", "json",
+                       "solver", "max-steps", "rel-tol", "eval-length", "eval-history",
+                       "weight-type", "threads", "device"});
   app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
   use_threads(threads);

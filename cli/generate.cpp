@@ -7,6 +7,7 @@
 #include <random>
 
 #include "cli/commands.h"
+#include "cli/help.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/parse.h"
@@ -133,6 +134,9 @@ int generate(int argc, char** argv) {
   app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
   app.add_flag("--quiet", quiet, "only the text, no statistics");
   add_options(app, GenerateOptions{}, flags, Defaults::Hidden);
+  use_short_help(app, {"prompt", "tokens", "temperature", "top-k", "top-p", "greedy", "seed",
+                       "history", "max-steps", "rel-tol", "weight-type", "cache", "save-cache",
+                       "checkpoint", "threads", "device", "quiet"});
   app.footer(fmt::format("Defaults are those of the run, but for max-steps: {} at least.", kSteps));
   if (const auto code = parse(app, argc, argv)) return *code;
   use_threads(threads);

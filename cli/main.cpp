@@ -51,7 +51,8 @@ void print_help(std::FILE* out) {
              DEQ_VERSION);
   for (const Command& command : kCommands)
     fmt::print(out, "  {:<10} {}\n", command.name, command.help);
-  fmt::print(out, "\n`deq <command> --help` lists a command's options.\n");
+  fmt::print(out,
+             "\n`deq <command> --help` lists a command's usual options, --help-all every one.\n");
 }
 
 int run(int argc, char** argv) {

@@ -8,6 +8,14 @@
 
 namespace deq::cli {
 
+/// What help shows for a value of that type (OptionInfo::type).
+inline std::string placeholder(const OptionInfo& info) {
+  if (info.type == "bool") return "[true|false]";
+  if (info.type == "choice") return "NAME";
+  if (info.type == "list") return "INT,INT,...";
+  return info.type == "int" ? "INT" : info.type == "float" ? "NUMBER" : "TEXT";
+}
+
 /// Whether help shows default values: not those that a command takes from elsewhere, such as a run.
 enum class Defaults { Shown, Hidden };
 
@@ -22,6 +30,8 @@ void add_options(CLI::App& app, const T& options, Assignments& given,
     };
     CLI::Option* option = app.add_option_function<std::string>(
         "--" + dashed(info.key), take, help_of(info, defaults == Defaults::Shown));
+    option->type_name(placeholder(info));
+    if (!info.group.empty()) option->group(info.group);
     if (is_switch) option->expected(0, 1);
   }
 }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/help.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/parse.h"
@@ -126,6 +127,10 @@ int train(int argc, char** argv) {
                "one step on made-up tokens, without RUN: parameters, memory, evaluations");
   TrainOptions options;
   add_options(app, options, flags);
+  use_short_help(app, {"config", "resume",  "dry-run",   "data",    "task",       "cell",
+                       "depth",  "solver",  "max-steps", "rel-tol", "gradient",   "batch",
+                       "length", "history", "steps",     "minutes", "eval-every", "optimizer",
+                       "rate",   "seed",    "threads",   "device"});
   if (const auto code = parse(app, argc, argv)) return *code;
   DEQ_CHECK(dry == folder.empty(), "{}",
             dry ? fmt::format("--dry-run writes no run folder; expected no RUN, not '{}'", folder)

@@ -8,8 +8,8 @@
 #include <string_view>
 
 #include "deq/base/fields.h"
-#include "deq/base/files.h"
 #include "deq/base/safetensors.h"
+#include "deq/base/sha256.h"
 #include "deq/base/tensor_header.h"
 #include "tests/base/sample_options.h"
 
@@ -43,6 +43,8 @@ inline bool parse_safetensors(std::string_view bytes) {
       total += tensor.nbytes();
     }
     demand(total <= bytes.size(), "more data than bytes");
+    for (const auto& [name, type] : file.unread)
+      demand(!file.tensors.contains(name) && !type.empty(), "read and passed over: " + name);
   });
 }
 

@@ -16,9 +16,8 @@ namespace deq {
 /// The alternative that a Choice<Interface> holds. `Interface` derives from Held<Interface>, adds
 /// what its alternatives can do, and has
 ///
-///   template <class T> struct Of;                              // HeldAs<Interface, T> that does
-///   it static const std::vector<Choice<Interface>>& known();      // the list; its first is the
-///   default
+///     template <class T> struct Of;  // a HeldAs<Interface, T> that does it
+///     static const std::vector<Choice<Interface>>& known();  // the list; its first is the default
 template <class Interface>
 struct Held {
   virtual ~Held() = default;
@@ -29,6 +28,7 @@ struct Held {
   virtual void* address() = 0;
 };
 
+/// An alternative behind the interface of its list.
 template <class Interface, class T>
 struct HeldAs : Interface {
   T value;

@@ -157,6 +157,7 @@ class Walk {
   std::string prefix_;
 };
 
+/// The alternatives of a std::variant.
 template <class V>
 class VariantAlternatives : public Alternatives {
  public:

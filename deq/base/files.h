@@ -59,36 +59,4 @@ class FileWriter {
   int descriptor_ = -1;
 };
 
-/// Holds a run folder for one process: flock on `<folder>/lock`, which the kernel releases even
-/// when the process is killed. The folder must exist. Temporaries that a killed process left are
-/// removed.
-class FolderLock {
- public:
-  explicit FolderLock(const std::filesystem::path& folder);
-  ~FolderLock();
-  FolderLock(FolderLock&& other) noexcept;
-  FolderLock& operator=(FolderLock&& other) noexcept;
-
- private:
-  int descriptor_ = -1;
-};
-
-/// SHA-256 of bytes that arrive in pieces.
-class Sha256 {
- public:
-  Sha256();
-  ~Sha256();
-  Sha256(const Sha256&) = delete;
-  Sha256& operator=(const Sha256&) = delete;
-
-  void update(const void* from, size_t count);
-  void update(std::string_view bytes) { update(bytes.data(), bytes.size()); }
-  std::string hex();  ///< 64 lower-case digits; ends the digest
-
- private:
-  void* context_;  // EVP_MD_CTX, kept out of this header
-};
-std::string sha256_hex(std::string_view bytes);
-std::string sha256_hex_of_file(const std::filesystem::path& path);
-
 }  // namespace deq

@@ -1,3 +1,5 @@
+#include "deq/base/folder_lock.h"
+
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -8,7 +10,7 @@
 #include <cstring>
 #include <utility>
 
-#include "deq/base/files.h"
+#include "deq/base/error.h"
 #include "deq/base/printable.h"
 
 namespace deq {

@@ -12,6 +12,7 @@
 #include "deq/base/error.h"
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
+#include "deq/base/sha256.h"
 #include "deq/base/tensor_header.h"
 
 namespace deq {
@@ -42,6 +43,17 @@ std::optional<std::string> stated_digest(const std::string& header, const Tensor
             "metadata "
             "keys deq_format and deq_sha256");
   return digest->second;
+}
+
+/// Goes past what is not wanted, without the memory that it would take.
+void pass_over(uint64_t count, const Take& take, Sha256* sha) {
+  std::string chunk(size_t(std::min<uint64_t>(count, 1 << 20)), '\0');
+  for (uint64_t left = count; left > 0;) {
+    const size_t next = size_t(std::min<uint64_t>(left, chunk.size()));
+    take(chunk.data(), next);
+    if (sha) sha->update(chunk.data(), next);
+    left -= next;
+  }
 }
 
 at::Tensor take_tensor(const TensorEntry& entry, const Take& take, Sha256* sha) {
@@ -85,8 +97,14 @@ TensorFile read_tensors(uint64_t size, const Take& take, bool& own) {
   }
   TensorFile file;
   file.metadata = std::move(header.metadata);
+  Sha256* hashed = sha ? &*sha : nullptr;
   for (const TensorEntry& entry : header.entries) {
-    file.tensors.emplace(entry.name, take_tensor(entry, take, sha ? &*sha : nullptr));
+    if (entry.other_type.empty()) {
+      file.tensors.emplace(entry.name, take_tensor(entry, take, hashed));
+    } else {
+      pass_over(entry.end - entry.begin, take, hashed);
+      file.unread.emplace(entry.name, entry.other_type);
+    }
   }
   DEQ_CHECK(!sha || sha->hex() == *digest, "its contents do not match their SHA-256");
   return file;
@@ -123,7 +141,7 @@ TensorHeader plan(const std::map<std::string, at::Tensor>& tensors) {
       throw Error(fmt::format("tensor '{}' has {}", shown, error.what()));
     }
     header.entries.push_back(
-        {name, tensor.scalar_type(), tensor.sizes().vec(), 0, tensor.nbytes()});
+        {name, tensor.scalar_type(), tensor.sizes().vec(), 0, tensor.nbytes(), ""});
   }
   // Wide elements first, so that each tensor is aligned for a reader that maps the file.
   std::stable_sort(header.entries.begin(), header.entries.end(),
@@ -138,7 +156,27 @@ TensorHeader plan(const std::map<std::string, at::Tensor>& tensors) {
   return header;
 }
 
+[[noreturn]] void refuse_type(const std::string& name, const std::string& type,
+                              const std::string& source) {
+  throw Error(fmt::format("{}: tensor '{}' has dtype '{}'; known: {}", source, printable(name),
+                          type, detail::known_dtypes()));
+}
+
 }  // namespace
+
+const at::Tensor& tensor_of(const TensorFile& file, const std::string& name,
+                            const std::string& source) {
+  const auto unread = file.unread.find(name);
+  if (unread != file.unread.end()) refuse_type(name, unread->second, source);
+  const auto found = file.tensors.find(name);
+  DEQ_CHECK(found != file.tensors.end(), "{}: tensor '{}' is missing", source, printable(name));
+  return found->second;
+}
+
+void require_all_read(const TensorFile& file, const std::string& source) {
+  if (!file.unread.empty())
+    refuse_type(file.unread.begin()->first, file.unread.begin()->second, source);
+}
 
 TensorFile load_tensors(const std::filesystem::path& path) {
   FileReader reader(path);

@@ -15,7 +15,19 @@ namespace deq {
 struct TensorFile {
   std::map<std::string, at::Tensor> tensors;
   std::map<std::string, std::string> metadata;
+  /// Name -> type of what was passed over, since no tensor of ours has its type: the format's F8,
+  /// F6, F4, U16, U32, U64 and C64. A file is read for the tensors beside them.
+  std::map<std::string, std::string> unread = {};
 };
+
+/// The tensor of that name. Throws deq::Error, beginning with `source`, where it is missing, or was
+/// passed over.
+const at::Tensor& tensor_of(const TensorFile& file, const std::string& name,
+                            const std::string& source);
+
+/// Throws deq::Error for the first tensor that was passed over: for files whose tensors are all
+/// wanted.
+void require_all_read(const TensorFile& file, const std::string& source);
 
 /// Writes atomically (see files.h), tensor by tensor: only one that is not contiguous or not on the
 /// CPU is copied, and one at a time. The metadata keys "deq_format" and "deq_sha256" are set here;

@@ -1,3 +1,5 @@
+#include "deq/base/sha256.h"
+
 #include <openssl/evp.h>
 
 #include <algorithm>

@@ -15,20 +15,33 @@ namespace {
 
 struct Dtype {
   const char* name;
-  at::ScalarType type;
+  uint64_t bits;
+  at::ScalarType type = at::ScalarType::Undefined;  ///< no tensor of ours has it
 };
-constexpr Dtype kDtypes[] = {{"F64", at::kDouble},    {"F32", at::kFloat}, {"F16", at::kHalf},
-                             {"BF16", at::kBFloat16}, {"I64", at::kLong},  {"I32", at::kInt},
-                             {"I16", at::kShort},     {"I8", at::kChar},   {"U8", at::kByte},
-                             {"BOOL", at::kBool}};
+constexpr Dtype kDtypes[] = {{"F64", 64, at::kDouble},
+                             {"F32", 32, at::kFloat},
+                             {"F16", 16, at::kHalf},
+                             {"BF16", 16, at::kBFloat16},
+                             {"I64", 64, at::kLong},
+                             {"I32", 32, at::kInt},
+                             {"I16", 16, at::kShort},
+                             {"I8", 8, at::kChar},
+                             {"U8", 8, at::kByte},
+                             {"BOOL", 8, at::kBool},
+                             {"C64", 64},
+                             {"U64", 64},
+                             {"U32", 32},
+                             {"U16", 16},
+                             {"F8_E4M3", 8},
+                             {"F8_E5M2", 8},
+                             {"F8_E8M0", 8},
+                             {"F8_E4M3FNUZ", 8},
+                             {"F8_E5M2FNUZ", 8},
+                             {"F6_E2M3", 6},
+                             {"F6_E3M2", 6},
+                             {"F4", 4}};
 constexpr uint64_t kMostBytes = uint64_t{1} << 62;
 constexpr size_t kMostDimensions = 64;  // what at::TensorIterator handles
-
-std::string known_dtypes() {
-  std::string names;
-  for (const Dtype& dtype : kDtypes) names += (names.empty() ? "" : ", ") + std::string(dtype.name);
-  return names;
-}
 
 /// What the JSON says of one tensor, before it is checked.
 struct RawEntry {
@@ -43,14 +56,16 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   std::map<std::string, RawEntry> entries;
   std::map<std::string, std::string> metadata;
 
-  bool null() override { return refuse("null"); }
+  bool null() override {  // some writers' way to say that there is none
+    return (inside_ == Inside::kTop && name_ == "__metadata__") || refuse("null");
+  }
   bool boolean(bool value) override { return refuse(value ? "true" : "false"); }
   bool number_integer(number_integer_t value) override { return refuse(std::to_string(value)); }
   bool number_float(number_float_t, const string_t& text) override { return refuse(text); }
   bool binary(binary_t&) override { return refuse("binary data"); }
 
   bool number_unsigned(number_unsigned_t value) override {
-    if (level_ != Level::kArray) return refuse(std::to_string(value));
+    if (inside_ != Inside::kArray) return refuse(std::to_string(value));
     DEQ_CHECK(value < kMostBytes, "{} has {} = {}; expected below 2^62", where(), field_, value);
     DEQ_CHECK(array_->size() < kMostDimensions, "{} has more than {} numbers in {}", where(),
               kMostDimensions, field_);
@@ -59,9 +74,9 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool string(string_t& text) override {
-    if (level_ == Level::kMetadata) {
+    if (inside_ == Inside::kMetadata) {
       metadata[field_] = std::move(text);
-    } else if (level_ == Level::kTensor && field_ == "dtype") {
+    } else if (inside_ == Inside::kTensor && field_ == "dtype") {
       entry_->dtype = std::move(text);
     } else {
       return refuse("'" + printable(text) + "'");
@@ -70,10 +85,10 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool start_object(size_t) override {
-    if (level_ == Level::kStart) {
-      level_ = Level::kTop;
-    } else if (level_ == Level::kTop) {
-      level_ = name_ == "__metadata__" ? Level::kMetadata : Level::kTensor;
+    if (inside_ == Inside::kStart) {
+      inside_ = Inside::kTop;
+    } else if (inside_ == Inside::kTop) {
+      inside_ = name_ == "__metadata__" ? Inside::kMetadata : Inside::kTensor;
     } else {
       return refuse("an object");
     }
@@ -81,7 +96,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool key(string_t& name) override {
-    if (level_ == Level::kTop) {
+    if (inside_ == Inside::kTop) {
       name_ = std::move(name);
       if (name_ == "__metadata__") {
         DEQ_CHECK(!std::exchange(has_metadata_, true), "__metadata__ occurs twice");
@@ -93,7 +108,7 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
       return true;
     }
     field_ = std::move(name);
-    if (level_ == Level::kMetadata) {
+    if (inside_ == Inside::kMetadata) {
       DEQ_CHECK(metadata.emplace(field_, "").second, "metadata '{}' occurs twice",
                 printable(field_));
       return true;
@@ -108,19 +123,19 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool end_object() override {
-    level_ = level_ == Level::kTop ? Level::kStart : Level::kTop;
+    inside_ = inside_ == Inside::kTop ? Inside::kStart : Inside::kTop;
     return true;
   }
 
   bool start_array(size_t) override {
-    if (level_ != Level::kTensor || field_ == "dtype") return refuse("an array");
-    level_ = Level::kArray;
+    if (inside_ != Inside::kTensor || field_ == "dtype") return refuse("an array");
+    inside_ = Inside::kArray;
     array_ = &(field_ == "shape" ? entry_->shape : entry_->offsets).emplace();
     return true;
   }
 
   bool end_array() override {
-    level_ = Level::kTensor;
+    inside_ = Inside::kTensor;
     return true;
   }
 
@@ -132,33 +147,33 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   }
 
  private:
-  enum class Level { kStart, kTop, kMetadata, kTensor, kArray };
+  enum class Inside { kStart, kTop, kMetadata, kTensor, kArray };  // of what the next event is
 
   std::string where() const {
-    if (level_ == Level::kMetadata) return fmt::format("metadata '{}'", printable(field_));
+    if (inside_ == Inside::kMetadata) return fmt::format("metadata '{}'", printable(field_));
     return fmt::format("tensor '{}'", printable(name_));
   }
 
   [[noreturn]] bool refuse(const std::string& value) const {
     const std::string got = printable(value);
-    switch (level_) {
-      case Level::kStart:
+    switch (inside_) {
+      case Inside::kStart:
         throw Error(fmt::format("its header is {}; expected an object", got));
-      case Level::kTop:
+      case Inside::kTop:
         throw Error(fmt::format("'{}' is {}; expected an object", printable(name_), got));
-      case Level::kMetadata:
+      case Inside::kMetadata:
         throw Error(fmt::format("{} is {}; expected a string", where(), got));
-      case Level::kArray:
+      case Inside::kArray:
         throw Error(
             fmt::format("{} has {} = {}; expected a whole number >= 0", where(), field_, got));
-      case Level::kTensor:
+      case Inside::kTensor:
         break;
     }
     throw Error(fmt::format("{} has {} = {}; expected {}", where(), field_, got,
                             field_ == "dtype" ? "a string" : "an array of whole numbers"));
   }
 
-  Level level_ = Level::kStart;
+  Inside inside_ = Inside::kStart;
   bool has_metadata_ = false;
   std::string name_, field_;
   RawEntry* entry_ = nullptr;
@@ -167,18 +182,17 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
 
 /// The bytes of a tensor, with every product of its dimensions (zeros apart, since strides are
 /// computed without them) below 2^62.
-uint64_t byte_count(const std::string& name, const std::vector<int64_t>& shape,
-                    at::ScalarType dtype) {
-  uint64_t strides = c10::elementSize(dtype), bytes = strides;
+uint64_t byte_count(const std::string& name, const std::vector<int64_t>& shape, uint64_t bits) {
+  uint64_t strides = (bits + 7) / 8, elements = 1;
   for (const int64_t size : shape) {
     const uint64_t factor = size > 0 ? uint64_t(size) : 1;
     DEQ_CHECK(strides <= kMostBytes / factor,
               "tensor '{}' has shape [{}]; expected less than 2^62 bytes", printable(name),
               fmt::join(shape, ", "));
     strides *= factor;
-    bytes *= uint64_t(size);
+    elements *= uint64_t(size);
   }
-  return bytes;
+  return elements / 8 * bits + (elements % 8 * bits + 7) / 8;
 }
 
 TensorEntry checked(const std::string& name, const RawEntry& raw, uint64_t data_bytes) {
@@ -197,11 +211,12 @@ TensorEntry checked(const std::string& name, const RawEntry& raw, uint64_t data_
                     found->type,
                     {raw.shape->begin(), raw.shape->end()},
                     (*raw.offsets)[0],
-                    (*raw.offsets)[1]};
+                    (*raw.offsets)[1],
+                    found->type == at::ScalarType::Undefined ? found->name : ""};
   DEQ_CHECK(entry.begin <= entry.end && entry.end <= data_bytes,
             "tensor '{}' has data_offsets [{}, {}]; expected within the {} bytes of data", shown,
             entry.begin, entry.end, data_bytes);
-  const uint64_t expected = byte_count(name, entry.shape, entry.dtype);
+  const uint64_t expected = byte_count(name, entry.shape, found->bits);
   DEQ_CHECK(entry.end - entry.begin == expected,
             "tensor '{}' has {} bytes; expected {} for {} [{}]", shown, entry.end - entry.begin,
             expected, found->name, fmt::join(entry.shape, ", "));
@@ -238,9 +253,18 @@ TensorHeader parse_header(std::string_view json, uint64_t data_bytes) {
   return header;
 }
 
+std::string known_dtypes() {
+  std::string names;
+  for (const Dtype& dtype : kDtypes) {
+    if (dtype.type == at::ScalarType::Undefined) continue;
+    names += (names.empty() ? "" : ", ") + std::string(dtype.name);
+  }
+  return names;
+}
+
 std::string dtype_name(at::ScalarType type) {
   for (const Dtype& dtype : kDtypes) {
-    if (dtype.type == type) return dtype.name;
+    if (dtype.type == type && type != at::ScalarType::Undefined) return dtype.name;
   }
   throw Error(fmt::format("dtype {}; known: {}", c10::toString(type), known_dtypes()));
 }

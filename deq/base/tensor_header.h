@@ -23,14 +23,17 @@ constexpr uint64_t kMostHeaderBytes = 100'000'000;
 constexpr std::string_view kOwnHeader = R"({"__metadata__":{"deq_format":"1","deq_sha256":")";
 constexpr size_t kDigestDigits = 64;
 
+/// One tensor as the header states it: where its data lies, from `begin` to before `end`.
 struct TensorEntry {
   std::string name;
-  at::ScalarType dtype = at::kFloat;
+  at::ScalarType dtype = at::kFloat;  ///< Undefined where there is an `other_type`
   std::vector<int64_t> shape;
   uint64_t begin = 0;
   uint64_t end = 0;
+  std::string other_type = "";  ///< the format's name of a type that no tensor of ours has
 };
 
+/// What a header states, checked: entries that neither overlap nor leave a gap.
 struct TensorHeader {
   std::vector<TensorEntry> entries;  ///< in the order of their data
   std::map<std::string, std::string> metadata;
@@ -44,5 +47,7 @@ std::string format_header(const TensorHeader& header);
 
 /// "F32" for at::kFloat; throws deq::Error for a dtype that the format or this library lacks.
 std::string dtype_name(at::ScalarType dtype);
+/// "F64, F32, ...": those that a tensor of ours may have.
+std::string known_dtypes();
 
 }  // namespace deq::detail

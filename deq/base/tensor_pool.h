@@ -1,5 +1,3 @@
-// Memory that is used again: a loop that takes its tensors from a pool allocates none after its
-// first rounds.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,6 +6,8 @@
 
 namespace deq {
 
+/// Memory that is used again: a loop that takes its tensors from a pool allocates none after its
+/// first rounds.
 class TensorPool {
  public:
   TensorPool() = default;

@@ -1,6 +1,3 @@
-// What follows from a cell's parameters alone: normalised weights, in the layout of the kernels. In
-// evaluation mode without a tape it is kept while they stay what they are, so that a new token of a
-// generated text pays for none of it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,6 +21,9 @@ struct ParameterState {
 /// Nothing where not all of them lie on the CPU: reading them there would wait for the device.
 std::optional<ParameterState> state_of(const std::vector<at::Tensor>& parameters);
 
+/// What follows from a cell's parameters alone: normalised weights, in the layout of the kernels.
+/// In evaluation mode without a tape it is kept while they stay what they are, so that a new token
+/// of a generated text pays for none of it.
 template <class Made>
 class Kept {
  public:

@@ -1,11 +1,11 @@
-// A linear map whose weight may be normalised (Salimans and Kingma 2016): row i of W is g_i v_i /
-// |v_i|.
 #pragma once
 
 #include <torch/nn/module.h>
 
 namespace deq {
 
+/// A linear map whose weight may be normalised (Salimans and Kingma 2016): row i of W is g_i v_i /
+/// |v_i|.
 class Linear : public torch::nn::Module {
  public:
   /// Parameters: `weight` (out, in), or with `normalised` `g` (out) and `v` (out, in); `bias`

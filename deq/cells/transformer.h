@@ -1,13 +1,3 @@
-// The DEQ-Transformer's cell (Bai, Kolter, Koltun 2019): one Transformer-XL block with its input
-// injected.
-//
-//   u = U x + c                                  injected into queries, keys and values
-//   q, k, v = W_qkv N([history, z]) + u          N: identity (post) or layer norm (pre)
-//   y = z + O attention(q, k, v) ;               post: y <- LN(y)
-//   f(z) = LN(y + FF(y))                         post
-//        = y + FF(LN(y))                         pre
-//        = n + FF(n), n = LN(y)                  pre-published: as the authors' code has it
-//   FF(y) = W_2 relu(W_1 y + b_1) + b_2,  layer norms without parameters
 #pragma once
 
 #include "deq/base/fields.h"
@@ -36,6 +26,7 @@ struct TransformerDropout {
   }
 };
 
+/// What a DEQ-Transformer's cell is told; TransformerCell has the equations.
 struct Transformer {
   static constexpr const char* name = "transformer";
   int64_t width = 128;
@@ -62,6 +53,16 @@ struct Transformer {
   std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
 
+/// The DEQ-Transformer's cell (Bai, Kolter, Koltun 2019): one Transformer-XL block with its input
+/// injected.
+///
+///     u = U x + c                                  injected into queries, keys and values
+///     q, k, v = W_qkv N([history, z]) + u          N: identity (post) or layer norm (pre)
+///     y = z + O attention(q, k, v) ;               post: y <- LN(y)
+///     f(z) = LN(y + FF(y))                         post
+///          = y + FF(LN(y))                         pre
+///          = n + FF(n), n = LN(y)                  pre-published: as the authors' code has it
+///     FF(y) = W_2 relu(W_1 y + b_1) + b_2,  layer norms without parameters
 class TransformerCell : public Cell {
  public:
   /// Throws deq::Error where width is odd or not divisible by heads. Without `injection` there is

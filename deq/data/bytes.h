@@ -1,10 +1,10 @@
-// Bytes: any file, text8 and enwik8 among them; 256 tokens, no vocabulary to learn.
 #pragma once
 
 #include "deq/data/corpus.h"
 
 namespace deq {
 
+/// Bytes: any file, text8 and enwik8 among them; 256 tokens, no vocabulary to learn.
 struct Bytes {
   static constexpr const char* name = "bytes";
   static constexpr Unit unit = Unit::Byte;

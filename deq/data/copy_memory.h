@@ -1,9 +1,3 @@
-// Copy memory (Hochreiter and Schmidhuber 1997; as in Bai, Kolter, Koltun 2019, appendix F): ten
-// symbols to be repeated after a delay. With x_1 the first of T + 20 positions,
-//   x_1 .. x_10   uniform in 1 .. 8            x_{T+10} = 9, all others 0
-//   y_1 .. y_{T+10} = 0                        y_{T+11} .. y_{T+20} = x_1 .. x_10
-// A model that remembers nothing is certain of the blanks and guesses among eight symbols: its mean
-// loss is 10 ln 8 / (T + 20).
 #pragma once
 
 #include "deq/data/corpus.h"
@@ -18,6 +12,12 @@ struct Names<Ending> {
   static constexpr const char* values[] = {"delimiter", "recall"};
 };
 
+/// Copy memory (Hochreiter and Schmidhuber 1997; as in Bai, Kolter, Koltun 2019, appendix F): ten
+/// symbols to be repeated after a delay. With x_1 the first of T + 20 positions,
+///     x_1 .. x_10   uniform in 1 .. 8            x_{T+10} = 9, all others 0
+///     y_1 .. y_{T+10} = 0                        y_{T+11} .. y_{T+20} = x_1 .. x_10
+/// A model that remembers nothing is certain of the blanks and guesses among eight symbols: its
+/// mean loss is 10 ln 8 / (T + 20).
 struct CopyMemory {
   static constexpr const char* name = "copy-memory";
   static constexpr Unit unit = Unit::Symbol;

@@ -57,12 +57,13 @@ class Counter {
     return found->second;
   }
 
-  /// Folds rare words into <unk>, and renames `ids` to the order of frequency.
+  /// Folds rare tokens into <unk>, and renames `ids` to the order of frequency.
   Vocabulary finish(const VocabularyRule& rule, std::vector<int64_t>& ids) {
     std::vector<int64_t> target = fold(rule);
     std::vector<int64_t> order;
     for (int64_t id = 0; id < int64_t(tokens_.size()); ++id) {
-      if (target[size_t(id)] == id && counts_[size_t(id)] > 0) order.push_back(id);
+      const bool kept = counts_[size_t(id)] > 0 || (rule.min_count > 1 && is_unknown(id));
+      if (target[size_t(id)] == id && kept) order.push_back(id);
     }
     std::stable_sort(order.begin(), order.end(),
                      [&](int64_t a, int64_t b) { return counts_[size_t(a)] > counts_[size_t(b)]; });
@@ -77,13 +78,15 @@ class Counter {
   }
 
  private:
+  bool is_unknown(int64_t id) const { return *tokens_[size_t(id)] == kUnknown; }
+
   /// The token that each token becomes: itself, or <unk>.
   std::vector<int64_t> fold(const VocabularyRule& rule) {
     std::vector<int64_t> target(tokens_.size());
     std::iota(target.begin(), target.end(), 0);
     if (rule.min_count <= 1) return target;
     const std::vector<int64_t> seen = counts_;
-    const int64_t unknown = count(kUnknownWord);
+    const int64_t unknown = count(kUnknown);
     --counts_[size_t(unknown)];
     target.resize(tokens_.size());
     target[size_t(unknown)] = unknown;

@@ -23,6 +23,7 @@ struct Split {
 /// The first tokens, or sequences; all where `count` is 0 or more than there are.
 Split beginning(Split split, int64_t count);
 
+/// Three splits in the ids of one vocabulary.
 struct Corpus {
   Vocabulary vocabulary;
   Split train, valid, test;
@@ -51,8 +52,8 @@ struct SplitFiles {
 SplitFiles find_splits(const std::filesystem::path& data, bool single_file);
 
 /// How a vocabulary is made from a training split: ids in order of falling frequency (as an
-/// adaptive softmax needs them), ties in order of first appearance. Words seen less than
-/// `min_count` times become <unk>.
+/// adaptive softmax needs them), ties in order of first appearance. What is seen less than
+/// `min_count` times becomes `<unk>`, which the list then has even if nothing was.
 struct VocabularyRule {
   Unit unit = Unit::Word;
   int64_t min_count = 1;

@@ -18,13 +18,15 @@ TextReader::TextReader(const std::filesystem::path& path, Unit unit)
   DEQ_CHECK(file_.size() > 0, "{} is empty; expected text", name_);
 }
 
-/// How much of `carry_` ends with a whole token; all of it when nothing more will come.
-size_t TextReader::whole(bool last) const {
+/// How much of `carry_` ends with a whole token; all of it when nothing more will come. Of what was
+/// carried over, the first `before` bytes, it is known that no space is in it: looking there again
+/// for each piece would take a time quadratic in the length of a word.
+size_t TextReader::whole(size_t before, bool last) const {
   size_t cut = carry_.size();
   if (last || unit_ == Unit::Byte) return cut;
   if (is_spaced(unit_)) {
-    const size_t space = carry_.find_last_of(" \n\t\r\v\f");
-    return space == carry_.npos ? 0 : space + 1;
+    const size_t space = std::string_view(carry_).substr(before).find_last_of(" \n\t\r\v\f");
+    return space == carry_.npos ? 0 : before + space + 1;
   }
   for (size_t back = 1; back <= std::min<size_t>(3, cut); ++back) {
     const auto byte = static_cast<unsigned char>(carry_[cut - back]);
@@ -59,7 +61,7 @@ void TextReader::read_until(int64_t end, const Use& use) {
     file_.read(carry_.data() + before, size_t(count));
     position_ += count;
     const bool last = position_ == size();
-    const size_t cut = whole(last);
+    const size_t cut = whole(before, last);
     std::string_view piece = std::string_view(carry_).substr(0, cut);
     check(piece);
     int64_t offset = position_ - int64_t(carry_.size());

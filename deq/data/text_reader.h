@@ -29,7 +29,7 @@ class TextReader {
   void read_until(int64_t end, const Use& use);
 
  private:
-  size_t whole(bool last) const;
+  size_t whole(size_t before, bool last) const;
   void check(std::string_view piece) const;
 
   std::string name_;

@@ -5,6 +5,7 @@
 
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
+#include "deq/base/sha256.h"
 #include "deq/base/utf8.h"
 
 namespace deq {
@@ -73,8 +74,9 @@ Vocabulary::Vocabulary(Unit unit, std::vector<std::string> tokens) : unit_(unit)
     DEQ_CHECK(whole, "vocabulary: a list of {} bytes; expected all 256 in order",
               table->tokens.size());
   }
-  const auto unknown = table->ids.find(kUnknownWord);
-  if (unit == Unit::Word && unknown != table->ids.end()) table->unknown = unknown->second;
+  const auto unknown = table->ids.find(kUnknown);
+  const bool has_unknown = unit == Unit::Word || unit == Unit::Character;
+  if (has_unknown && unknown != table->ids.end()) table->unknown = unknown->second;
   table_ = std::move(table);
 }
 
@@ -102,9 +104,13 @@ int64_t Vocabulary::require(std::string_view token, const std::string& source,
   const auto found = table_->ids.find(token);
   if (found != table_->ids.end()) return found->second;
   if (table_->unknown >= 0) return table_->unknown;
+  const char* hint = unit_ == Unit::Word ? ", which has no <unk>"
+                     : unit_ == Unit::Character
+                         ? " (task-min-count 2 makes rare ones <unk>; task 'bytes' takes any text)"
+                         : "";
   throw Error(fmt::format("{}: {} '{}' at byte {} is not in the vocabulary of {} {}s{}", source,
                           unit_name(unit_), printable(token), offset, size(), unit_name(unit_),
-                          unit_ == Unit::Word ? ", which has no <unk>" : ""));
+                          hint));
 }
 
 void Vocabulary::encode(std::string_view text, const std::function<void(int64_t)>& emit,
@@ -210,7 +216,9 @@ std::string Vocabulary::serialize() const {
 }
 
 Vocabulary Vocabulary::parse(std::string_view text, const std::string& source) {
-  const std::string_view first = text.substr(0, text.find('\n'));
+  std::string_view first = text.substr(0, text.find('\n'));
+  const size_t ending = first.ends_with('\r') ? 2 : 1;  // CRLF; a token's own \r is escaped
+  first.remove_suffix(ending - 1);
   DEQ_CHECK(
       first.substr(0, kHeader.size()) == kHeader,
       "{} is no vocabulary: its first line is '{}'; expected '{}word', byte, character or symbol",
@@ -221,12 +229,14 @@ Vocabulary Vocabulary::parse(std::string_view text, const std::string& source) {
   DEQ_CHECK(text.size() > first.size() && text.back() == '\n',
             "{} is cut off: it does not end with a newline", source);
   std::vector<std::string> tokens;
-  for (size_t at = first.size() + 1; at < text.size();) {
-    const size_t end = text.find('\n', at);
+  for (size_t at = first.size() + ending; at < text.size();) {
+    const size_t end = text.find('\n', at) + 1 - ending;
     const std::string where = fmt::format("{}:{}", source, tokens.size() + 2);
+    DEQ_CHECK(ending == 1 || (end >= at && text[end] == '\r'),
+              "{}: the line ends with LF; expected CRLF, as the first line's", where);
     DEQ_CHECK(end > at, "{}: the line is empty; expected a token", where);
     tokens.push_back(unescaped(text.substr(at, end - at), where));
-    at = end + 1;
+    at = end + ending;
   }
   return Vocabulary(unit, std::move(tokens));
 }

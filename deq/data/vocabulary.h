@@ -31,11 +31,11 @@ double metric_value(Unit unit, double mean_nats);
 /// Whether tokens stand between white space: words and symbols.
 inline bool is_spaced(Unit unit) { return unit == Unit::Word || unit == Unit::Symbol; }
 
-inline constexpr const char* kEndOfLine = "<eos>";    ///< ends every line, for words
-inline constexpr const char* kUnknownWord = "<unk>";  ///< stands for words the list lacks
+inline constexpr const char* kEndOfLine = "<eos>";  ///< ends every line, for words
+inline constexpr const char* kUnknown = "<unk>";    ///< stands for what the list lacks
 
 /// Calls `use(token, offset)` for each token of `text`, which must not cut a word or a character.
-/// Words and symbols are separated by ASCII white space; a newline is the word <eos>, but no
+/// Words and symbols are separated by ASCII white space; a newline is the word `<eos>`, but no
 /// symbol. Text that is not UTF-8 (characters) is an error that names `source` and the byte,
 /// counted from `offset`.
 void for_each_token(Unit unit, std::string_view text,
@@ -54,22 +54,23 @@ class Vocabulary {
   const std::string& token(int64_t id) const;
   std::optional<int64_t> find(std::string_view token) const;
 
-  /// Calls `emit(id)` for each token of `text`, as `for_each_token` finds them. Unknown words
-  /// become <unk> if it is in the list; what cannot be encoded is an error that names it with
-  /// `source` (a file, "the prompt") and `offset` plus its place in `text`.
+  /// Calls `emit(id)` for each token of `text`, as `for_each_token` finds them. Unknown words and
+  /// characters become `<unk>` if it is in the list; what cannot be encoded is an error that names
+  /// it with `source` (a file, "the prompt") and `offset` plus its place in `text`.
   void encode(std::string_view text, const std::function<void(int64_t)>& emit,
               const std::string& source = "text", int64_t offset = 0) const;
   std::vector<int64_t> encode(std::string_view text, const std::string& source = "text") const;
 
-  /// Words and symbols are joined by spaces, and the word <eos> ends a line; bytes and characters
+  /// Words and symbols are joined by spaces, and the word `<eos>` ends a line; bytes and characters
   /// as they were.
   std::string decode(const std::vector<int64_t>& ids) const;
   /// What `id` adds to a text that ends with token `before` (-1: starts it), for streaming.
   std::string decode_next(int64_t id, int64_t before) const;
 
   /// One token per line in UTF-8 below a first line that names the unit. Control characters,
-  /// spaces, backslashes and bytes that are not UTF-8 are escaped (\n, \\, \xNN), so that any token
-  /// survives editors and line endings.
+  /// spaces, backslashes and bytes that are not UTF-8 are escaped (`\n`, `\\`, `\xNN`), so that any
+  /// token survives editors and line endings: a file whose first line ends with CRLF is read as one
+  /// whose lines all do.
   std::string serialize() const;
   static Vocabulary parse(std::string_view text, const std::string& source);
   void save(const std::filesystem::path& path) const;

@@ -5,7 +5,7 @@
 
 namespace deq {
 
-/// Words between white space, <eos> at the end of every line, empty lines included: so the
+/// Words between white space, `<eos>` at the end of every line, empty lines included: so the
 /// published token counts come out, and perplexities compare with those in papers.
 struct Words {
   static constexpr const char* name = "words";

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "deq/base/files.h"
 #include "deq/base/safetensors.h"
+#include "deq/base/sha256.h"
 
 namespace deq {
 
@@ -167,6 +167,7 @@ void save_cache(const std::filesystem::path& path, const EquilibriumCache& cache
 
 EquilibriumCache load_cache(const std::filesystem::path& path, const std::string& weights) {
   TensorFile file = load_tensors(path);
+  require_all_read(file, path.string());
   DEQ_CHECK(file.metadata.contains("deq_cache") && file.tensors.contains("log_probabilities"),
             "'{}' is no equilibrium cache; expected a file that `deq generate --save-cache` wrote",
             path.string());

@@ -1,15 +1,3 @@
-// The implicit gradient (Bai, Kolter, Koltun 2019, Theorem 1). With z* = f(z*, theta) and g =
-// dL/dz*,
-//
-//   u = J^T u + g,   J = df/dz at z*,        dL/dtheta = (df/dtheta)^T u
-//
-// z* is found without a tape; f(z*) is taped once, and the adjoint u is solved with vector-Jacobian
-// products of that tape through the same `solve`. Memory does not depend on the number of steps of
-// either solve.
-//
-// The adjoint's solve starts at g, or with `shine` at what the forward solve's last steps say that
-// u is (SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau, ICLR 2022): fewer products where they
-// say much. With max_steps = 1 that estimate is the gradient, its residual measured by one product.
 #pragma once
 
 #include "deq/gradients/differentiate.h"
@@ -17,6 +5,19 @@
 
 namespace deq {
 
+/// The implicit gradient (Bai, Kolter, Koltun 2019, Theorem 1). With z* = f(z*, theta) and g =
+/// dL/dz*,
+///
+///     u = J^T u + g,   J = df/dz at z*,        dL/dtheta = (df/dtheta)^T u
+///
+/// z* is found without a tape; f(z*) is taped once, and the adjoint u is solved with
+/// vector-Jacobian products of that tape through the same `solve`. Memory does not depend on the
+/// number of steps of either solve.
+///
+/// The adjoint's solve starts at g, or with `shine` at what the forward solve's last steps say that
+/// u is (SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau, ICLR 2022): fewer products where they
+/// say much. With max_steps = 1 that estimate is the gradient, its residual measured by one
+/// product.
 struct Implicit {
   static constexpr const char* name = "implicit";
   Solver solver;

@@ -7,6 +7,7 @@
 
 namespace deq {
 
+/// What measure_convergence is told.
 struct ConvergenceOptions {
   int64_t segments = 8;
   int64_t steps = 60;

@@ -7,6 +7,7 @@
 
 namespace deq {
 
+/// What measure_cost is told.
 struct CostOptions {
   int64_t tokens = 0;
   int64_t max_steps = 100;

@@ -8,6 +8,7 @@
 
 namespace deq {
 
+/// What measure_decoding is told.
 struct DecodingOptions {
   EquilibriumOptions equilibrium;
   std::vector<int64_t> lengths = {32, 64, 128, 256, 512};

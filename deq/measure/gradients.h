@@ -7,6 +7,7 @@
 
 namespace deq {
 
+/// What measure_gradients is told.
 struct GradientsOptions {
   int64_t segments = 8;
   double forward_tol = 1e-4;

@@ -1,4 +1,3 @@
-// What a measurement found: a table for a document, and the same numbers as charts.
 #pragma once
 
 #include <functional>
@@ -10,6 +9,7 @@
 
 namespace deq {
 
+/// What a measurement found: a table for a document, and the same numbers as charts.
 struct Measurement {
   std::vector<std::string> columns;
   std::vector<std::vector<std::string>> rows;  ///< as many cells each

@@ -8,6 +8,7 @@
 
 namespace deq {
 
+/// What measure_memory is told.
 struct MemoryOptions {
   std::vector<int64_t> depths = {8, 16, 32, 64, 128, 256, 512};
 

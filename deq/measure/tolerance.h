@@ -7,6 +7,7 @@
 
 namespace deq {
 
+/// What measure_tolerance is told.
 struct ToleranceOptions {
   double loosest = 1, tightest = 1e-5;
   int64_t points = 8;

@@ -7,6 +7,7 @@
 
 namespace deq {
 
+/// What measure_training is told.
 struct TrainingOptions {
   int64_t parts = 6;
 

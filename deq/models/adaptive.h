@@ -17,6 +17,7 @@
 
 namespace deq {
 
+/// Tables of an embedding and its softmax: one, or one for each cluster.
 struct EmbeddingOptions {
   int64_t width = 0;
   std::vector<int64_t> cutoffs;

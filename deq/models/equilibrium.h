@@ -6,6 +6,7 @@
 
 namespace deq {
 
+/// How an equilibrium is found and differentiated.
 struct EquilibriumOptions {
   Solver solver;
   StopRule stop = {};

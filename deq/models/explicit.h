@@ -7,6 +7,7 @@
 
 namespace deq {
 
+/// An equilibrium (depth 0), or an explicit network of so many levels.
 struct DepthOptions {
   int64_t depth = 0;
   bool tied = true;
@@ -32,6 +33,7 @@ struct DepthOptions {
 /// What each level (or the one equilibrium) may see of the segments before; empty: nothing.
 using Histories = std::vector<History>;
 
+/// What an explicit network gives: its last level, and how its histories go on.
 struct ExplicitOutput {
   at::Tensor z;  ///< (B, T, D) of the last level
   Histories histories;

@@ -1,5 +1,3 @@
-// A language model around one equilibrium, or around the levels of an explicit network of the same
-// cell: embedding -> cell -> softmax.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -12,6 +10,7 @@
 
 namespace deq {
 
+/// How weights are drawn at the start.
 struct InitialOptions {
   double init_std = 0.02;
   double embedding_init_std = 0.02;
@@ -24,6 +23,7 @@ struct InitialOptions {
   }
 };
 
+/// All that a language model is built from, but for its vocabulary.
 struct ModelOptions {
   CellOptions cell;
   DepthOptions depth;
@@ -79,6 +79,8 @@ struct ForwardOptions {
   std::function<void(const Report&)> on_adjoint;
 };
 
+/// A language model around one equilibrium, or around the levels of an explicit network of the same
+/// cell: embedding -> cell -> softmax.
 class LanguageModel : public torch::nn::Module {
  public:
   /// Throws deq::Error for options that do not go together.

@@ -1,5 +1,3 @@
-// Mixture of softmaxes (Yang, Dai, Salakhutdinov, Cohen 2018): p(w) = sum_k pi_k(h) p(w | tanh(P_k
-// h)).
 #pragma once
 
 #include <torch/nn/module.h>
@@ -8,6 +6,7 @@
 
 namespace deq {
 
+/// How many softmaxes are mixed; 1: a plain one.
 struct MixtureOptions {
   int64_t experts = 1;
   double dropout = 0.0;
@@ -19,6 +18,8 @@ struct MixtureOptions {
   }
 };
 
+/// Mixture of softmaxes (Yang, Dai, Salakhutdinov, Cohen 2018): p(w) = sum_k pi_k(h) p(w | tanh(P_k
+/// h)).
 class Mixture : public torch::nn::Module {
  public:
   /// From hidden states of width `in` to experts' states of width `out`.

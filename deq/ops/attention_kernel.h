@@ -39,6 +39,7 @@ struct PackedKeys {
   int64_t panel = 0;
 };
 
+/// One head of one sample: what its kernels read and write.
 template <class T>
 struct AttentionHead {
   AttentionSpan span;

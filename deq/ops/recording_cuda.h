@@ -1,4 +1,3 @@
-// An evaluation recorded once as a CUDA graph and replayed on the same memory.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,6 +14,7 @@ namespace deq::cuda {
 /// Whether this thread's stream can be recorded: not the default one.
 bool can_record();
 
+/// An evaluation recorded once as a CUDA graph and replayed on the same memory.
 class Recording {
  public:
   Recording();

@@ -1,13 +1,3 @@
-// One evaluation of the DEQ-Transformer's f as a single operator: everything between its products
-// happens while the rows are in the cache, and what does not depend on the state is laid out once
-// per solve.
-//
-//   q, k, v = W_qkv N(z) + injected
-//   y = z + m_o (O attention(q, k, v) + b_o)
-//   f(z) = LN(LN(y) + FF(LN(y)))     post
-//        = y + FF(LN(y))             pre            N: layer norm (pre) or identity (post)
-//        = LN(y) + FF(LN(y))         pre-published
-//   FF(n) = m_2 (W_2 (m_1 relu(W_1 n + b_1)) + b_2),  layer norms without parameters
 #pragma once
 
 #include <memory>
@@ -43,6 +33,16 @@ struct BlockContext {
   at::Tensor output_mask, inner_mask, outer_mask;  ///< (B, 1, .) or undefined
 };
 
+/// One evaluation of the DEQ-Transformer's f as a single operator: everything between its products
+/// happens while the rows are in the cache, and what does not depend on the state is laid out once
+/// per solve.
+///
+///     q, k, v = W_qkv N(z) + injected
+///     y = z + m_o (O attention(q, k, v) + b_o)
+///     f(z) = LN(LN(y) + FF(LN(y)))     post
+///          = y + FF(LN(y))             pre            N: layer norm (pre) or identity (post)
+///          = LN(y) + FF(LN(y))         pre-published
+///     FF(n) = m_2 (W_2 (m_1 relu(W_1 n + b_1)) + b_2),  layer norms without parameters
 class TransformerBlock {
  public:
   /// Throws deq::Error for shapes that do not fit.

@@ -1,11 +1,11 @@
-// The block from LibTorch's operators, few and large ones, heads first: what runs where the kernels
-// do not, that is on a GPU. transformer_block_reference says the same in plainer words.
 #pragma once
 
 #include "deq/ops/transformer_block.h"
 
 namespace deq::ops {
 
+/// The block from LibTorch's operators, few and large ones, heads first: what runs where the
+/// kernels do not, that is on a GPU. transformer_block_reference says the same in plainer words.
 class ComposedBlock {
  public:
   /// For states (B, T, D), whose shapes were checked. Without a tape, what does not depend on the

@@ -52,6 +52,7 @@ void project_rows(const BlockRows<double>& b, int64_t begin, int64_t end, double
 void feed_rows(const BlockRows<float>& b, int64_t begin, int64_t end, float* scratch);
 void feed_rows(const BlockRows<double>& b, int64_t begin, int64_t end, double* scratch);
 
+/// What the backward kernels of some rows read and write.
 template <class T>
 struct BlockGradients {
   const T* df = nullptr;  // (., D)

@@ -34,6 +34,7 @@ void trellis_rows(const TrellisRows<float>& rows, int64_t begin, int64_t end, in
 void trellis_rows(const TrellisRows<double>& rows, int64_t begin, int64_t end, int64_t first,
                   int64_t last, double* scratch);
 
+/// What the backward kernels of some rows read and write.
 template <class T>
 struct TrellisGradients {
   const T* df = nullptr;    // (., 2 H)

@@ -1,8 +1,3 @@
-// One evaluation of the DEQ-TrellisNet's f as a single operator: the convolution of h, one block of
-// units at a time, and the LSTM's step on its sums while they are in the cache.
-//
-//   i, o, g, s = injected_t + sum_k W_k (m h_{t - d (K - 1 - k)})    k = 0 .. K - 1
-//   c'_t = sigma(s) c_{t-1} + sigma(i) tanh(g),   h'_t = sigma(o) tanh(c'_t)
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,6 +31,11 @@ struct TrellisContext {
   at::Tensor past;  ///< (B, P, 2 H) states before, P >= max(1, d (K - 1)); the last ones count
 };
 
+/// One evaluation of the DEQ-TrellisNet's f as a single operator: the convolution of h, one block
+/// of units at a time, and the LSTM's step on its sums while they are in the cache.
+///
+///     i, o, g, s = injected_t + sum_k W_k (m h_{t - d (K - 1 - k)})    k = 0 .. K - 1
+///     c'_t = sigma(s) c_{t-1} + sigma(i) tanh(g),   h'_t = sigma(o) tanh(c'_t)
 class TrellisStep {
  public:
   /// Throws deq::Error for shapes that do not fit.

@@ -8,11 +8,13 @@
 
 namespace deq {
 
+/// One line of a chart.
 struct Series {
   std::string name;
   std::vector<std::pair<double, double>> points;  ///< x rising; what is not finite is left out
 };
 
+/// What stands beside the lines of a chart.
 struct Axes {
   std::string title, x, y;
   bool logarithmic = false;  ///< y; what is not positive is left out
@@ -33,6 +35,7 @@ inline constexpr const char* kAveraged =
 /// A figure with its legend, or "" where no series has a point. kAveraged.
 std::string line_chart(const std::vector<Series>& series, const Axes& axes);
 
+/// Lines in common axes.
 struct Chart {
   Axes axes;
   std::vector<Series> series;

@@ -11,6 +11,7 @@ namespace deq {
 /// How every page begins, so that nothing else is taken for one and replaced.
 inline constexpr const char* kPageStart = "<!doctype html>\n<!-- deq report -->\n";
 
+/// One run of a report's page.
 struct ReportedRun {
   RunRecord record;
   int64_t parameters = 0;  ///< of the model; 0: not looked at

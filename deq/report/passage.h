@@ -1,4 +1,3 @@
-// A few solves of a run's model on a passage of its data, looked at step by step.
 #pragma once
 
 #include <string>
@@ -8,6 +7,7 @@
 
 namespace deq {
 
+/// A few solves of a run's model on a passage of its data, looked at step by step.
 struct Passage {
   struct Position {
     std::string token;  ///< as the vocabulary has it: of bytes perhaps no UTF-8

@@ -6,6 +6,7 @@
 
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
+#include "deq/base/sha256.h"
 #include "deq/train/run.h"
 
 namespace deq {

@@ -1,4 +1,3 @@
-// What a run folder tells of a run without loading the model: its configuration and metrics.jsonl.
 #pragma once
 
 #include <filesystem>
@@ -21,6 +20,7 @@ struct MetricsLine {
   double at(const std::string& field) const;
 };
 
+/// What a run folder tells of a run without loading the model: its configuration and metrics.jsonl.
 struct RunRecord {
   std::string name;  ///< the folder as it was given
   TrainOptions options;

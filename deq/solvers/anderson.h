@@ -1,19 +1,19 @@
-// Anderson acceleration, type II: the next iterate mixes the last `memory` ones so that the mixed
-// residual is least (Anderson 1965; Walker and Ni, SIAM J. Numer. Anal. 2011). With g_i = f(z_i) -
-// z_i,
-//
-//   alpha = argmin |sum_i alpha_i g_i|^2 + ridge sum_i alpha_i^2 |g_i|^2   subject to sum_i alpha_i
-//   = 1 z     = sum_i alpha_i (z_i + mixing g_i)
-//
-// The ridge is relative: it weighs each iterate by its own residual, so that it never drowns the
-// newest ones, whatever the tolerance. Scope `causal` sums |.|^2 over positions s <= t with weight
-// decay^(t - s): position t's coefficients use everything it may see, and nothing that it may not.
 #pragma once
 
 #include "deq/solvers/driver.h"
 
 namespace deq {
 
+/// Anderson acceleration, type II: the next iterate mixes the last `memory` ones so that the mixed
+/// residual is least (Anderson 1965; Walker and Ni, SIAM J. Numer. Anal. 2011). With g_i = f(z_i) -
+/// z_i,
+///
+///     alpha = argmin |sum_i alpha_i g_i|^2 + ridge sum_i alpha_i^2 |g_i|^2,  sum_i alpha_i = 1
+///     z     = sum_i alpha_i (z_i + mixing g_i)
+///
+/// The ridge is relative: it weighs each iterate by its own residual, so that it never drowns the
+/// newest ones, whatever the tolerance. Scope `causal` sums |.|^2 over positions s <= t with weight
+/// decay^(t - s): position t's coefficients use everything it may see, and nothing that it may not.
 struct Anderson {
   static constexpr const char* name = "anderson";
   int64_t memory = 8;

@@ -29,6 +29,7 @@ struct Iterate {
   TensorPool& pool;
 };
 
+/// Where a method goes next.
 struct Proposal {
   at::Tensor z;   ///< (R, n)
   at::Tensor fz;  ///< the latest `evaluate`'s, if that was at z; undefined otherwise

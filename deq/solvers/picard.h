@@ -1,10 +1,10 @@
-// Picard (fixed-point) iteration with damping: z <- (1 - damping) z + damping f(z).
 #pragma once
 
 #include "deq/solvers/driver.h"
 
 namespace deq {
 
+/// Picard (fixed-point) iteration with damping: z <- (1 - damping) z + damping f(z).
 struct Picard {
   static constexpr const char* name = "picard";
   double damping = 1.0;

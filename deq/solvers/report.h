@@ -11,16 +11,20 @@
 
 namespace deq {
 
-/// Why a row stopped. The residual of a row is |f(z) - z| / |f(z)|, Euclidean norms.
+/// Why a row stopped. The residual of a row is |f(z) - z| / |f(z)|, Euclidean norms. Each holds for
+/// the row or for one that it depends on, `Converged` for all of these; sums over hidden keys may
+/// carry NaN to rows before one as well (ops/relative_attention.h).
 enum class Reason : uint8_t {
-  Converged,  ///< |f(z) - z| <= max(abs_tol, rel_tol |f(z)|), for the row and for those it depends
-              ///< on
-  MaxSteps,   ///< the steps ran out first
-  Diverged,   ///< |f(z) - z| grew past kDivergence times the largest of its first value, |f(z0)|
-              ///< and the norm of ones: from a smaller beginning it may grow and still settle
-  NonFinite,  ///< f(z) was infinite or NaN
-};            // the last two hold for the row or for one that it depends on; sums over hidden keys
-              // may carry NaN to rows before it as well (ops/relative_attention.h)
+  /// |f(z) - z| <= max(abs_tol, rel_tol |f(z)|).
+  Converged,
+  /// The steps ran out first.
+  MaxSteps,
+  /// |f(z) - z| grew past kDivergence times the largest of its first value, |f(z0)| and the norm of
+  /// ones: from a smaller beginning it may grow and still settle.
+  Diverged,
+  /// f(z) was infinite or NaN.
+  NonFinite,
+};
 inline constexpr double kDivergence = 1e6;
 
 /// When to stop. A row is done when either tolerance is met.
@@ -70,6 +74,7 @@ struct Report {
 /// One line: why it stopped, with both numbers; and the error where it is far above the residual.
 std::string describe(const Report& report);
 
+/// What a solve gives: states, and how each row of them ended.
 struct Solution {
   at::Tensor z;  ///< the best iterate of every row, shape of z0, detached
   Report report;

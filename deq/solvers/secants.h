@@ -1,10 +1,3 @@
-// What the evaluations of a solve have learned of the Jacobian of g(z) = f(z) - z: with the batch's
-// last steps s_i = z_{i+1} - z_i and y_i = g_{i+1} - g_i, for each sample the inverse nearest to -I
-// with H Y = S (Anderson's; Fang and Saad 2009, type II)
-//
-//   H = -I + (S + Y) (Y^T Y)^{-1} Y^T ~ (J - I)^{-1}
-//
-// whatever method made the steps. A sample that was done before them has learned nothing: -I.
 #pragma once
 
 #include <deque>
@@ -13,6 +6,13 @@
 
 namespace deq {
 
+/// What the evaluations of a solve have learned of the Jacobian of g(z) = f(z) - z: with the
+/// batch's last steps s_i = z_{i+1} - z_i and y_i = g_{i+1} - g_i, for each sample the inverse
+/// nearest to -I with H Y = S (Anderson's; Fang and Saad 2009, type II)
+///
+///     H = -I + (S + Y) (Y^T Y)^{-1} Y^T ~ (J - I)^{-1}
+///
+/// whatever method made the steps. A sample that was done before them has learned nothing: -I.
 class Secants {
  public:
   /// Of the last `memory` steps, 2 states each.

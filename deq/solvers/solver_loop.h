@@ -1,5 +1,3 @@
-// What every loop of a solve is made of, wherever its numbers are: f, the rows, what is known of
-// each, and the end.
 #pragma once
 
 #include <ATen/ops/from_blob.h>
@@ -43,6 +41,8 @@ struct Measured {
            TensorPool* pool = nullptr);
 };
 
+/// What every loop of a solve is made of, wherever its numbers are: f, the rows, what is known of
+/// each, and the end.
 class SolverLoop {
  public:
   SolverLoop(const Map& f, const at::Tensor& z0, const StopRule& stop, const Layout& layout);

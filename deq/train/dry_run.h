@@ -1,10 +1,10 @@
-// One step of a configuration on made-up tokens: does it build, does it fit, what does it cost.
 #pragma once
 
 #include "deq/train/options.h"
 
 namespace deq {
 
+/// One step of a configuration on made-up tokens: does it build, does it fit, what does it cost.
 struct DryRun {
   int64_t vocabulary = 0;
   int64_t parameters = 0, parameters_without_embedding = 0;

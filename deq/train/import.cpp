@@ -31,6 +31,18 @@ NamedTensors published_weights(const TensorFile& file) {
   return weights.empty() ? file.tensors : weights;
 }
 
+/// A weight of the model that was passed over for its type must not pass for one that is missing.
+void check_types(const LanguageModel& model, const TensorFile& file, const fs::path& path) {
+  const auto names = published_names(model);
+  for (const auto& [stored, type] : file.unread) {
+    std::string_view name = stored;
+    for (const std::string_view prefix : {"weight.", "module."}) {
+      if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
+    }
+    if (names.contains(std::string(name))) tensor_of(file, stored, path.string());
+  }
+}
+
 std::string config_of(const TensorFile& file, const fs::path& path, const ImportOptions& options) {
   if (!options.config.empty()) return read_file(options.config, kMaxText);
   const auto found = file.metadata.find("config");
@@ -100,7 +112,8 @@ Vocabulary vocabulary_of(const ImportOptions& options, int64_t size) {
 }
 
 /// Settings that ask for far more than the file holds would exhaust memory before they are refused.
-void check_size(const ModelOptions& model, int64_t vocabulary, const TensorFile& file) {
+void check_size(const ModelOptions& model, int64_t vocabulary, const TensorFile& file,
+                const fs::path& path) {
   double held = 0;
   for (const auto& [name, tensor] : file.tensors) held += double(tensor.numel());
   double least = double(vocabulary);  // a bias each
@@ -110,6 +123,7 @@ void check_size(const ModelOptions& model, int64_t vocabulary, const TensorFile&
     const double H = double(cell->hidden + cell->output);
     least += 4 * H * (H + double(cell->input)) * double(cell->kernel);
   }
+  if (least > held) require_all_read(file, path.string());
   DEQ_CHECK(
       least <= held,
       "config: settings of {:.0f} weights at least; expected those of the file's {:.0f} numbers",
@@ -146,9 +160,10 @@ TrainOptions import_published(const fs::path& weights, const fs::path& folder,
   run.data = options.data.empty() ? "" : fs::absolute(options.data).lexically_normal().string();
   take_lengths(config, run);
   validate(run, "published settings");
-  check_size(run.model, published_vocabulary(config), file);
+  check_size(run.model, published_vocabulary(config), file, weights);
   const Vocabulary vocabulary = vocabulary_of(options, published_vocabulary(config));
   LanguageModel model(run.model, vocabulary.size());
+  check_types(model, file, weights);
   load_published(model, published_weights(file));
   fs::create_directories(folder, error);
   DEQ_CHECK(fs::is_directory(folder), "run folder '{}': cannot create: {}", folder.string(),

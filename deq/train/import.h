@@ -15,6 +15,7 @@ struct Names<WordOrder> {
   static constexpr const char* values[] = {"eos-first", "frequency", "appearance"};
 };
 
+/// Where settings and vocabulary of published weights come from.
 struct ImportOptions {
   std::string config;
   std::string vocabulary;

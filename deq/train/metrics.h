@@ -1,5 +1,3 @@
-// metrics.jsonl: one JSON object per line, never more than the checkpoint accounts for after a
-// resume. docs/checkpoint.md lists the fields.
 #pragma once
 
 #include <filesystem>
@@ -14,6 +12,8 @@ namespace deq {
 /// finite.
 nlohmann::ordered_json json_of(const Evaluation& evaluation, const Task& task);
 
+/// metrics.jsonl: one JSON object per line, never more than the checkpoint accounts for after a
+/// resume. docs/checkpoint.md lists the fields.
 class Metrics {
  public:
   explicit Metrics(std::filesystem::path path) : path_(std::move(path)) {}

@@ -14,6 +14,7 @@
 
 namespace deq {
 
+/// What methods with moving averages of the gradient are told alike.
 struct MomentOptions {
   double beta1 = 0.9;
   double beta2 = 0.999;
@@ -55,6 +56,7 @@ using Optimizer = std::variant<Adam, AdamW, Sgd, RAdam>;
 
 using NamedTensors = std::map<std::string, at::Tensor>;
 
+/// A method of descent at work on some parameters. Its whole state is named tensors.
 class Descent {
  public:
   Descent(const Optimizer& options, NamedTensors parameters);

@@ -8,7 +8,9 @@
 
 #include "deq/base/device.h"
 #include "deq/base/files.h"
+#include "deq/base/folder_lock.h"
 #include "deq/base/safetensors.h"
+#include "deq/base/sha256.h"
 #include "deq/train/metrics.h"
 
 namespace deq {
@@ -164,6 +166,7 @@ class Run {
   Evaluation test_of_best() {
     if (fs::exists(folder_ / kBest)) {
       const TensorFile best = load_tensors(folder_ / kBest);
+      require_all_read(best, kBest);
       load_weights(trainer_.model(), best.tensors, kBest);
     }
     const Evaluation evaluation = trainer_.evaluate_test(observer_.evaluating);
@@ -195,6 +198,7 @@ class Run {
 
   void restore() {
     const TensorFile file = load_tensors(folder_ / kLast);
+    require_all_read(file, kLast);
     const auto text = [&](const std::string& key) {
       const auto found = file.metadata.find(key);
       DEQ_CHECK(found != file.metadata.end(),
@@ -272,6 +276,7 @@ TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
   if (checkpoint.empty()) run.weights = fs::exists(folder / kBest) ? "best" : "last";
   const fs::path path = folder / (run.weights + ".safetensors");
   TensorFile file = load_tensors(path);
+  require_all_read(file, path.string());
   const auto fingerprint = file.metadata.find("vocabulary");
   DEQ_CHECK(
       fingerprint != file.metadata.end() && fingerprint->second == run.vocabulary.fingerprint(),

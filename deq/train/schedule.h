@@ -9,6 +9,7 @@
 
 namespace deq {
 
+/// The peak, to the end.
 struct ConstantDecay {
   static constexpr const char* name = "constant";
   static void fields(auto&, auto&&) {}
@@ -46,6 +47,7 @@ struct PlateauDecay {
 
 using Decay = std::variant<CosineDecay, ConstantDecay, InverseSquareRootDecay, PlateauDecay>;
 
+/// Warm-up, peak and decay of the learning rate.
 struct ScheduleOptions {
   double rate = 1e-3;
   int64_t warmup = 0;

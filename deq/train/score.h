@@ -6,6 +6,7 @@
 
 namespace deq {
 
+/// Losses of single targets, and how many there are.
 struct Losses {
   at::Tensor nats;    ///< (B, T), -log p(target); 0 where the target is not scored
   int64_t count = 0;  ///< targets that are scored

@@ -1,6 +1,3 @@
-// Training: segments of a text with history carried across them, or batches of whole sequences, one
-// step at a time. Everything that the next step depends on is in `state()`: a trainer that restores
-// it repeats every bit.
 #pragma once
 
 #include "deq/data/readers.h"
@@ -31,6 +28,9 @@ struct StepReport {
   bool finite = true;
 };
 
+/// Training: segments of a text with history carried across them, or batches of whole sequences,
+/// one step at a time. Everything that the next step depends on is in `state()`: a trainer that
+/// restores it repeats every bit.
 class Trainer {
  public:
   Trainer(const TrainOptions& options, Corpus corpus);

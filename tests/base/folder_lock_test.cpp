@@ -1,4 +1,6 @@
 // One process at a time holds a run folder, and cleans up behind one that was killed.
+#include "deq/base/folder_lock.h"
+
 #include <gtest/gtest.h>
 #include <signal.h>
 

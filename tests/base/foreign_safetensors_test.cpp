@@ -39,6 +39,54 @@ TEST(ForeignSafetensors, FilesFromElsewhereLoad) {
   EXPECT_EQ(empty.tensors.at("z").numel(), 0);
 }
 
+// Other types of the format beside the tensors that are wanted, before, between and behind them.
+TEST(ForeignSafetensors, OtherTypesArePassedOver) {
+  const std::string json = R"({"__metadata__":null,
+      "a":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]},
+      "b":{"dtype":"U8","shape":[1],"data_offsets":[3,4]},
+      "c":{"dtype":"C64","shape":[1],"data_offsets":[4,12]},
+      "d":{"dtype":"F8_E5M2","shape":[0],"data_offsets":[12,12]},
+      "e":{"dtype":"U64","shape":[1],"data_offsets":[12,20]},
+      "f":{"dtype":"U32","shape":[],"data_offsets":[20,24]},
+      "g":{"dtype":"U16","shape":[1],"data_offsets":[24,26]},
+      "h":{"dtype":"F4","shape":[4],"data_offsets":[26,28]},
+      "w":{"dtype":"F32","shape":[1],"data_offsets":[28,32]}})";
+  std::string bytes = file_of(json, 32);
+  const float wanted = 2.5;
+  std::memcpy(bytes.data() + bytes.size() - 4, &wanted, 4);
+  bytes[bytes.size() - 32 + 3] = 7;
+  const TensorFile file = parse_tensors(bytes, "x");
+  ASSERT_EQ(file.tensors.size(), 2u);
+  EXPECT_EQ(tensor_of(file, "w", "x").item<float>(), 2.5f);
+  EXPECT_EQ(tensor_of(file, "b", "x").item<int>(), 7);
+  EXPECT_TRUE(file.metadata.empty());
+  EXPECT_EQ(file.unread, (std::map<std::string, std::string>{{"a", "F8_E4M3"},
+                                                             {"c", "C64"},
+                                                             {"d", "F8_E5M2"},
+                                                             {"e", "U64"},
+                                                             {"f", "U32"},
+                                                             {"g", "U16"},
+                                                             {"h", "F4"}}));
+  EXPECT_EQ(error_of([&] { tensor_of(file, "a", "x"); }),
+            "x: tensor 'a' has dtype 'F8_E4M3'; known: F64, F32, F16, BF16, I64, I32, I16, I8, U8, "
+            "BOOL");
+  EXPECT_EQ(error_of([&] { tensor_of(file, "v", "x"); }), "x: tensor 'v' is missing");
+  EXPECT_SAYS(error_of([&] { require_all_read(file, "x"); }), "x: tensor 'a' has dtype 'F8_E4M3'");
+  EXPECT_NO_THROW(require_all_read({}, "x"));
+}
+
+// More than one piece of what is passed over; the tensor behind it is at its place.
+TEST(ForeignSafetensors, ALargeTensorIsPassedOver) {
+  const size_t large = (size_t{5} << 20) + 3;
+  const std::string json =
+      fmt::format(R"({{"a":{{"dtype":"F8_E5M2","shape":[{0}],"data_offsets":[0,{0}]}},)"
+                  R"("w":{{"dtype":"U8","shape":[1],"data_offsets":[{0},{1}]}}}})",
+                  large, large + 1);
+  std::string bytes = file_of(json, large + 1);
+  bytes.back() = 9;
+  EXPECT_EQ(parse_tensors(bytes, "x").tensors.at("w").item<int>(), 9);
+}
+
 TEST(ForeignSafetensors, HostileFilesAreRefusedWithAReason) {
   const std::string tensor = R"("dtype":"F32","shape":[1],"data_offsets":[0,4])";
   struct Case {
@@ -66,6 +114,15 @@ TEST(ForeignSafetensors, HostileFilesAreRefusedWithAReason) {
       {R"({"__metadata__":{"a":["b"]}})", 0, "metadata 'a' is an array; expected a string"},
       {R"({"__metadata__":{"a":"1","a":"2"}})", 0, "metadata 'a' occurs twice"},
       {R"({"__metadata__":{},"__metadata__":{}})", 0, "__metadata__ occurs twice"},
+      {R"({"w":{"dtype":null}})", 0, "tensor 'w' has dtype = null; expected a string"},
+      {R"({"__metadata__":null,"__metadata__":{}})", 0, "__metadata__ occurs twice"},
+      {R"({"__metadata__":{"a":null}})", 0, "metadata 'a' is null; expected a string"},
+      {one(R"("dtype":"F8_E4M3","shape":[2],"data_offsets":[0,4])"), 4,
+       "has 4 bytes; expected 2 for F8_E4M3 [2]"},
+      {one(R"("dtype":"U64","shape":[2],"data_offsets":[0,4])"), 4,
+       "has 4 bytes; expected 16 for U64 [2]"},
+      {one(R"("dtype":"U64","shape":[1152921504606846976],"data_offsets":[0,0])"), 0,
+       "less than 2^62 bytes"},
       {R"({"__metadata__":"x"})", 0, "'__metadata__' is 'x'; expected an object"},
       {R"({"__metadata__":{"deq_format":"1"}})", 0, "not as it was written"},
       {R"({"__metadata__":{"deq_sha256":"1"}})", 0, "not as it was written"},

@@ -5,7 +5,7 @@
 
 #include <random>
 
-#include "deq/base/files.h"
+#include "deq/base/sha256.h"
 #include "tests/base/scratch.h"
 
 namespace deq {

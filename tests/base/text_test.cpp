@@ -3,8 +3,8 @@
 
 #include <map>
 
-#include "deq/base/files.h"
 #include "deq/base/printable.h"
+#include "deq/base/sha256.h"
 #include "tests/base/scratch.h"
 
 namespace deq {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <random>
 #include <sstream>
 
@@ -114,6 +115,25 @@ TEST(Words, PiecesOfALargeFileCutNoWord) {
   EXPECT_EQ(ids_of(corpus.train.tokens), corpus.vocabulary.encode(text));
   EXPECT_EQ(ids_of(corpus.valid.tokens), corpus.vocabulary.encode(one_line + "\n"));
   EXPECT_EQ(corpus.test.tokens.numel(), 3);
+}
+
+double seconds_to_load(const std::filesystem::path& folder) {
+  const auto start = std::chrono::steady_clock::now();
+  Words().load(folder);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// One line without a space: eight times the bytes in about eight times the time, not in 64 times.
+TEST(Words, AHugeWordTakesTimeInProportion) {
+  Scratch small, large;
+  spill_splits(small, std::string(size_t{6} << 20, 'a') + " <unk>", "a\n", "a\n");
+  spill_splits(large, std::string(size_t{48} << 20, 'a') + " <unk>", "a\n", "a\n");
+  double least = 1e9;  // of several: others may be at work on this machine
+  for (int trial = 0; trial < 5 && least > 14; ++trial) {
+    const double one = seconds_to_load(small.folder());
+    least = std::min(least, seconds_to_load(large.folder()) / one);
+  }
+  EXPECT_LT(least, 14);
 }
 
 TEST(Words, EveryLineEndsOnce) {
@@ -249,6 +269,34 @@ TEST(Characters, RefuseBadInput) {
                    "abß"),
               "character 'ß' at byte 5");
   EXPECT_SAYS(says("ab", "a"), "has 1 character; expected at least 2");
+}
+
+TEST(Characters, BecomeUnknownWhereAskedFor) {
+  Scratch scratch;
+  spill_splits(scratch, "aabbc", "abß", "cc");
+  const std::string plain = error_of([&] { Characters().load(scratch.folder()); });
+  EXPECT_SAYS(plain, "valid.txt: character 'ß' at byte 2 is not in the vocabulary of 3 characters");
+  EXPECT_SAYS(plain, "task-min-count 2 makes rare ones <unk>; task 'bytes' takes any text");
+  const Characters task{.min_count = 2};
+  const Corpus corpus = task.load(scratch.folder());
+  EXPECT_EQ(corpus.vocabulary.serialize(), "# deq vocabulary: character\na\nb\n<unk>\n");
+  EXPECT_EQ(ids_of(corpus.train.tokens), (std::vector<int64_t>{0, 0, 1, 1, 2}));
+  EXPECT_EQ(ids_of(corpus.valid.tokens), (std::vector<int64_t>{0, 1, 2}));
+  EXPECT_EQ(ids_of(task.load(scratch.folder(), corpus.vocabulary).test.tokens),
+            (std::vector<int64_t>{2, 2}));
+  EXPECT_EQ(corpus.vocabulary.decode({0, 2, 1}), "a<unk>b");
+}
+
+// Nothing is rare in training, and still what comes later has a token.
+TEST(Tasks, UnknownIsThereWhereAskedForThoughNothingIsRare) {
+  Scratch scratch;
+  spill_splits(scratch, "a a\nb b\n", "a c\n", "a b\n");
+  const Corpus words = Words{.min_count = 2}.load(scratch.folder());
+  EXPECT_EQ(words.vocabulary.token(words.valid.tokens[1].item<int64_t>()), "<unk>");
+  EXPECT_EQ(words.vocabulary.size(), 4);  // a, b, <eos>, <unk>
+  const Corpus characters = Characters{.min_count = 2}.load(scratch.folder());
+  EXPECT_EQ(characters.vocabulary.token(characters.valid.tokens[2].item<int64_t>()), "<unk>");
+  EXPECT_SAYS(error_of([&] { Words().load(scratch.folder()); }), "which has no <unk>");
 }
 
 struct TaskChoice {

@@ -56,6 +56,11 @@ TEST(Vocabulary, SavedAndLoadedIsTheSame) {
     const std::string text = vocabulary.serialize();
     EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), int64_t(tokens.size()) + 1);
   }
+  const Vocabulary lines(Unit::Word, {"a", "\r", "b\n"});
+  std::string crlf;  // as an editor or a checkout on Windows leaves it
+  for (const char c : lines.serialize())
+    crlf += c == '\n' ? std::string("\r\n") : std::string(1, c);
+  EXPECT_EQ(Vocabulary::parse(crlf, "memory").fingerprint(), lines.fingerprint());
   Vocabulary::bytes().save(scratch / "bytes.txt");
   EXPECT_EQ(Vocabulary::load(scratch / "bytes.txt").fingerprint(),
             Vocabulary::bytes().fingerprint());
@@ -155,6 +160,11 @@ TEST(Vocabulary, RefusesBadFiles) {
   EXPECT_SAYS(says(header + "a\n\nb\n"), "v.txt:3: the line is empty");
   EXPECT_SAYS(says(header + "a b\n"), "v.txt:2: byte 0x20");
   EXPECT_SAYS(says(header + "a\r\n"), "v.txt:2: byte 0x0d");
+  EXPECT_SAYS(says("# deq vocabulary: word\r\na\r\nb\n"), "v.txt:3: the line ends with LF");
+  EXPECT_SAYS(says("# deq vocabulary: word\r\na\r\n\n"), "v.txt:3: the line ends with LF");
+  EXPECT_SAYS(says("# deq vocabulary: word\r\n\r\n"), "v.txt:2: the line is empty");
+  EXPECT_SAYS(says("# deq vocabulary: word\r\na\r\r\n"), "v.txt:2: byte 0x0d");
+  EXPECT_SAYS(says("# deq vocabulary: word\r"), "is cut off");
   EXPECT_SAYS(says(header + "\\q\n"), "unknown escape");
   EXPECT_SAYS(says(header + "\\x4\n"), "unknown escape");
   EXPECT_SAYS(says(header + "a\na\n"), "expected distinct tokens");
