@@ -13,6 +13,22 @@ double Cell::operations(int64_t, int64_t, int64_t) const {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
+void Cell::forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const {
+  const int64_t hidden = history.length() - kept;
+  if (rows.empty() || hidden <= 0) return;
+  const at::Tensor& any = history.k.defined() ? history.k : history.z;
+  history.hidden.resize(size_t(any.size(0)), 0);
+  for (const int64_t row : rows) {
+    int64_t& own = history.hidden.at(size_t(row));
+    own = std::max(own, hidden);
+  }
+}
+
+at::Tensor emptied(const at::Tensor& part, const std::vector<int64_t>& rows) {
+  if (!part.defined() || rows.empty()) return part;
+  return part.index_fill(0, at::tensor(rows, at::kLong).to(part.device()), 0);
+}
+
 at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length) {
   const at::Tensor all =
       old.defined() ? at::cat({old.detach(), fresh.detach()}, 1) : fresh.detach();

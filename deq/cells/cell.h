@@ -63,6 +63,12 @@ class Cell : public torch::nn::Module {
     return std::move(bind_levels(x, {history}).front());
   }
 
+  /// Lets these rows of a batch see only the latest `kept` positions of a history; with 0 they
+  /// begin anew, and what is bound gives them what it gives rows without history. By default the
+  /// other positions are hidden; a cell whose history is a state empties it at 0, and keeps it
+  /// otherwise.
+  virtual void forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const;
+
   /// What the rest of a model reads of a state: (B, T, D) -> (B, T, O).
   virtual at::Tensor output(const at::Tensor& z) const { return z; }
 
@@ -101,6 +107,9 @@ struct CellPlace {
 /// The last `length` positions of `old` (may be undefined) followed by `fresh`, (B, ., W), without
 /// a tape and in memory of their own.
 at::Tensor latest(const at::Tensor& old, const at::Tensor& fresh, int64_t length);
+
+/// A history's part (B, ., W) with zeros in these rows; undefined where it is.
+at::Tensor emptied(const at::Tensor& part, const std::vector<int64_t>& rows);
 
 /// `hidden` of a history without its first positions.
 std::vector<int64_t> still_hidden(std::vector<int64_t> hidden, int64_t forgotten);

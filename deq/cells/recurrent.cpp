@@ -32,6 +32,10 @@ void RecurrentCell::initialise(double std) {
   for (int i : {2, 3}) weights_[i].zero_();
 }
 
+void RecurrentCell::forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const {
+  if (kept == 0) history.z = emptied(history.z, rows);
+}
+
 struct RecurrentCell::Level {
   Kind kind;
   std::vector<Tensor> weights;

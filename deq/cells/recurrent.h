@@ -36,6 +36,7 @@ class RecurrentCell : public Cell {
   RecurrentCell(const Recurrent& options, Kind kind);
 
   std::vector<Bound> bind_levels(const at::Tensor& x, const std::vector<History>& levels) override;
+  void forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const override;
   bool causal() const override { return true; }
   bool injects() const override { return false; }
   void initialise(double std) override;

@@ -30,6 +30,10 @@ void TcnCell::initialise(double std) {
   second_->initialise(std);
 }
 
+void TcnCell::forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const {
+  if (kept == 0) Cell::forget(history, rows, 0);
+}
+
 struct TcnCell::Level {
   int64_t kernel, dilation;
   Tensor first, second;  // (D, D, K)

@@ -39,6 +39,7 @@ class TcnCell : public Cell {
   TcnCell(const Tcn& options, int64_t level);
 
   std::vector<Bound> bind_levels(const at::Tensor& x, const std::vector<History>& levels) override;
+  void forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const override;
   bool causal() const override { return true; }
   bool injects() const override { return false; }
   void initialise(double std) override;

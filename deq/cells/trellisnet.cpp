@@ -66,6 +66,13 @@ void TrellisNetCell::initialise(double std) {
   conv_->initialise(std);
 }
 
+void TrellisNetCell::forget(History& history, const std::vector<int64_t>& rows,
+                            int64_t kept) const {
+  if (kept > 0) return;
+  history.z = emptied(history.z, rows);
+  history.x = emptied(history.x, rows);
+}
+
 double TrellisNetCell::operations(int64_t batch, int64_t positions, int64_t) const {
   const double H = double(options_.hidden + options_.output);
   return 2 * double(batch * positions) * double(options_.kernel) * H * 4 * H;

@@ -64,6 +64,7 @@ class TrellisNetCell : public Cell {
 
   std::vector<Bound> bind_levels(const at::Tensor& x, const std::vector<History>& levels) override;
   at::Tensor output(const at::Tensor& z) const override;
+  void forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const override;
   bool causal() const override { return true; }
   bool injects() const override { return true; }
   void initialise(double std) override;

@@ -20,6 +20,9 @@ inline std::mt19937_64 random_stream(const std::vector<int64_t>& key) {
   return std::mt19937_64(seed);
 }
 
+/// In [0, 1), of 53 bits.
+inline double uniform(std::mt19937_64& random) { return double(random() >> 11) * 0x1p-53; }
+
 /// A permutation of 0 .. count - 1 (Fisher and Yates). The remainder of 64 bits is uneven by
 /// count / 2^64, which nothing can notice; std::shuffle differs between standard libraries.
 inline std::vector<int64_t> permutation(int64_t count, std::mt19937_64 random) {

@@ -11,7 +11,8 @@ namespace deq {
 struct TrainingCut {
   int64_t batch = 1;   ///< lanes of a text, or sequences
   int64_t length = 1;  ///< positions of a text's segment
-  int64_t seed = 1;    ///< of the order of sequences
+  int64_t seed = 1;    ///< of the order of sequences, and of restarts
+  double restart = 0;  ///< share of a text's lanes that begin anew at each segment
 };
 
 class TrainingReader {
@@ -34,8 +35,11 @@ class TrainingReader {
  private:
   using Stream = std::variant<SegmentStream, SequenceStream>;
   static Stream make(const Split& split, const TrainingCut& cut) {
-    if (split.sequences()) return SequenceStream(split, cut.batch, cut.seed);
-    return SegmentStream(split.tokens, cut.batch, cut.length);
+    if (!split.sequences())
+      return SegmentStream(split.tokens, cut.batch, cut.length, {cut.restart, cut.seed});
+    DEQ_CHECK(cut.restart == 0, "restart = {}: every sequence begins anew; expected 0",
+              cut.restart);
+    return SequenceStream(split, cut.batch, cut.seed);
   }
 
   Stream stream_;

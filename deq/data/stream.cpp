@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "deq/base/error.h"
+#include "deq/data/random.h"
 
 namespace deq {
 namespace {
@@ -19,20 +20,20 @@ void check_positive(const char* name, int64_t value) {
   DEQ_CHECK(value >= 1, "{} = {}; expected >= 1", name, value);
 }
 
-/// `rows` rows of `columns` tokens, each `stride` tokens after the one before, in memory of its
-/// own.
-at::Tensor window(const at::Tensor& tokens, int64_t start, int64_t rows, int64_t columns,
-                  int64_t stride) {
-  const at::Tensor view =
-      tokens.as_strided({rows, columns}, {stride * tokens.stride(0), tokens.stride(0)},
-                        tokens.storage_offset() + start * tokens.stride(0));
-  return view.clone(at::MemoryFormat::Contiguous);
+/// A segment with a row of `columns` tokens from each start, in memory of its own.
+Segment segment_at(const at::Tensor& tokens, const std::vector<int64_t>& starts, int64_t columns) {
+  std::vector<at::Tensor> rows, targets;
+  for (const int64_t start : starts) {
+    rows.push_back(tokens.narrow(0, start, columns));
+    targets.push_back(tokens.narrow(0, start + 1, columns));
+  }
+  return {.tokens = at::stack(rows), .targets = at::stack(targets)};
 }
 
 }  // namespace
 
-SegmentStream::SegmentStream(at::Tensor tokens, int64_t lanes, int64_t length)
-    : tokens_(std::move(tokens)), lanes_(lanes), length_(length) {
+SegmentStream::SegmentStream(at::Tensor tokens, int64_t lanes, int64_t length, Restarts restarts)
+    : tokens_(std::move(tokens)), lanes_(lanes), length_(length), restarts_(restarts) {
   check_tokens(tokens_);
   check_positive("lanes", lanes);
   check_positive("length", length);
@@ -41,19 +42,40 @@ SegmentStream::SegmentStream(at::Tensor tokens, int64_t lanes, int64_t length)
       lane_length_ >= length,
       "{} tokens in {} lanes are {} targets each; a segment of {} needs at least {:.0f} tokens",
       tokens_.size(0), lanes, lane_length_, length, double(lanes) * double(length) + 1);
+  DEQ_CHECK(restarts.share >= 0 && restarts.share <= 1, "share of restarts = {}; expected 0 to 1",
+            restarts.share);
+  behind_.assign(size_t(lanes), 0);
+}
+
+/// The lanes that begin anew at the next segment, gone back as far as they are to.
+std::vector<int64_t> SegmentStream::begin_anew() {
+  if (position_ % segments_per_epoch() == 0) behind_.assign(size_t(lanes_), 0);
+  std::vector<int64_t> anew;
+  if (restarts_.share == 0 || position_ % segments_per_epoch() == 0) return anew;
+  std::mt19937_64 random = random_stream({restarts_.seed, position_, lanes_});
+  for (int64_t lane = 0; lane < lanes_; ++lane) {
+    if (uniform(random) >= restarts_.share) continue;
+    behind_[size_t(lane)] = int64_t(random() % uint64_t(length_));
+    anew.push_back(lane);
+  }
+  return anew;
 }
 
 Segment SegmentStream::next() {
+  std::vector<int64_t> anew = begin_anew(), starts;
   const int64_t index = position_++ % segments_per_epoch();
-  const int64_t start = index * length_;
-  return {.tokens = window(tokens_, start, lanes_, length_, lane_length_),
-          .targets = window(tokens_, start + 1, lanes_, length_, lane_length_),
-          .reset = index == 0};
+  for (int64_t lane = 0; lane < lanes_; ++lane)
+    starts.push_back(lane * lane_length_ + index * length_ - behind_[size_t(lane)]);
+  Segment segment = segment_at(tokens_, starts, length_);
+  segment.reset = index == 0;
+  segment.anew = std::move(anew);
+  return segment;
 }
 
 void SegmentStream::seek(int64_t position) {
   DEQ_CHECK(position >= 0, "stream position = {}; expected >= 0", position);
-  position_ = position;
+  position_ = position - position % segments_per_epoch();
+  for (; position_ < position; ++position_) begin_anew();  // how far each lane is behind
 }
 
 EvaluationStream::EvaluationStream(at::Tensor tokens, int64_t lanes, int64_t batch, int64_t length)
@@ -83,11 +105,11 @@ std::optional<Segment> EvaluationStream::next() {
   const int64_t rows = std::min(batch_, alike);
   const int64_t stride = lane_length(lane_);
   const int64_t columns = std::min(length_, stride - offset_);
-  const int64_t start = lane_start(lane_) + offset_;
-  Segment segment{.tokens = window(tokens_, start, rows, columns, stride),
-                  .targets = window(tokens_, start + 1, rows, columns, stride),
-                  .first_lane = lane_,
-                  .reset = offset_ == 0};
+  std::vector<int64_t> starts;
+  for (int64_t row = 0; row < rows; ++row) starts.push_back(lane_start(lane_ + row) + offset_);
+  Segment segment = segment_at(tokens_, starts, columns);
+  segment.first_lane = lane_;
+  segment.reset = offset_ == 0;
   offset_ += columns;
   if (offset_ == stride) {
     lane_ += rows;

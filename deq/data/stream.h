@@ -5,26 +5,39 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 namespace deq {
 
 /// Of a text, row b of `targets` is row b of `tokens` one position later. Rows continue those of
-/// the segment before, whose history they may use, unless `reset`.
+/// the segment before, whose history they may use, unless `reset`; but for those in `anew`.
 struct Segment {
-  at::Tensor tokens;       ///< (B, T) int64
-  at::Tensor targets;      ///< (B, T) int64; -1: not scored
-  int64_t first_lane = 0;  ///< lane of row 0; row b is lane first_lane + b
-  bool reset = false;      ///< forget history: an epoch, or another batch of lanes, begins
-  int64_t answer = 0;      ///< last positions that hold the answer; 0: none do
+  at::Tensor tokens;               ///< (B, T) int64
+  at::Tensor targets;              ///< (B, T) int64; -1: not scored
+  int64_t first_lane = 0;          ///< lane of row 0; row b is lane first_lane + b
+  bool reset = false;              ///< forget history: an epoch, or another batch of lanes, begins
+  int64_t answer = 0;              ///< last positions that hold the answer; 0: none do
+  std::vector<int64_t> anew = {};  ///< rows that forget their history: a text begins there
+};
+
+/// How often a lane begins a text anew, without what stands before: so that a model meets
+/// beginnings while it is trained.
+struct Restarts {
+  double share = 0;  ///< of the lanes, at each segment but the first of an epoch
+  int64_t seed = 1;
 };
 
 /// For training: the tokens cut into `lanes` parts of equal length, read side by side in segments
 /// of `length`, epoch after epoch. What is left at the end of a lane, fewer than `length` targets,
 /// is not trained on: segments keep one shape.
+///
+/// A lane that begins anew goes back by 0 to length - 1 tokens first, and stays that far behind
+/// until it does so again or the epoch ends: a beginning can thus be anywhere, not only where
+/// segments are cut. Which lanes, and how far, is a function of the seed and the position.
 class SegmentStream {
  public:
   /// `tokens` is (N,) int64 and is not copied.
-  SegmentStream(at::Tensor tokens, int64_t lanes, int64_t length);
+  SegmentStream(at::Tensor tokens, int64_t lanes, int64_t length, Restarts restarts = {});
 
   Segment next();
 
@@ -37,10 +50,14 @@ class SegmentStream {
   int64_t epoch() const { return position_ / segments_per_epoch(); }  ///< of the next segment
 
  private:
+  std::vector<int64_t> begin_anew();
+
   at::Tensor tokens_;
   int64_t lanes_, length_;
+  Restarts restarts_;
   int64_t lane_length_;  // targets of a lane
   int64_t position_ = 0;
+  std::vector<int64_t> behind_;  // tokens that each lane went back in this epoch
 };
 
 /// For evaluation: every token but the first is a target exactly once. The N - 1 targets are

@@ -14,6 +14,7 @@ struct BatchOptions {
   int64_t batch = 16;
   int64_t length = 64;
   int64_t history = 64;
+  double restart = 0;
   int64_t subsequence = 0;
   int64_t accumulate = 1;
 
@@ -23,6 +24,8 @@ struct BatchOptions {
     field("length", self.length, "positions of a segment of text", between(1, 1 << 20));
     field("history", self.history, "positions of earlier segments that are seen",
           between(0, 1 << 30));
+    field("restart", self.restart,
+          "share of lanes that begin a text anew at each segment, without history", between(0, 1));
     field("subsequence", self.subsequence,
           "positions solved at a time, gradients cross them; 0: all", between(0, 1 << 20));
     field("accumulate", self.accumulate, "segments whose gradients make one step",

@@ -70,6 +70,21 @@ void finish(StepReport& report, int64_t segments) {
     *mean /= double(report.adjoint_solves);
 }
 
+/// Of each row, from a checkpoint.
+std::vector<int64_t> hidden_positions(const Tensor& held, const History& history) {
+  const int64_t rows = history.z.defined() ? history.z.size(0) : 0, length = history.length();
+  DEQ_CHECK(held.scalar_type() == at::kLong && held.sizes() == at::IntArrayRef({rows}),
+            "checkpoint: hidden positions are {} [{}]; expected Long [{}]",
+            c10::toString(held.scalar_type()), fmt::join(held.sizes(), ", "), rows);
+  std::vector<int64_t> hidden;
+  for (int64_t row = 0; row < rows; ++row) {
+    hidden.push_back(held[row].item<int64_t>());
+    DEQ_CHECK(hidden.back() >= 0 && hidden.back() <= length,
+              "checkpoint: {} hidden positions; expected 0 to {}", hidden.back(), length);
+  }
+  return hidden;
+}
+
 }  // namespace
 
 NamedTensors named_tensors(const LanguageModel& model) {
@@ -100,13 +115,17 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
       model_(seeded_model(options, corpus_.vocabulary.size())),
       reader_(corpus_.train, {.batch = options.loop.batch.batch,
                               .length = options.loop.batch.length,
-                              .seed = options.loop.run.seed}),
+                              .seed = options.loop.run.seed,
+                              .restart = options.loop.batch.restart}),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps) {
   if (!model_->is_explicit()) check_scope(options.equilibrium, model_->cell().causal());
   for (const int64_t length : {options.loop.batch.subsequence, options.eval.subsequence}) {
     DEQ_CHECK(length == 0 || model_->cell().causal(),
               "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
   }
+  DEQ_CHECK(options.loop.batch.restart == 0 || options.loop.batch.history > 0,
+            "restart = {} with history = 0: every segment begins anew; expected 0, or a history",
+            options.loop.batch.restart);
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
 }
 
@@ -141,6 +160,7 @@ SegmentPass Trainer::one_segment(ForwardOptions how) {
   look_for_free_threads();
   const Segment segment = reader_.next();
   if (segment.reset) histories_.clear();
+  for (History& level : histories_) model_->cell().forget(level, segment.anew, 0);
   const double weight = jacobian_weight();
   how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
                                         options_.loop.stability.jacobian_frequency;
@@ -192,6 +212,8 @@ NamedTensors Trainer::state() const {
     const std::string prefix = kHistory + std::to_string(level);
     if (histories_[level].z.defined()) state[prefix + ".z"] = histories_[level].z;
     if (histories_[level].x.defined()) state[prefix + ".x"] = histories_[level].x;
+    if (!histories_[level].hidden.empty())
+      state[prefix + ".hidden"] = at::tensor(histories_[level].hidden, at::kLong);
   }
   state["random"] = default_generator(at::kCPU).get_state();
   if (model_->device().is_cuda())
@@ -219,6 +241,8 @@ void Trainer::restore(const NamedTensors& state) {
       const Tensor held = part(name);
       if (held.defined()) *place = held.to(model_->device());
     }
+    if (const Tensor hidden = part(".hidden"); hidden.defined())
+      histories_[level].hidden = hidden_positions(hidden, histories_[level]);
   }
   std::map<std::string, double> schedule;
   for (const auto& [name, tensor] : section(state, "schedule."))

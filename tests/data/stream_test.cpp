@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <random>
+#include <set>
 
 #include "tests/base/scratch.h"
 
@@ -74,7 +76,8 @@ TEST(SegmentStream, SeekGoesOnExactly) {
   for (int trial = 0; trial < 100; ++trial) {
     const at::Tensor tokens = at::randint(50, {random(100, 300)}, at::kLong);
     const int64_t lanes = random(1, 5), length = random(1, 15);
-    SegmentStream first(tokens, lanes, length), second(tokens, lanes, length);
+    const Restarts restarts{trial % 2 == 0 ? 0 : 0.3, trial};
+    SegmentStream first(tokens, lanes, length, restarts), second(tokens, lanes, length, restarts);
     for (int64_t step = random(0, 60); step > 0; --step) first.next();
     second.seek(first.position());
     for (int step = 0; step < 5; ++step) {
@@ -82,7 +85,46 @@ TEST(SegmentStream, SeekGoesOnExactly) {
       EXPECT_TRUE(at::equal(a.tokens, b.tokens));
       EXPECT_TRUE(at::equal(a.targets, b.targets));
       EXPECT_EQ(a.reset, b.reset);
+      EXPECT_EQ(a.anew, b.anew);
     }
+  }
+}
+
+// A lane that begins anew goes back by less than a segment; the others go on where they were.
+TEST(SegmentStream, LanesBeginAnewAsOftenAsAskedFor) {
+  constexpr int64_t kLanes = 7, kLength = 5;
+  for (const double share : {0.0, 0.2, 1.0}) {
+    SegmentStream stream(at::arange(7 * 5 * 60 + 1, at::kLong), kLanes, kLength, {share, 3});
+    std::vector<int64_t> expected(kLanes);  // where a lane that goes on would stand
+    std::map<int64_t, int64_t> steps_back;
+    int64_t begun = 0, all = 0;
+    for (int64_t step = 0; step < 600; ++step) {
+      const Segment segment = stream.next();
+      expect_shifted_by_one(segment);
+      const std::set<int64_t> anew(segment.anew.begin(), segment.anew.end());
+      ASSERT_EQ(anew.size(), segment.anew.size());
+      for (int64_t lane = 0; lane < kLanes; ++lane) {
+        const int64_t first = segment.tokens[lane][0].item<int64_t>();
+        const int64_t cut = lane * 300 + (step % 60) * kLength;
+        if (segment.reset) {
+          ASSERT_TRUE(anew.empty());
+          ASSERT_EQ(first, cut);
+        } else {
+          ++all;
+          if (anew.count(lane)) {
+            ++begun;
+            ++steps_back[cut - first];
+          } else {
+            ASSERT_EQ(first, expected[size_t(lane)]);
+          }
+        }
+        expected[size_t(lane)] = first + kLength;
+      }
+    }
+    EXPECT_NEAR(double(begun), share * double(all), 4 * std::sqrt(share * (1 - share) * all));
+    for (int64_t back = 0; share > 0 && back < kLength; ++back)
+      EXPECT_NEAR(steps_back[back], begun / 5.0, 5 * std::sqrt(begun / 5.0)) << back;
+    EXPECT_EQ(steps_back.size(), share > 0 ? size_t(kLength) : 0u);
   }
 }
 
@@ -104,6 +146,10 @@ TEST(SegmentStream, RefusesWhatItCannotCut) {
   EXPECT_SAYS(error_of([&] { SegmentStream(tokens.view({2, 5}), 1, 1); }), "is (2, 5) Long");
   EXPECT_SAYS(error_of([&] { SegmentStream(tokens.to(at::kInt), 1, 1); }), "is (10) Int");
   EXPECT_SAYS(error_of([&] { SegmentStream({}, 1, 1); }), "is undefined");
+  EXPECT_SAYS(error_of([&] {
+                SegmentStream(tokens, 1, 1, {1.5, 1});
+              }),
+              "share of restarts = 1.5; expected 0 to 1");
   EXPECT_SAYS(error_of([&] { SegmentStream(tokens, 1, 1).seek(-1); }), "position = -1");
 }
 

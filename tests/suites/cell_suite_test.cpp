@@ -162,6 +162,71 @@ TEST_P(CellSuite, HistoriesOfSegmentsJoin) {
   }
 }
 
+// Row 1 begins anew and row 0 goes on, in the segment at hand, in its parts, and in the next one.
+TEST_P(CellSuite, ARowThatBeginsAnewHasNoPast) {
+  const Tensor own_x = x.narrow(1, 4, 5), own_z = z.narrow(1, 4, 5);
+  const auto expect_row = [](const Tensor& found, const Tensor& expected, int64_t row) {
+    EXPECT_LT((found[row] - expected[row]).abs().max().item<double>(), 1e-12) << "row " << row;
+  };
+  for (const auto& [taped, length] :
+       {std::pair(true, 100), std::pair(false, 100), std::pair(true, 6), std::pair(false, 6)}) {
+    at::AutoGradMode mode(taped);
+    const History past = after(4, 100);
+    History mixed = past;
+    cell->forget(mixed, {1}, 0);
+    const Bound old = cell->bind(own_x, past), fresh = cell->bind(own_x, {});
+    const Bound f = cell->bind(own_x, mixed);
+    const Tensor found = f(own_z), without = fresh(own_z), with = old(own_z);
+    EXPECT_TRUE(at::equal(found[0], with[0]));
+    expect_row(found, without, 1);
+    EXPECT_FALSE(at::allclose(found[1], with[1]));
+    if (f.part && cell->injects()) {
+      const Tensor part = f.part(own_z.narrow(1, 0, 2), 2, 3)(own_z.narrow(1, 2, 3));
+      expect_row(part, without.narrow(1, 2, 3), 1);
+    }
+    const auto next = [&](const Bound& bound) {
+      return cell->bind(own_x, bound.extend(own_z, length))(own_z);
+    };
+    expect_row(next(f), next(fresh), 1);
+    expect_row(next(f), next(old), 0);
+  }
+}
+
+// Of a longer history row 1 keeps what a shorter one has; a state is kept whole.
+TEST_P(CellSuite, ARowThatForgetsSeesWhatIsLeft) {
+  for (const bool taped : {true, false}) {
+    at::AutoGradMode mode(taped);
+    const Tensor own_x = x.narrow(1, 5, 4), own_z = z.narrow(1, 5, 4);
+    const History past = after(5, 100);
+    History mixed = past;
+    cell->forget(mixed, {1}, 2);
+    cell->forget(mixed, {0, 1}, 4);  // what is forgotten stays forgotten
+    const Tensor found = cell->bind(own_x, mixed)(own_z);
+    for (const auto& [row, kept] : {std::pair(0, 4), std::pair(1, 2)}) {
+      const Tensor expected = cell->bind(own_x, after(5, kept))(own_z);
+      EXPECT_LT((found[row] - expected[row]).abs().max().item<double>(), 1e-12) << "row " << row;
+    }
+  }
+}
+
+TEST_P(CellSuite, ARowThatBeginsAnewHasTheGradientsOfOneWithoutAPast) {
+  const Tensor own_x = x.narrow(1, 4, 5).clone().requires_grad_(true);
+  const Tensor own_z = z.narrow(1, 4, 5).clone().requires_grad_(true);
+  History mixed = after(4, 100);
+  cell->forget(mixed, {1}, 0);
+  const Tensor probe = at::randn_like(own_z[1]);
+  std::vector<Tensor> inputs = cell->parameters();
+  inputs.push_back(own_z);
+  if (cell->injects()) inputs.push_back(own_x);
+  const auto gradients = [&](const History& history) {
+    const Tensor value = (cell->bind(own_x, history)(own_z)[1] * probe).sum();
+    return torch::autograd::grad({value}, inputs, {}, false, false, false);
+  };
+  const auto found = gradients(mixed), expected = gradients({});
+  for (size_t i = 0; i < inputs.size(); ++i)
+    EXPECT_LT((found[i] - expected[i]).abs().max().item<double>(), 1e-12) << "input " << i;
+}
+
 TEST_P(CellSuite, PartsAreRowsOfTheWhole) {
   if (!cell->causal() || !cell->injects()) GTEST_SKIP() << "no equilibrium by parts";
   const Bound f = cell->bind(x.narrow(1, 3, 6), after(3, 100));
