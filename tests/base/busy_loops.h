@@ -19,9 +19,10 @@ class BusyLoops {
         alarm(60);
         const pid_t parent = getppid();
         volatile unsigned long rounds = 0;
-        while ((rounds = rounds + 1) % 100000000 != 0 || getppid() == parent) {
+        for (;;) {
+          rounds = rounds + 1;
+          if (rounds % 100000000 == 0 && getppid() != parent) _exit(0);
         }
-        _exit(0);
       }
       if (child > 0) children_.push_back(child);
     }
