@@ -17,15 +17,17 @@ class ShortHelp : public CLI::Formatter {
  public:
   explicit ShortHelp(std::set<std::string> usual) : usual_(std::move(usual)) {}
 
-  std::string make_groups(const CLI::App* app, CLI::AppFormatMode mode) const override {
-    if (mode == CLI::AppFormatMode::All) return CLI::Formatter::make_groups(app, mode);
-    const auto shown = app->get_options([&](const CLI::Option* option) {
-      return option->nonpositional() && usual_.contains(option->get_single_name());
-    });
-    const size_t all =
-        app->get_options([](const CLI::Option* option) { return option->nonpositional(); }).size();
-    return make_group("The usual options", false, shown) + "\nAll " + std::to_string(all) +
-           " of them: " + app->get_name() + " --help-all\n";
+  std::string make_help(const CLI::App* app, std::string name,
+                        CLI::AppFormatMode mode) const override {
+    if (mode == CLI::AppFormatMode::All) return CLI::Formatter::make_help(app, name, mode);
+    const auto is_flag = [](const CLI::Option* option) { return option->nonpositional(); };
+    const auto is_shown = [&](const CLI::Option* option) {
+      return is_flag(option) && usual_.contains(option->get_single_name());
+    };
+    return make_description(app) + make_usage(app, name) + make_positionals(app) +
+           make_group("The usual options", false, app->get_options(is_shown)) + "\nAll " +
+           std::to_string(app->get_options(is_flag).size()) + " of them: " + app->get_name() +
+           " --help-all\n\n" + make_footer(app);
   }
 
  private:
