@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kJudges)
     s.steps[row] = s.max_steps;
     s.active[row] = 1;
     s.merit[row] = merit;
-    s.ages[row].age = 0;
+    s.ages[row] = 0;
   }
   // What failed, and with it what depends on it and could never converge: first the rows that are
   // not finite, then those that diverged.
@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(kJudges)
     if (!s.active[row]) continue;
     double a[kMaxMemory];
     const double* sums = (s.causal ? s.sums : s.gram) + row * m * m;
-    const int age = s.ages[row].next(sums[slot * m + slot], held);
+    const int age = s.ages[row] = min(s.ages[row] + 1, held);
     const bool found = age > 1 && mixture(sums, m, held, s.ridge, slot, age, a);
     for (int i = 0; i < held; ++i) s.coefficients[row * m + i] = found ? a[i] : double(i == slot);
   }

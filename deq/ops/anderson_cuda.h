@@ -7,8 +7,6 @@
 
 #include <cstdint>
 
-#include "deq/ops/mixture_age.h"
-
 namespace deq::cuda {
 
 inline constexpr int kMaxMemory = 16;
@@ -28,7 +26,7 @@ struct Solve {
   T* best;                                  ///< (R, width)
   double *merit, *residual, *last, *own;    ///< (R), as in solver_loop.h
   double *scale, *g_norm, *f_norm;          ///< (R)
-  ops::MixtureAge* ages;                    ///< (R)
+  int* ages;                                ///< (R) newest iterates that a row may mix
   double* trace;                            ///< (traced, R), of the first steps
   double* partial;                          ///< (R, chunks, memory + 1)
   double *gram, *sums;                      ///< (R, memory, memory)

@@ -33,15 +33,14 @@ class AndersonMethod {
     }
     const int64_t held = int64_t(residuals_.size());
     ages_.resize(at.anew.size());
-    for (size_t r = 0; r < ages_.size(); ++r) {
-      if (at.anew[r]) ages_[r].age = 0;
-    }
+    for (size_t r = 0; r < ages_.size(); ++r)
+      ages_[r] = at.anew[r] ? 1 : std::min(ages_[r] + 1, held);
     remember_products(ops::row_dots(residuals_, at.g, at.resting, &at.pool).to(at::kCPU),
                       at.resting, slot);
     const Tensor coefficients = small::least_mixture(
         gram_, layout_,
         {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay},
-        at.resting, &ages_, &at.pool);
+        at.resting, ages_, &at.pool);
     if (held == 1) return {image, {}};
     return {ops::row_mix(coefficients.to(at.g.device()), images_, {}, at.resting, &at.pool), {}};
   }
@@ -75,7 +74,7 @@ class AndersonMethod {
   Anderson options_;
   Layout layout_;
   int64_t count_ = 0;
-  std::vector<ops::MixtureAge> ages_;
+  std::vector<int64_t> ages_;               // newest iterates that a row may mix
   std::vector<Tensor> residuals_, images_;  // each (R, n)
   Tensor gram_;                             // (R, M, M) double, on the CPU, M slots in use or not
 };

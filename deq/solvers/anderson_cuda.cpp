@@ -68,9 +68,8 @@ class Loop : SolverLoop {
     s.active = flags_.data_ptr<uint8_t>();
     s.better = s.active + R;
     s.reason = s.better + R;
-    // All zero, as a MixtureAge begins.
-    ages_ = at::zeros({R * int64_t(sizeof(ops::MixtureAge))}, on_gpu.dtype(at::kByte));
-    s.ages = reinterpret_cast<ops::MixtureAge*>(ages_.data_ptr<uint8_t>());
+    ages_ = at::zeros({R}, on_gpu.dtype(at::kInt));
+    s.ages = ages_.data_ptr<int>();
     open_on_gpu_ = at::zeros({stop.max_steps + 1}, on_gpu.dtype(at::kInt));
     s.open = open_on_gpu_.data_ptr<int>();
     open_ =

@@ -107,10 +107,9 @@ void picard_step(int64_t m, int64_t newest, double* a) {
 }
 
 /// The coefficients of one row, or the Picard step.
-void mix_row(const double* S, int64_t M, const Mixture& options, ops::MixtureAge* of_row, double* a,
+void mix_row(const double* S, int64_t M, const Mixture& options, int64_t age, double* a,
              Scratch& scratch) {
   const int64_t m = options.held, newest = options.newest;
-  const int64_t age = of_row ? of_row->next(S[newest * M + newest], int(m)) : m;
   if (age > 1 && mixture(S, M, m, options.ridge, newest, age, a, scratch)) return;
   picard_step(m, newest, a);
 }
@@ -118,7 +117,7 @@ void mix_row(const double* S, int64_t M, const Mixture& options, ops::MixtureAge
 }  // namespace
 
 Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& options,
-                     const std::vector<char>& left_out, std::vector<ops::MixtureAge>* ages,
+                     const std::vector<char>& left_out, const std::vector<int64_t>& ages,
                      TensorPool* pool) {
   const int64_t rows = H.size(0), M = H.size(1), m = options.held;
   Tensor out = empty_from(pool, {rows, m}, H.options());
@@ -126,7 +125,7 @@ Tensor least_mixture(const Tensor& H, const Layout& layout, const Mixture& optio
   double* a = out.data_ptr<double>();
   const auto mix = [&](int64_t r, const double* S, Scratch& scratch) {
     if (!left_out.empty() && left_out[size_t(r)]) return picard_step(m, options.newest, a + r * m);
-    mix_row(S, M, options, ages ? &(*ages)[size_t(r)] : nullptr, a + r * m, scratch);
+    mix_row(S, M, options, ages.empty() ? m : ages[size_t(r)], a + r * m, scratch);
   };
   if (layout.scope != Scope::Causal) {
     at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "deq/base/tensor_pool.h"
-#include "deq/ops/mixture_age.h"
 #include "deq/solvers/layout.h"
 
 namespace deq::small {
@@ -21,10 +20,10 @@ struct Mixture {
   int64_t held = 0, newest = 0;  // m
   double ridge = 0, decay = 1;
 };
-/// `ages` (R, or none: all that is held) bound what each row mixes, and go one step further.
+/// A row mixes no more iterates than its age (R, or none: all that is held), the newest ones.
 at::Tensor least_mixture(const at::Tensor& H, const Layout& layout, const Mixture& mixture,
                          const std::vector<char>& left_out = {},
-                         std::vector<ops::MixtureAge>* ages = nullptr, TensorPool* pool = nullptr);
+                         const std::vector<int64_t>& ages = {}, TensorPool* pool = nullptr);
 
 /// H (R, M, M) with room for `needed` of at most `memory` slots, zero where there was none: it
 /// doubles, so that matrices take memory as what they hold does.
