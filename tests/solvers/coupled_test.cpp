@@ -2,7 +2,10 @@
 // together, whatever the solver and the scope.
 #include <gtest/gtest.h>
 
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
 #include "deq/solvers/driver.h"
+#include "deq/solvers/picard.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"
 
