@@ -9,6 +9,7 @@
 
 namespace deq {
 
+/// What generating took, and whether it can be trusted.
 struct GenerationReport {
   int64_t prompt_tokens = 0;
   int64_t tokens = 0;  ///< generated, of all texts

@@ -8,6 +8,7 @@
 
 namespace deq {
 
+/// How the next token is drawn.
 struct SamplingOptions {
   bool greedy = false;
   double temperature = 1.0;

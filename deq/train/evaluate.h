@@ -1,4 +1,3 @@
-// The loss of a split under a model, never without the residual it was found at.
 #pragma once
 
 #include "deq/data/tasks.h"
@@ -6,6 +5,7 @@
 
 namespace deq {
 
+/// The loss of a split under a model, never without the residual it was found at.
 struct Evaluation {
   int64_t tokens = 0;        ///< targets that are scored: all but the first token of a text
   double loss = 0;           ///< mean, in nats

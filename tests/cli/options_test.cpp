@@ -86,7 +86,8 @@ TEST_F(OptionsOfARun, WhatChangesNothingIsAnError) {
   expect_one_error_line(fresh + " --pretrain-depth 3", "pretrain-steps >= 1");
   expect_one_error_line(fresh + " --jacobian-frequency 1", "jacobian-weight > 0");
   expect_one_error_line(fresh + " --jacobian-growth-every 5", "jacobian-weight > 0");
-  expect_one_error_line(fresh + " --gradient unrolled --fewer-steps 2", "solves nothing in training");
+  expect_one_error_line(fresh + " --gradient unrolled --fewer-steps 2",
+                        "solves nothing in training");
   expect_one_error_line(fresh + " --gradient-solver-decay 0.9", "weighs its positions alike");
   expect_one_error_line("train " + at("fresh") + kCopy + " --length 9", "never cut");
 }
