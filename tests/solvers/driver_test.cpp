@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
 #include "deq/solvers/picard.h"
 #include "tests/base/scratch.h"
 #include "tests/problems.h"

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"
 

@@ -2,6 +2,10 @@
 // out are post-norm cells with still smaller weights, on which it is (docs/log.md).
 #include <gtest/gtest.h>
 
+#include "deq/cells/transformer.h"
+#include "deq/solvers/anderson.h"
+#include "deq/solvers/broyden.h"
+#include "deq/solvers/picard.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"
 

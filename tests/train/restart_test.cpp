@@ -4,6 +4,10 @@
 
 #include <algorithm>
 
+#include "deq/cells/recurrent.h"
+#include "deq/cells/tcn.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
 #include "deq/train/trainer.h"
 #include "tests/base/scratch.h"
 #include "tests/train/small_run.h"
@@ -43,7 +47,7 @@ std::vector<TrainOptions> networks() {
 // Every lane by itself, its history dropped where it begins anew.
 TEST(Restart, AStepLearnsFromBeginnings) {
   for (TrainOptions options : networks()) {
-    SCOPED_TRACE(cell_name(options.model.cell));
+    SCOPED_TRACE(options.model.cell.name());
     options.model.input_dropout = options.model.output_dropout = 0;
     options.model.initial = {.init_std = 0.3, .embedding_init_std = 0.5};
     options.equilibrium.stop = {.max_steps = 200, .rel_tol = 1e-5};
@@ -90,7 +94,7 @@ TEST(Restart, AStepLearnsFromBeginnings) {
 
 TEST(Restart, GoesOnFromItsStateToTheSameBits) {
   for (const TrainOptions& options : networks()) {
-    SCOPED_TRACE(cell_name(options.model.cell));
+    SCOPED_TRACE(options.model.cell.name());
     Trainer whole(options, small_corpus()), resumed(options, small_corpus());
     bool some_hidden = false;
     for (int step = 0; step < 12; ++step) {
@@ -101,8 +105,7 @@ TEST(Restart, GoesOnFromItsStateToTheSameBits) {
       resumed.restore(state);
       EXPECT_EQ(resumed.step().loss, loss) << step;
     }
-    const bool hides = std::holds_alternative<Transformer>(options.model.cell) ||
-                       std::holds_alternative<Tcn>(options.model.cell);
+    const bool hides = options.model.cell.is<Transformer>() || options.model.cell.is<Tcn>();
     EXPECT_EQ(some_hidden, hides);
     for (const auto& [name, tensor] : named_tensors(whole.model()))
       EXPECT_TRUE(at::equal(tensor, named_tensors(resumed.model()).at(name))) << name;
