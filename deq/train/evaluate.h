@@ -29,6 +29,21 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
                     const EvaluationOptions& options,
                     const std::function<void(double)>& progress = {});
 
+/// The loss of some positions after a beginning. Position p is predicted from the p tokens that the
+/// text begins with.
+struct BeginningLoss {
+  int64_t first = 1, last = 1;  ///< positions, both included
+  double loss = 0;              ///< mean, in nats
+};
+
+/// The mean loss of position 1, of 2 to 8, 9 to 32 and 33 to `length` of texts that begin at
+/// `count` places of a split, evenly spaced, without history; groups beyond `length` are left out.
+/// No number depends on the batch. The model is put in evaluation mode for the call. Throws
+/// deq::Error for sequences, and for a text of length tokens or fewer.
+std::vector<BeginningLoss> measure_beginnings(LanguageModel& model, const Split& split,
+                                              const EquilibriumOptions& equilibrium,
+                                              const EvaluationOptions& options, int64_t count);
+
 /// The first segments of a split, to be looked at more closely.
 struct KnownSegments {
   at::Tensor tokens, targets;  ///< (S, T) each; a target is -1 where none is scored
