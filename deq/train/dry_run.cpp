@@ -16,9 +16,9 @@ using Clock = std::chrono::steady_clock;
 int64_t vocabulary_of(const Task& task) {
   const int64_t known = task->known_vocabulary();
   DEQ_CHECK(known >= 2,
-            "task = {}: its vocabulary is that of a text, and none is read; expected "
-            "task-vocabulary with words, or a task that needs no text for it",
-            task.name());
+            "task = {}, task-vocabulary = {}: the vocabulary is that of a text, and none is read; "
+            "expected task words with task-vocabulary >= 2, bytes, or one that makes sequences",
+            task.name(), known);
   return known;
 }
 
