@@ -59,6 +59,29 @@ void print_result(const Evaluation& e, const TrainedModel& run, const std::strin
              double(e.tokens) / e.seconds, unit_name(task));
 }
 
+std::string positions_text(const BeginningLoss& group) {
+  return group.first == group.last ? fmt::format("{}", group.first)
+                                   : fmt::format("{}-{}", group.first, group.last);
+}
+
+void print_beginnings(const std::vector<BeginningLoss>& groups, const Task& task, int64_t count) {
+  std::vector<std::string> parts;
+  for (const BeginningLoss& group : groups)
+    parts.push_back(
+        fmt::format("{:.4g} at {}", metric_value(task, group.loss), positions_text(group)));
+  fmt::print("beginnings: {} {} of {} texts without history\n", metric_name(task),
+             fmt::join(parts, ", "), count);
+}
+
+nlohmann::ordered_json rows_of(const std::vector<BeginningLoss>& groups) {
+  auto rows = nlohmann::ordered_json::array();
+  for (const BeginningLoss& group : groups) {
+    rows.push_back({{"first", group.first}, {"last", group.last}, {"loss", nullptr}});
+    if (std::isfinite(group.loss)) rows.back()["loss"] = group.loss;
+  }
+  return rows;
+}
+
 }  // namespace
 
 int eval(int argc, char** argv) {
@@ -67,7 +90,7 @@ int eval(int argc, char** argv) {
       "deq eval");
   std::string folder, data, split = "test", checkpoint, device = "cpu";
   bool leak = false, require_converged = false, json = false;
-  int64_t threads = 0;
+  int64_t threads = 0, beginnings = 0;
   Assignments flags;
   app.add_option("RUN", folder, "run folder")->required();
   app.add_option("--data", data, "text, in place of the run's");
@@ -78,6 +101,11 @@ int eval(int argc, char** argv) {
   app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
   app.add_flag("--check-leak", leak,
                "measure how far earlier positions move when only the last token changes");
+  app.add_option(
+         "--beginnings", beginnings,
+         "show the loss of the first positions of texts that begin at so many places of the "
+         "split, without history")
+      ->check(CLI::Range(1, 1 << 30));
   app.add_flag("--require-converged", require_converged,
                "exit code 1 unless every position converged");
   app.add_flag("--json", json, "print one JSON object");
@@ -108,6 +136,12 @@ int eval(int argc, char** argv) {
   row["seconds"] = result.seconds;
   row["weight_type"] = weight_type_name(*run.model);
   if (!json) print_result(result, run, split);
+  if (beginnings > 0) {
+    const auto groups =
+        measure_beginnings(*run.model, chosen, options.equilibrium, options.eval, beginnings);
+    row["beginnings"] = rows_of(groups);
+    if (!json) print_beginnings(groups, run.options.task, beginnings);
+  }
   if (leak) {
     const double moved = measure_leak(*run.model, chosen, options.equilibrium, options.eval);
     row["leak"] = std::isfinite(moved) ? nlohmann::ordered_json(moved) : nullptr;

@@ -33,7 +33,8 @@ struct GenerateOptions {
   static void fields(auto& self, auto&& field) {
     field("tokens", self.tokens, "tokens to generate", at_least(1));
     field("history", self.history,
-          "earlier positions that are seen; 0: length + history of the run", between(0, 1 << 30));
+          "earlier positions that are seen at most; 0: as many as the run's evaluation sees",
+          between(0, 1 << 30));
     field("seed", self.seed, "of the draws; 0: another one each time", at_least(0));
     field("", self.reading);
     field("", self.sampling);
@@ -94,6 +95,29 @@ class Texts {
   std::vector<int64_t> before_;
 };
 
+/// How a text is read: positions of a prompt that are solved at once, and those that each sees.
+struct Reading {
+  int64_t length, history;
+};
+
+/// As the run's evaluation reads a text: pieces of eval-length behind eval-history. Where less is
+/// to be seen, pieces and what stands before them shrink alike.
+Reading reading_of(const EvaluationOptions& eval, int64_t history) {
+  const int64_t seen = eval.length + eval.history;  // by the last position, itself included
+  if (history == 0 || history + 1 == seen) return {eval.length, std::max<int64_t>(1, seen - 1)};
+  const double share = double(history + 1) / double(seen);
+  return {std::clamp(int64_t(share * double(eval.length)), int64_t(1), eval.length), history};
+}
+
+/// What a text without a prompt begins with.
+constexpr const char* kBeginning = "\n";
+
+void check_beginning(const Vocabulary& vocabulary) {
+  DEQ_CHECK(is_spaced(vocabulary.unit()) || vocabulary.find(kBeginning),
+            "no prompt: a text begins behind the end of a line, and the text that this run was "
+            "trained on has none; expected --prompt TEXT");
+}
+
 /// The tokens of every prompt; none of one that is empty where a cache goes before it.
 std::vector<std::vector<int64_t>> tokens_of(const std::vector<std::string>& prompts,
                                             const Vocabulary& vocabulary, bool cached) {
@@ -103,7 +127,8 @@ std::vector<std::vector<int64_t>> tokens_of(const std::vector<std::string>& prom
       ids.emplace_back();
       continue;
     }
-    ids.push_back(vocabulary.encode(prompt.empty() ? "\n" : prompt, "the prompt"));
+    if (prompt.empty()) check_beginning(vocabulary);
+    ids.push_back(vocabulary.encode(prompt.empty() ? kBeginning : prompt, "the prompt"));
     DEQ_CHECK(!ids.back().empty(), "the prompt '{}' has no token; expected at least one", prompt);
   }
   return ids;
@@ -149,16 +174,14 @@ int generate(int argc, char** argv) {
   options.equilibrium = run.options.equilibrium;
   int64_t& max_steps = options.equilibrium.stop.max_steps;
   max_steps = std::max(max_steps, kSteps);
-  const BatchOptions& trained = run.options.loop.batch;
-  options.history = trained.length + trained.history;
-  const int64_t standard_history = options.history;
   assign_options(options, flags);
+  check_sampling(options.sampling);
   settle(options.equilibrium, run.options.model, flags);
   for (const char* key : {"temperature", "top_k", "top_p", "seed"})
     DEQ_CHECK(!options.sampling.greedy || !flags.count(key),
               "{} = {}: nothing is drawn with --greedy; expected one of the two", dashed(key),
               flags[key]);
-  if (options.history == 0) options.history = standard_history;
+  const Reading reading = reading_of(run.options.eval, options.history);
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
 
   run.model->read_weights(options.reading);
@@ -168,8 +191,8 @@ int generate(int argc, char** argv) {
   if (prompts.empty()) prompts.resize(size_t(cache.empty() ? 1 : kept.log_probabilities.size(0)));
   const auto ids = tokens_of(prompts, run.vocabulary, !cache.empty());
   const std::atomic<bool>& interrupted = interrupt_flag();
-  TextGenerator generator(*run.model, options.equilibrium, options.history,
-                          int64_t(prompts.size()));
+  TextGenerator generator(*run.model, options.equilibrium, reading.history, int64_t(prompts.size()),
+                          reading.length);
   if (!cache.empty()) generator.restore(std::move(kept));
   std::vector<at::Generator> random;
   for (size_t i = 0; i < prompts.size(); ++i)

@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/threads.h"
 #include "deq/base/files.h"
+#include "deq/base/toml.h"
 #include "deq/measure/convergence.h"
 #include "deq/measure/cost.h"
 #include "deq/measure/decoding.h"

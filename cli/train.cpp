@@ -14,6 +14,7 @@
 #include "cli/scores.h"
 #include "cli/threads.h"
 #include "deq/base/files.h"
+#include "deq/base/toml.h"
 #include "deq/train/dry_run.h"
 #include "deq/train/run.h"
 

@@ -11,6 +11,7 @@
 #include "deq/base/safetensors.h"
 #include "deq/base/sha256.h"
 #include "deq/base/tensor_header.h"
+#include "deq/base/toml.h"
 #include "tests/base/sample_options.h"
 
 namespace deq::fuzz {

@@ -26,6 +26,9 @@ ALLOWED = {
 FREE = ("cli", "tests", "examples", "bench", "fuzz")  # these may include everything below them
 EVERYTHING = pathlib.Path("deq/deq.h")  # for programs
 LONG, TOO_LONG = 300, 500
+COLUMNS, DOCUMENT_COLUMNS = 100, 200  # .clang-format leaves comments as they are
+COMMENT = re.compile(r"(^|\s)//")
+TYPE = re.compile(r"(class|struct) (\w+)( final)?( : .*| \{.*|)$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
@@ -56,6 +59,24 @@ def check_include(path, quote, target):
     return None
 
 
+def types_without_contract(lines):
+    """Yields (line, name) of types that a header gives to others without a word on what they are."""
+    inside_detail = False
+    for number, line in enumerate(lines, 1):
+        if line.startswith("namespace ") and "detail" in line:
+            inside_detail = True
+        elif line.startswith("}  // namespace"):
+            inside_detail = False
+        match = TYPE.match(line)
+        if not match or inside_detail:
+            continue
+        before = number - 2
+        while before >= 0 and lines[before].startswith("template"):
+            before -= 1
+        if before < 0 or not lines[before].startswith("///"):
+            yield number, match.group(2)
+
+
 def check_file(root, path):
     """Yields (line, complaint) for a source file; line 0 marks a warning."""
     room = path.parts[1] if path.parts[0] == "deq" and path != EVERYTHING else None
@@ -68,10 +89,22 @@ def check_file(root, path):
         complaint = match and check_include(path, *match.groups())
         if complaint:
             yield number, complaint
+        if len(line) > COLUMNS and COMMENT.search(line):
+            yield number, f"{len(line)} columns; at most {COLUMNS}"
+    if room is not None and path.suffix == ".h":
+        for number, name in types_without_contract(lines):
+            yield number, f"{name} has no contract; expected /// lines before it that say what it is"
     if len(lines) > TOO_LONG:
         yield len(lines), f"{len(lines)} lines; at most {TOO_LONG}"
     elif len(lines) > LONG:
         yield 0, f"{len(lines)} lines; few files need more than {LONG}"
+
+
+def check_document(root, path):
+    """Yields (line, complaint) for a document."""
+    for number, line in enumerate((root / path).read_text(encoding="utf-8").splitlines(), 1):
+        if len(line) > DOCUMENT_COLUMNS:
+            yield number, f"{len(line)} columns; at most {DOCUMENT_COLUMNS}"
 
 
 def main():
@@ -85,11 +118,13 @@ def main():
     if not files:
         print(f"{root}: no sources in deq/, {'/, '.join(FREE)}/")
         return 1
+    documents = sorted(path.relative_to(root) for path in (*root.glob("*.md"), *root.glob("docs/*.md")))
     violations = 0
-    for path in files:
-        for line, complaint in check_file(root, path):
-            violations += line > 0
-            print(f"{path}:{line}: {complaint}" if line else f"{path}: warning: {complaint}")
+    for check, paths in ((check_file, files), (check_document, documents)):
+        for path in paths:
+            for line, complaint in check(root, path):
+                violations += line > 0
+                print(f"{path}:{line}: {complaint}" if line else f"{path}: warning: {complaint}")
     print(f"include order: {len(files)} files, {violations} violations")
     return 1 if violations else 0
 

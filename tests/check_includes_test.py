@@ -11,6 +11,9 @@ GOOD = {
     "deq/solvers/a.cpp": '#include "deq/base/a.h"\n#include "deq/ops/b.h"\n#include "deq/solvers/c.h"\n',
     "deq/train/a.cpp": '#include "deq/models/d.h"\n#include "deq/data/d.h"\n',
     "cli/a.cpp": '#include "deq/train/a.h"\n',
+    "deq/base/b.h": "/// Says what it is.\ntemplate <class T>\nclass B {\n};\nclass Ahead;\n"
+    "namespace detail {\nstruct Hidden {};\n}  // namespace detail\n",
+    "README.md": "x" * 200 + "\n",
 }
 BAD = {
     "deq/base/x.h": '#include "deq/ops/rows.h"\n',
@@ -26,6 +29,10 @@ BAD = {
     "deq/rooms/x.cpp": "\n",
     "deq/x.h": "\n",
     "deq/base/long.cpp": "\n" * 501,
+    "deq/base/wide.h": "// " + "x" * 98 + "\n",
+    "deq/base/bare.h": "// About the file.\n#pragma once\n\nclass Bare {\n};\n",
+    "deq/base/bare_template.h": "template <class T>\nstruct Bare : Base<T> {\n};\n",
+    "docs/wide.md": "x" * 201 + "\n",
     "tests/x.cpp": '#include "../deq/base/error.h"\n',
 }
 

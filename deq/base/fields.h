@@ -242,9 +242,4 @@ void validate(T options, const std::string& name) {
   detail::check_ranges(detail::walk_of(options), name);
 }
 
-/// `options` as the lines of a TOML file that reads back to the same options.
-std::string to_toml(const std::vector<OptionInfo>& options);
-/// The flat key = value pairs of TOML text; `source` names it in errors. Tables are errors.
-Assignments parse_toml(const std::string& text, const std::string& source);
-
 }  // namespace deq

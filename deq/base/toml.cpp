@@ -2,11 +2,12 @@
 // numbers, booleans and lists of numbers are read in all of their TOML spellings; tables and dates
 // are refused. Written out here because toml++ 3.3 has undefined behaviour on invalid files ("[%",
 // "a = 1\u0170").
+#include "deq/base/toml.h"
+
 #include <algorithm>
 #include <charconv>
 #include <string_view>
 
-#include "deq/base/fields.h"
 #include "deq/base/printable.h"
 #include "deq/base/utf8.h"
 

@@ -1,6 +1,6 @@
 // The configuration writer; toml.cpp reads what it writes back to the same options.
-#include "deq/base/fields.h"
 #include "deq/base/printable.h"
+#include "deq/base/toml.h"
 #include "deq/base/utf8.h"
 
 namespace deq {

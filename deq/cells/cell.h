@@ -1,5 +1,3 @@
-// The only virtual interface: a cell f(z, x) over sequences. A cell cannot tell that it is being
-// solved, nor at which level of an explicit network it stands.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -52,6 +50,8 @@ struct Bound {
   at::Tensor operator()(const at::Tensor& z) const { return f(z); }
 };
 
+/// The only virtual interface: a cell f(z, x) over sequences. A cell cannot tell that it is being
+/// solved, nor at which level of an explicit network it stands.
 class Cell : public torch::nn::Module {
  public:
   /// One bound f for each history: the levels of a weight-tied network, which share weights, input

@@ -8,6 +8,7 @@
 
 namespace deq {
 
+/// What LSTM and GRU layers are told alike.
 struct Recurrent {
   int64_t width = 128;
   double dropout = 0.0;
@@ -19,10 +20,12 @@ struct Recurrent {
   }
   bool is_causal() const { return true; }
 };
+/// A layer of LSTM.
 struct Lstm : Recurrent {
   static constexpr const char* name = "lstm";
   std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
+/// A layer of GRU.
 struct Gru : Recurrent {
   static constexpr const char* name = "gru";
   std::shared_ptr<Cell> make(const CellPlace& place) const;

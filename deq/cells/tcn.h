@@ -1,10 +1,3 @@
-// A residual block of the temporal convolutional network (Bai, Kolter, Koltun 2018): what the
-// equilibrium models are compared with on the copy-memory task. A level of an explicit network;
-// level l has dilation 2^l.
-//
-//   f(z) = relu(z + g(g(z))),   g(y)_t = m relu(b + sum_k W_k y_{t - 2^l (K - 1 - k)})
-//
-// with dropout masks m, and zeros before the text begins.
 #pragma once
 
 #include "deq/base/fields.h"
@@ -13,6 +6,13 @@
 
 namespace deq {
 
+/// A residual block of the temporal convolutional network (Bai, Kolter, Koltun 2018): what the
+/// equilibrium models are compared with on the copy-memory task. A level of an explicit network;
+/// level l has dilation 2^l.
+///
+///     f(z) = relu(z + g(g(z))),   g(y)_t = m relu(b + sum_k W_k y_{t - 2^l (K - 1 - k)})
+///
+/// with dropout masks m, and zeros before the text begins.
 struct Tcn {
   static constexpr const char* name = "tcn";
   int64_t width = 32;

@@ -29,6 +29,7 @@ struct TrellisNetDropout {
   }
 };
 
+/// What a DEQ-TrellisNet's cell is told; TrellisNetCell has the equations.
 struct TrellisNet {
   static constexpr const char* name = "trellisnet";
   int64_t hidden = 200;

@@ -15,6 +15,7 @@ struct TrainingCut {
   double restart = 0;  ///< share of a text's lanes that begin anew at each segment
 };
 
+/// Segments for training without end: a split that ends begins again.
 class TrainingReader {
  public:
   TrainingReader(const Split& split, const TrainingCut& cut) : stream_(make(split, cut)) {}
@@ -50,6 +51,7 @@ struct EvaluationCut {
   int64_t lanes = 1, batch = 1, length = 1;
 };
 
+/// Every scored target of a split exactly once.
 class EvaluationReader {
  public:
   EvaluationReader(const Split& split, const EvaluationCut& cut) : stream_(make(split, cut)) {}

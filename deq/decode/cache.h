@@ -1,5 +1,3 @@
-// The equilibrium cache: what decoding keeps of texts, so that no earlier equilibrium is solved, or
-// its keys and values computed, again. Its size does not depend on the solver.
 #pragma once
 
 #include <filesystem>
@@ -10,6 +8,8 @@
 
 namespace deq {
 
+/// The equilibrium cache: what decoding keeps of texts, so that no earlier equilibrium is solved,
+/// or its keys and values computed, again. Its size does not depend on the solver.
 struct EquilibriumCache {
   Histories histories;           ///< one for each level, of B texts
   at::Tensor log_probabilities;  ///< (B, V) of each text's next token; undefined: nothing was fed

@@ -4,18 +4,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "deq/base/threads.h"
 
 namespace deq {
 
 TextGenerator::TextGenerator(LanguageModel& model, const EquilibriumOptions& equilibrium,
-                             int64_t history, int64_t texts)
-    : model_(model), texts_(texts) {
+                             int64_t history, int64_t texts, int64_t length)
+    : model_(model), texts_(texts), length_(length) {
   DEQ_CHECK(model.cell().causal(),
             "generate: the cell is not causal; expected a model trained with cell-causal");
   DEQ_CHECK(history >= 0, "generate: history = {}; expected >= 0", history);
   DEQ_CHECK(texts >= 1, "generate: {} texts; expected at least one", texts);
+  DEQ_CHECK(length >= 0 && length <= history + 1,
+            "generate: pieces of {} positions; expected 0 to {}, history and one", length,
+            history + 1);
   how_.equilibrium = for_evaluation(equilibrium);
   how_.history = history;
   model.eval();
@@ -44,10 +48,25 @@ Report TextGenerator::solve(EquilibriumCache& cache,
   return std::move(output.report);
 }
 
-void TextGenerator::count_prompt(const Report& report) {
-  report_.prompt_evaluations += report.evaluations;
-  report_.prompt_converged_share =
-      std::min(report_.prompt_converged_share, report.converged_share());
+/// Feeds texts equal numbers of given tokens, piece by piece.
+void TextGenerator::solve_prompt(EquilibriumCache& cache,
+                                 const std::vector<std::vector<int64_t>>& tokens) {
+  const int64_t all = int64_t(tokens.front().size()), length = length_ > 0 ? length_ : all;
+  std::vector<int64_t> texts(tokens.size());
+  std::iota(texts.begin(), texts.end(), 0);
+  for (int64_t first = 0; first < all; first += length) {
+    std::vector<std::vector<int64_t>> piece;
+    for (const auto& text : tokens)
+      piece.emplace_back(text.begin() + first, text.begin() + std::min(all, first + length));
+    if (length_ > 0) {
+      for (History& level : cache.histories)
+        model_.cell().forget(level, texts, how_.history + 1 - length_);
+    }
+    const Report report = solve(cache, piece);
+    report_.prompt_evaluations += report.evaluations;
+    report_.prompt_converged_share =
+        std::min(report_.prompt_converged_share, report.converged_share());
+  }
 }
 
 void TextGenerator::feed_all(const std::vector<std::vector<int64_t>>& tokens) {
@@ -63,11 +82,11 @@ void TextGenerator::feed_all(const std::vector<std::vector<int64_t>>& tokens) {
     report_.prompt_tokens += int64_t(text.size());
   }
   if (none) return;
-  if (equal) return count_prompt(solve(cache_, tokens));
+  if (equal) return solve_prompt(cache_, tokens);
   std::vector<EquilibriumCache> texts(tokens.size());
   if (!first) texts = split(cache_);
   for (size_t i = 0; i < texts.size(); ++i) {
-    if (!tokens[i].empty()) count_prompt(solve(texts[i], {tokens[i]}));
+    if (!tokens[i].empty()) solve_prompt(texts[i], {tokens[i]});
   }
   cache_ = join(texts);
 }

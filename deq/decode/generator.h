@@ -9,6 +9,7 @@
 
 namespace deq {
 
+/// What generating took, and whether it can be trusted.
 struct GenerationReport {
   int64_t prompt_tokens = 0;
   int64_t tokens = 0;  ///< generated, of all texts
@@ -19,19 +20,24 @@ struct GenerationReport {
   double worst_residual = 0;
 };
 
-/// Continues texts, side by side. A prompt is solved at once; each new token then costs one solve
-/// of one position against the keys and values (or the one state) of the `history` latest
-/// equilibria, which are computed once. With a causal cell these are the equilibria of the whole
-/// text, up to the tolerance, and no text depends on the others. An explicit network costs its
-/// levels instead of a solve; each level keeps its own.
+/// Continues texts, side by side. Each new token costs one solve of one position against the keys
+/// and values (or the one state) of the `history` latest equilibria, which are computed once. What
+/// is given is solved in pieces of `length` positions, each behind the latest history + 1 - length
+/// of those before: no position sees more than `history` others, and the pieces are the segments
+/// that evaluation cuts a text into (with eval-length = length and eval-history = history + 1 -
+/// length). With a causal cell these are the equilibria of the whole text, as far as it is seen and
+/// up to the tolerance, and no text depends on the others. An explicit network costs its levels
+/// instead of a solve; each level keeps its own.
 class TextGenerator {
  public:
-  /// Throws deq::Error for a cell that is not causal. The model is put in evaluation mode.
+  /// `length` 0: what is given is solved at once, behind `history` positions. Throws deq::Error for
+  /// a cell that is not causal, and for a length above history + 1. The model is put in evaluation
+  /// mode.
   TextGenerator(LanguageModel& model, const EquilibriumOptions& equilibrium, int64_t history,
-                int64_t texts = 1);
+                int64_t texts = 1, int64_t length = 0);
 
-  /// Feeds tokens that are given: to each text at least one the first time, then any number. Texts
-  /// that are fed unequal numbers are solved one after the other.
+  /// Feeds tokens that are given, in pieces: to each text at least one the first time, then any
+  /// number. Texts that are fed unequal numbers are solved one after the other.
   void feed_all(const std::vector<std::vector<int64_t>>& tokens);
   /// Draws the next token of every text, each from its own generator, and feeds it.
   std::vector<int64_t> next_all(const SamplingOptions& options,
@@ -50,11 +56,12 @@ class TextGenerator {
 
  private:
   Report solve(EquilibriumCache& cache, const std::vector<std::vector<int64_t>>& tokens);
-  void count_prompt(const Report& report);
+  void solve_prompt(EquilibriumCache& cache, const std::vector<std::vector<int64_t>>& tokens);
 
   LanguageModel& model_;
   ForwardOptions how_;
   int64_t texts_;
+  int64_t length_;
   EquilibriumCache cache_;
   GenerationReport report_;
 };

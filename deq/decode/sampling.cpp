@@ -8,10 +8,18 @@ namespace deq {
 
 using at::Tensor;
 
-Tensor restrict(const Tensor& log_probabilities, const SamplingOptions& options) {
+void check_sampling(const SamplingOptions& options) {
+  DEQ_CHECK(options.temperature > 0, "temperature = {}; expected > 0{}", options.temperature,
+            options.temperature == 0 ? ", or --greedy for the likeliest token each time" : "");
   validate(options, "Sampling");
+}
+
+Tensor restrict(const Tensor& log_probabilities, const SamplingOptions& options) {
+  check_sampling(options);
   constexpr double kNever = -std::numeric_limits<double>::infinity();
-  Tensor scores = at::log_softmax(log_probabilities.to(at::kDouble) / options.temperature, 0);
+  const Tensor logs = log_probabilities.to(at::kDouble);
+  // The likeliest token at 0, where no temperature, however small, makes it overflow.
+  Tensor scores = at::log_softmax((logs - logs.max()) / options.temperature, 0);
   const int64_t V = scores.size(0);
   if (options.top_k > 0 && options.top_k < V) {
     const Tensor kept = std::get<1>(scores.topk(options.top_k));

@@ -8,6 +8,7 @@
 
 namespace deq {
 
+/// How the next token is drawn.
 struct SamplingOptions {
   bool greedy = false;
   double temperature = 1.0;
@@ -16,12 +17,15 @@ struct SamplingOptions {
 
   static void fields(auto& self, auto&& field) {
     field("greedy", self.greedy, "always the likeliest token");
-    field("temperature", self.temperature, "log-probabilities are divided by it", above(0));
+    field("temperature", self.temperature, "log-probabilities are divided by it; > 0");
     field("top_k", self.top_k, "only the k likeliest tokens; 0: all", at_least(0));
     field("top_p", self.top_p, "only the likeliest tokens that hold this share of the probability",
           left_open(0, 1));
   }
 };
+
+/// Throws deq::Error for options out of range; for a temperature of 0 it names `greedy`.
+void check_sampling(const SamplingOptions& options);
 
 /// The log-probabilities (V,) after temperature, top-k and top-p, normalised; -inf for tokens ruled
 /// out. At least the likeliest token stays.

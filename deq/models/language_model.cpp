@@ -120,6 +120,13 @@ std::shared_ptr<LanguageModel> LanguageModel::clone() const {
   return copy;
 }
 
+std::shared_ptr<torch::nn::Module> LanguageModel::clone(
+    const c10::optional<at::Device>& device) const {
+  const auto copy = clone();
+  if (device) copy->to(*device);
+  return copy;
+}
+
 void LanguageModel::read_weights(const ReadingOptions& options) {
   for (const auto& cell : cells_)
     DEQ_CHECK(cell->read_weights(options.weight_type),

@@ -90,6 +90,8 @@ class LanguageModel : public torch::nn::Module {
   /// types, what of them is trained, the mode of every part, how weights are read. Not the
   /// gradients. Draws no random numbers.
   std::shared_ptr<LanguageModel> clone() const;
+  /// The same through LibTorch's interface; on `device`, where one is given.
+  std::shared_ptr<torch::nn::Module> clone(const c10::optional<at::Device>& device) const override;
 
   /// tokens (B, T) int64 in [0, vocabulary), on any device. Throws deq::Error for tokens out of
   /// range and for a scope that needs a causal cell.

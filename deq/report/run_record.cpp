@@ -7,6 +7,7 @@
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
 #include "deq/base/sha256.h"
+#include "deq/base/toml.h"
 #include "deq/train/run.h"
 
 namespace deq {

@@ -114,6 +114,41 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
   return result;
 }
 
+std::vector<BeginningLoss> measure_beginnings(LanguageModel& model, const Split& split,
+                                              const EquilibriumOptions& equilibrium,
+                                              const EvaluationOptions& options, int64_t count) {
+  validate(options, "Evaluation");
+  DEQ_CHECK(!split.sequences(), "beginnings of whole sequences; expected a text");
+  DEQ_CHECK(count >= 1, "{} beginnings; expected at least one", count);
+  const int64_t T = options.length, last = split.tokens.size(0) - T - 1;
+  DEQ_CHECK(last >= 0, "beginnings: a text of {} tokens; expected at least {}, eval-length and one",
+            split.tokens.size(0), T + 1);
+  c10::NoGradGuard no_tape;
+  const EvaluationMode mode(model);
+  const ForwardOptions how = forward_options(equilibrium, options, false);
+  const FreeThreads threads;
+  at::Tensor sums = at::zeros({T}, at::kDouble);
+  for (int64_t done = 0; done < count; done += options.batch) {
+    look_for_free_threads();
+    std::vector<at::Tensor> texts;
+    for (int64_t i = done; i < std::min(count, done + options.batch); ++i) {
+      const int64_t start = count > 1 ? int64_t(double(last) * double(i) / double(count - 1)) : 0;
+      texts.push_back(split.tokens.narrow(0, start, T + 1));
+    }
+    const at::Tensor text = at::stack(texts);  // (B, T + 1)
+    const at::Tensor z = model.forward(text.narrow(1, 0, T), {}, how).z;
+    sums += model.loss(z, text.narrow(1, 1, T)).to(at::kCPU, at::kDouble).sum(0);
+  }
+  std::vector<BeginningLoss> groups;
+  for (const auto& [first, end] : {std::pair<int64_t, int64_t>(1, 1), {2, 8}, {9, 32}, {33, T}}) {
+    if (first > T) break;
+    const int64_t held = std::min(end, T) - first + 1;
+    const double sum = sums.narrow(0, first - 1, held).sum().item<double>();
+    groups.push_back({first, first + held - 1, sum / double(held * count)});
+  }
+  return groups;
+}
+
 double measure_leak(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options) {
   c10::NoGradGuard no_tape;

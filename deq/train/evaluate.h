@@ -1,4 +1,3 @@
-// The loss of a split under a model, never without the residual it was found at.
 #pragma once
 
 #include "deq/data/tasks.h"
@@ -6,6 +5,7 @@
 
 namespace deq {
 
+/// The loss of a split under a model, never without the residual it was found at.
 struct Evaluation {
   int64_t tokens = 0;        ///< targets that are scored: all but the first token of a text
   double loss = 0;           ///< mean, in nats
@@ -28,6 +28,21 @@ struct Evaluation {
 Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options,
                     const std::function<void(double)>& progress = {});
+
+/// The loss of some positions after a beginning. Position p is predicted from the p tokens that the
+/// text begins with.
+struct BeginningLoss {
+  int64_t first = 1, last = 1;  ///< positions, both included
+  double loss = 0;              ///< mean, in nats
+};
+
+/// The mean loss of position 1, of 2 to 8, 9 to 32 and 33 to `length` of texts that begin at
+/// `count` places of a split, evenly spaced, without history; groups beyond `length` are left out.
+/// No number depends on the batch. The model is put in evaluation mode for the call. Throws
+/// deq::Error for sequences, and for a text of length tokens or fewer.
+std::vector<BeginningLoss> measure_beginnings(LanguageModel& model, const Split& split,
+                                              const EquilibriumOptions& equilibrium,
+                                              const EvaluationOptions& options, int64_t count);
 
 /// The first segments of a split, to be looked at more closely.
 struct KnownSegments {

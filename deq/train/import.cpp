@@ -8,6 +8,7 @@
 #include "deq/base/files.h"
 #include "deq/base/printable.h"
 #include "deq/base/safetensors.h"
+#include "deq/base/toml.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
 #include "deq/data/words.h"

@@ -103,6 +103,7 @@ struct StabilityOptions {
   }
 };
 
+/// Method of descent and its rate.
 struct OptimizationOptions {
   Optimizer optimizer = Adam{};
   ScheduleOptions schedule;
@@ -113,6 +114,7 @@ struct OptimizationOptions {
   }
 };
 
+/// On what, and from which seed.
 struct RunOptions {
   int64_t seed = 1;
   int64_t threads = 0;
@@ -128,6 +130,7 @@ struct RunOptions {
 /// Anderson's method in scope `causal`, 30 evaluations; adjoint by Anderson's, memory 12.
 EquilibriumOptions training_equilibrium();
 
+/// Everything that `deq train` can be told.
 struct TrainOptions {
   std::string data;
   Task task;

@@ -11,6 +11,7 @@
 #include "deq/base/folder_lock.h"
 #include "deq/base/safetensors.h"
 #include "deq/base/sha256.h"
+#include "deq/base/toml.h"
 #include "deq/train/metrics.h"
 
 namespace deq {

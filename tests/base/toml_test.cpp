@@ -1,3 +1,5 @@
+#include "deq/base/toml.h"
+
 #include <gtest/gtest.h>
 
 #include <bit>

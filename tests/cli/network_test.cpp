@@ -1,4 +1,5 @@
 // The other networks as a user meets them: explicit ones, TrellisNets, imported weights, dry runs.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "tests/base/scratch.h"
@@ -44,6 +45,19 @@ TEST_F(Networks, TrainEvaluateAndGenerate) {
     EXPECT_EQ(text.exit_code, 0) << text.text;
     EXPECT_SAYS(text.text, explicit_network ? "explicit network of" : "evaluations each");
   }
+}
+
+TEST_F(Networks, ATextWithoutNewLinesNeedsAPrompt) {
+  std::string text = testing::small_text();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  testing::spill(scratch / "text.txt", text);
+  ASSERT_EQ(run_deq("train " + folder() + " --data " + (scratch / "text.txt").string() +
+                    " --task characters --cell-width 8 --cell-heads 2 --cell-inner 8 --batch 4"
+                    " --length 12 --steps 3 --eval-lanes 4 --eval-length 12 --threads 1 2>&1")
+                .exit_code,
+            0);
+  expect_one_error_line("generate " + folder(), "has none; expected --prompt TEXT");
+  EXPECT_EQ(run_deq("generate " + folder() + " --prompt a --tokens 2 2>&1").exit_code, 0);
 }
 
 TEST_F(Networks, WhereWeightsAreReadAsTheyAreItSaysSo) {

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -65,6 +66,23 @@ TEST_F(TrainedRun, EvaluationReportsItsResidualAndNoLeak) {
       run_deq("eval " + folder() + " --json --max-steps 60 --rel-tol 1e-5").text);
   EXPECT_GT(more.at("evaluations").get<double>(), row.at("evaluations").get<double>());
   EXPECT_EQ(run_deq("eval " + folder() + " --max-steps 1 --require-converged 2>&1").exit_code, 1);
+}
+
+TEST_F(TrainedRun, EvaluationShowsBeginningsWhereAskedFor) {
+  const auto row =
+      nlohmann::json::parse(run_deq("eval " + folder() + " --json --beginnings 9").text);
+  const auto& groups = row.at("beginnings");  // of eval-length 12
+  ASSERT_EQ(groups.size(), 3u);
+  EXPECT_EQ(groups[2].at("first"), 9);
+  EXPECT_EQ(groups[2].at("last"), 12);
+  const double first = groups[0].at("loss").get<double>();
+  EXPECT_GT(first, 0);
+  const std::string text = run_deq("eval " + folder() + " --beginnings 9").text;
+  EXPECT_SAYS(text, fmt::format("beginnings: bits per byte {:.4g} at 1, ", first / std::log(2)));
+  EXPECT_SAYS(text, " at 9-12 of 9 texts without history");
+  EXPECT_FALSE(
+      nlohmann::json::parse(run_deq("eval " + folder() + " --json").text).contains("beginnings"));
+  EXPECT_NE(run_deq("eval " + folder() + " --beginnings 0 2>&1").exit_code, 0);
 }
 
 TEST_F(TrainedRun, AFinishedRunThatIsResumedSaysNothingTwice) {
@@ -168,6 +186,29 @@ TEST_F(TrainedRun, WeightsCanBeReadRounded) {
   EXPECT_EQ(run_deq(command + " --tokens 3 --quiet --cache " + cache).exit_code, 0);
   expect_one_error_line("generate " + folder() + " --cache " + cache, "weights");
   expect_one_error_line("generate " + folder() + " --weight-type half", "bfloat16");
+}
+
+// In pieces of eval-length: the equilibria that are left are those of as many positions as are
+// seen.
+TEST_F(TrainedRun, ALongPromptIsReadInPieces) {
+  std::string prompt;
+  for (int i = 0; i < 40; ++i) prompt += "the cat sat. ";
+  const std::string cache = (*scratch_ / "long").string();
+  const auto held = [&](const std::string& flags) {
+    const auto made = run_deq("generate " + folder() + " --greedy --tokens 1 --save-cache " +
+                              cache + flags + " --prompt '" + prompt + "' 2>&1");
+    EXPECT_EQ(made.exit_code, 0) << made.text;
+    return load_tensors(cache).tensors.at("level0.k").size(1);
+  };
+  EXPECT_EQ(held(""), 12 + 64 - 1);  // eval-length and eval-history
+  EXPECT_EQ(held(" --history 30"), 30);
+  EXPECT_EQ(held(" --history 1"), 1);
+}
+
+TEST_F(TrainedRun, WhatCannotBeDrawnSaysWhatCan) {
+  expect_one_error_line("generate " + folder() + " --temperature 0", "--greedy");
+  const std::string command = "generate " + folder() + " --prompt 'the cat' --tokens 9 --quiet";
+  EXPECT_EQ(run_deq(command + " --temperature 1e-308").text, run_deq(command + " --greedy").text);
 }
 
 TEST_F(TrainedRun, SeveralPromptsAreContinuedSideBySide) {

@@ -1,4 +1,4 @@
-#include <deq/base/fields.h>
+#include <deq/base/toml.h>
 
 #include <cstdio>
 

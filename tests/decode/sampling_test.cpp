@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "deq/base/error.h"
+#include "tests/base/scratch.h"
 
 namespace deq {
 namespace {
@@ -28,7 +29,21 @@ TEST(Sampling, TopKAndTopPKeepTheLikeliest) {
   EXPECT_NEAR((sharp[1] / sharp[3]).item<double>(), 16.0 / 9, 1e-9);
   at::Generator random = at::make_generator<at::CPUGeneratorImpl>(1);
   EXPECT_EQ(sample(p, {.greedy = true}, random), 1);
-  EXPECT_THROW(restrict(p, {.temperature = 0}), Error);
+  EXPECT_SAYS(testing::error_of([&] { restrict(p, {.temperature = 0}); }),
+              "temperature = 0; expected > 0, or --greedy");
+  EXPECT_SAYS(testing::error_of([&] { restrict(p, {.temperature = -1}); }),
+              "temperature = -1; expected > 0");
+}
+
+// However small, it leaves the likeliest token; of equally likely ones each.
+TEST(Sampling, ASmallTemperatureLeavesTheLikeliest) {
+  const Tensor p = at::tensor({0.05, 0.4, 0.15, 0.4}, at::kDouble).log();
+  at::Generator random = at::make_generator<at::CPUGeneratorImpl>(1);
+  for (const double temperature : {1e-3, 1e-300, 1e-308, 5e-324}) {
+    const Tensor found = restrict(p, {.temperature = temperature}).exp();
+    EXPECT_TRUE(at::equal(found, at::tensor({0.0, 0.5, 0.0, 0.5}, at::kDouble))) << temperature;
+    EXPECT_EQ(sample(p, {.temperature = temperature}, random) % 2, 1);
+  }
 }
 
 TEST(Sampling, DrawsByTheProbabilities) {

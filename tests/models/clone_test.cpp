@@ -79,5 +79,17 @@ TEST(LanguageModel, AClonesTypeIsTheModels) {
     EXPECT_EQ(parameter.scalar_type(), at::kDouble);
 }
 
+TEST(LanguageModel, IsClonedThroughLibTorchsInterface) {
+  LanguageModel model(ModelOptions{}, 11);
+  const torch::nn::Module& module = model;
+  const std::shared_ptr<torch::nn::Module> copy = module.clone(at::Device(at::kCPU));
+  const auto own = model.named_parameters(), copied = copy->named_parameters();
+  ASSERT_EQ(own.size(), copied.size());
+  for (const auto& item : own) {
+    EXPECT_TRUE(at::equal(item.value(), copied[item.key()])) << item.key();
+    EXPECT_NE(item.value().data_ptr(), copied[item.key()].data_ptr()) << item.key();
+  }
+}
+
 }  // namespace
 }  // namespace deq

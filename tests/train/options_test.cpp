@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "deq/base/files.h"
+#include "deq/base/toml.h"
 #include "deq/train/dry_run.h"
 #include "tests/base/scratch.h"
 
