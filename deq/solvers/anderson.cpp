@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "deq/ops/rows.h"
 #include "deq/solvers/small.h"
@@ -12,11 +13,52 @@ namespace {
 
 using at::Tensor;
 
+/// Where mixtures get nowhere, plain steps may, as in a cell with small weights: they are taken
+/// from there on for as long as they shrink the residual, and by more than the mixtures did.
+class Safeguard {
+ public:
+  /// From the residual of a row over what it depends on; whether its next step is a plain one.
+  bool plain(double residual) {
+    if (evaluations_ < 0) {
+      begin(residual);
+    } else if (plain_ && residual > last_) {
+      plain_ = false;
+      begin(residual);
+    } else if (++evaluations_ == kWindow || residual <= kEnough * first_) {
+      const double factor = residual / first_;
+      if (plain_) {
+        plain_ = factor <= of_mixtures_;
+      } else if (factor > kEnough) {
+        plain_ = true;
+        of_mixtures_ = factor;
+      }
+      begin(residual);
+    }
+    last_ = residual;
+    return plain_;
+  }
+
+ private:
+  static constexpr int kWindow = 4;
+  static constexpr double kEnough = 0.7;  // of the residual, in a window or sooner
+
+  void begin(double residual) {
+    first_ = residual;
+    evaluations_ = 0;
+  }
+
+  bool plain_ = false;
+  int evaluations_ = -1;  // since the window began; -1: none has
+  double first_ = 0, last_ = 0;
+  double of_mixtures_ = 0;  // what became of the residual in their last window
+};
+
 class AndersonMethod {
  public:
   AndersonMethod(const Anderson& options, const Layout& layout)
       : options_(options), layout_(layout) {
     options_.memory = options.memory_for(layout);
+    safeguards_.resize(size_t(layout.rows()));
   }
 
   Proposal propose(const Iterate& at) {
@@ -40,7 +82,7 @@ class AndersonMethod {
     const Tensor coefficients = small::least_mixture(
         gram_, layout_,
         {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay},
-        at.resting, ages_, &at.pool);
+        at.resting, mixed(at, slot), &at.pool);
     if (held == 1) return {image, {}};
     return {ops::row_mix(coefficients.to(at.g.device()), images_, {}, at.resting, &at.pool), {}};
   }
@@ -49,6 +91,26 @@ class AndersonMethod {
   Tensor damped(const Iterate& at) const {
     Tensor out = at.pool.empty_like(at.z);
     return at::add_out(out, at.z, at.g, options_.mixing);
+  }
+
+  /// Iterates that each row mixes: those that it may, or 1, a plain step.
+  std::vector<int64_t> mixed(const Iterate& at, int64_t slot) {
+    std::vector<int64_t> counts = ages_;
+    const int64_t m = gram_.size(1), rows = int64_t(counts.size());
+    const double* gram = gram_.data_ptr<double>() + slot * (m + 1);
+    const bool causal = layout_.scope == Scope::Causal;
+    const int64_t T = causal ? layout_.positions : 1;
+    for (int64_t begin = 0; begin < rows; begin += T) {
+      double squared = 0;
+      for (int64_t k = 0; k < T; ++k) {
+        const int64_t r = begin + (layout_.order == Order::Backward ? T - 1 - k : k);
+        squared = (causal ? options_.decay * squared : 0) + gram[r * m * m];
+        if (at.anew[size_t(r)]) safeguards_[size_t(r)] = {};
+        if (!at.resting[size_t(r)] && safeguards_[size_t(r)].plain(std::sqrt(squared)))
+          counts[size_t(r)] = 1;
+      }
+    }
+    return counts;
   }
 
   /// Row and column `slot` of every row's Gram matrix, from products (R, held). The residual of a
@@ -74,6 +136,7 @@ class AndersonMethod {
   Anderson options_;
   Layout layout_;
   int64_t count_ = 0;
+  std::vector<Safeguard> safeguards_;
   std::vector<int64_t> ages_;               // newest iterates that a row may mix
   std::vector<Tensor> residuals_, images_;  // each (R, n)
   Tensor gram_;                             // (R, M, M) double, on the CPU, M slots in use or not

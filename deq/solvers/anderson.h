@@ -14,6 +14,8 @@ namespace deq {
 /// The ridge is relative: it weighs each iterate by its own residual, so that it never drowns the
 /// newest ones, whatever the tolerance. Scope `causal` sums |.|^2 over positions s <= t with weight
 /// decay^(t - s): position t's coefficients use everything it may see, and nothing that it may not.
+/// Where mixtures shrink that sum by too little, a row takes plain steps for as long as these are
+/// better.
 struct Anderson {
   static constexpr const char* name = "anderson";
   int64_t memory = 8;

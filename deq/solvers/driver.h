@@ -36,7 +36,7 @@ struct Proposal {
 };
 
 inline constexpr int64_t kStepsBack = 8;
-inline constexpr double kFarWorse = 10;
+inline constexpr double kFarWorse = 3;
 
 /// One method's step and memory: where to go next from an iterate.
 using Propose = std::function<Proposal(const Iterate&)>;

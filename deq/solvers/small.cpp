@@ -10,7 +10,6 @@ namespace {
 
 using at::Tensor;
 
-constexpr double kExpands = 1.21;           // squared
 constexpr double kSmallestSquare = 1e-280;  // squares below have lost digits, or are about to
 constexpr double kDependent = 1e-14;        // a pivot below this share of its squares is round-off
 

@@ -13,7 +13,7 @@ using Target = bool (*)(std::string_view);
 
 /// The files of a corpus, by name.
 std::map<std::string, std::string> corpus(const std::string& name) {
-  const auto root = std::filesystem::path(__FILE__).parent_path().parent_path().parent_path();
+  const auto root = std::filesystem::path(DEQ_SOURCE_DIR);
   std::map<std::string, std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(root / "fuzz" / "corpus" / name)) {
     files[entry.path().filename().string()] = testing::slurp(entry.path());

@@ -169,10 +169,10 @@ TEST(Driver, StatesOfPositionsFromSeveralStepsAreMeasuredTogether) {
   };
   Counted counted(f);
   const Tensor z0 = at::zeros({1, 2, 1}, at::kDouble);
-  const std::vector<double> script = {0.99, 1.2, 5};
+  const std::vector<double> script = {0.99, 1.2, 3};
   const Layout layout(z0, Scope::Position, Order::Forward);
   const Solution s = iterate(counted.map, z0, scripted(script), {.max_steps = 4}, layout);
-  EXPECT_TRUE(at::equal(s.z.view(-1), at::tensor({0.99, 5.}, at::kDouble)));
+  EXPECT_TRUE(at::equal(s.z.view(-1), at::tensor({0.99, 3.}, at::kDouble)));
   EXPECT_EQ(s.report.evaluations, 5);
   EXPECT_EQ(counted.calls, 5);
   EXPECT_TRUE(at::allclose(s.report.residual, residual_of(f, s.z, Scope::Position), 1e-12, 0));
@@ -262,6 +262,17 @@ TEST(Driver, WhatIsOpenAtTheEndIsTheLastIterate) {
     EXPECT_TRUE(at::equal(s.z, points.back()));
     EXPECT_TRUE(at::allclose(s.report.residual, residual_of(slow.f, s.z, scope), 1e-12, 0));
   }
+}
+
+TEST(Driver, ALastIterateThatIsFarWorseIsNotReturned) {
+  const Tensor z0 = at::zeros({1, 1}, at::kDouble);
+  const auto last = [&](double away) {
+    return iterate(kToOne, z0, scripted({1.01, 1 + away}), {.max_steps = 3, .rel_tol = 1e-6},
+                   rows(z0))
+        .z.item<double>();
+  };
+  EXPECT_DOUBLE_EQ(last(0.029), 1.029);
+  EXPECT_DOUBLE_EQ(last(0.032), 1.01);  // more than three times as far
 }
 
 TEST(Driver, ARowWhereFIsNotFiniteStepsBackFirst) {
