@@ -36,7 +36,6 @@ struct Proposal {
 };
 
 inline constexpr int64_t kStepsBack = 8;
-inline constexpr double kFarWorse = 3;
 
 /// One method's step and memory: where to go next from an iterate.
 using Propose = std::function<Proposal(const Iterate&)>;
@@ -48,7 +47,7 @@ using Propose = std::function<Proposal(const Iterate&)>;
 /// state that is returned. A row at which f is not finite is put back to its last finite iterate
 /// and makes damped steps from there, kStepsBack times in a solve at most; a row that fails or
 /// diverges keeps its best iterate and does not touch the others. Rows that are open when the
-/// steps run out keep their last iterate, unless it is worse than kFarWorse times their best. No
+/// steps run out keep their last iterate, unless it is three times worse than their best. No
 /// tape is recorded. A user's own method comes in here; the listed ones through solve().
 Solution iterate(const Map& f, const at::Tensor& z0, const Propose& propose, const StopRule& stop,
                  const Layout& layout);

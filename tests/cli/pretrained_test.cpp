@@ -53,8 +53,21 @@ TEST(Pretrained, HasTheLossThatIsSaid) {  // docs/results.md
   if (!data) GTEST_SKIP() << "DEQ_DATA_DIR is not set";
   const std::string text = (fs::path(data) / "tinyshakespeare" / "input.txt").string();
   const nlohmann::json found = evaluated("--data " + text);
-  EXPECT_NEAR(found.at("bits per character").get<double>(), 2.6405, 1e-3);
-  EXPECT_GT(found.at("converged_share").get<double>(), 0.83);
+  EXPECT_NEAR(found.at("bits per character").get<double>(), 2.4997, 1e-3);
+  EXPECT_GT(found.at("converged_share").get<double>(), 0.7);
+}
+
+TEST(Pretrained, BeginsATextWell) {  // an equal share for each character would be 6 bits
+  const char* data = std::getenv("DEQ_DATA_DIR");
+  if (!data) GTEST_SKIP() << "DEQ_DATA_DIR is not set";
+  const std::string text = (fs::path(data) / "tinyshakespeare" / "input.txt").string();
+  const nlohmann::json found = evaluated("--max-steps 40 --beginnings 40 --data " + text);
+  const auto bits = [&](size_t group) {
+    return found.at("beginnings").at(group).at("loss").get<double>() / std::log(2);
+  };
+  EXPECT_LT(bits(0), 4);
+  EXPECT_LT(bits(1), 3.1);
+  EXPECT_LT(bits(2), 2.8);
 }
 
 TEST(Pretrained, RoundedWeightsCostNoPerplexity) {  // within 0.1%

@@ -29,6 +29,35 @@ TEST(Anderson, WithMemoryOneIsPicard) {
   }
 }
 
+TEST(Anderson, MixesTheLatestIteratesAsWrittenOut) {
+  constexpr int64_t kMemory = 3, kSteps = 12;
+  constexpr double kRidge = 1e-3, kMixing = 0.8;
+  const Problem problem = affine({1, 9}, at::kDouble, 0.8);
+  Tensor z = problem.z0.view(-1);
+  std::vector<Tensor> expected, residuals, images;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    expected.push_back(z);
+    const Tensor g = problem.f(z.unsqueeze(0)).view(-1) - z;
+    residuals.push_back(g);
+    images.push_back(z + kMixing * g);
+    if (int64_t(images.size()) > kMemory) {
+      residuals.erase(residuals.begin());
+      images.erase(images.begin());
+    }
+    const Tensor G = at::stack(residuals), products = at::matmul(G, G.t());
+    const Tensor weighed = products + kRidge * at::diag(at::diag(products));
+    const Tensor a = std::get<0>(at::linalg_inv_ex(weighed)).sum(1);
+    z = at::matmul((a / a.sum()).unsqueeze(0), at::stack(images)).view(-1);
+  }
+  std::vector<Tensor> points;
+  const Map f = [&](const Tensor& at) { return points.push_back(at.clone()), problem.f(at); };
+  solve(f, problem.z0, Anderson{.memory = kMemory, .ridge = kRidge, .mixing = kMixing},
+        {.max_steps = kSteps, .rel_tol = 1e-12});
+  ASSERT_EQ(points.size(), size_t(kSteps));
+  for (size_t i = 0; i < points.size(); ++i)
+    EXPECT_LT(relative_error(points[i].view(-1), expected[i]), 1e-6) << i;
+}
+
 TEST(Anderson, SolvesAffineMapsOfFewerDimensionsThanItsMemoryExactly) {
   for (const int64_t n : {1, 2, 4, 7}) {
     const Problem problem = affine({3, n}, at::kDouble, 0.99);
