@@ -1,6 +1,7 @@
 #include "deq/base/map.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <atomic>
@@ -84,7 +85,7 @@ Tensor evaluated(const Tensor& z, const Call& call) {
     return fz;
   }
   std::optional<NoCastCache> no_cache;
-  if (!at::GradMode::is_enabled()) no_cache.emplace();
+  if (!c10::GradMode::is_enabled()) no_cache.emplace();
   const Tensor fz = call();
   check_value(fz, z);
   return fz.is_floating_point() ? fz.to(z.scalar_type()) : fz;

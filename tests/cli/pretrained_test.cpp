@@ -60,14 +60,18 @@ TEST(Pretrained, HasTheLossThatIsSaid) {  // docs/results.md
 TEST(Pretrained, BeginsATextWell) {  // an equal share for each character would be 6 bits
   const char* data = std::getenv("DEQ_DATA_DIR");
   if (!data) GTEST_SKIP() << "DEQ_DATA_DIR is not set";
-  const std::string text = (fs::path(data) / "tinyshakespeare" / "input.txt").string();
-  const nlohmann::json found = evaluated("--max-steps 40 --beginnings 40 --data " + text);
+  const testing::Scratch scratch;
+  const std::string text = testing::slurp(fs::path(data) / "tinyshakespeare" / "input.txt"),
+                    end = (scratch / "end").string();
+  testing::spill(end, text.substr(text.size() - 12000));
+  const nlohmann::json found =
+      evaluated("--max-steps 40 --beginnings 40 --split all --data " + end);
   const auto bits = [&](size_t group) {
     return found.at("beginnings").at(group).at("loss").get<double>() / std::log(2);
   };
-  EXPECT_LT(bits(0), 4);
-  EXPECT_LT(bits(1), 3.1);
-  EXPECT_LT(bits(2), 2.8);
+  EXPECT_LT(bits(0), 4.3);
+  EXPECT_LT(bits(1), 3.6);
+  EXPECT_LT(bits(2), 3.1);
 }
 
 TEST(Pretrained, RoundedWeightsCostNoPerplexity) {  // within 0.1%
