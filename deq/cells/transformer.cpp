@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "deq/cells/dropout.h"
+#include "deq/cells/transformer_weights.h"
 #include "deq/ops/affine.h"
 #include "deq/ops/attention_kernel.h"
 
@@ -18,19 +19,6 @@ using at::Tensor;
 std::shared_ptr<Cell> Transformer::make(const CellPlace& place) const {
   return std::make_shared<TransformerCell>(*this, place.injection);
 }
-
-/// The weights in force, in the layout of the kernels.
-struct TransformerCell::InForce {
-  ops::BlockWeights block;
-  ops::AffineWeight inject, positions;
-  ops::AffineWeight keys_and_values;  // the last 2 D rows of block.qkv
-};
-
-/// Those of evaluation mode without a tape.
-struct TransformerCell::Fixed {
-  InForce weights;
-  Tensor r;  // (R, D) projected positions of the distances R - 1 .. 0
-};
 
 /// The tensors that the weights in force follow from.
 std::vector<Tensor> TransformerCell::what_it_is() const {
@@ -60,6 +48,10 @@ TransformerCell::InForce TransformerCell::weights_in_force(WeightType type) cons
   found.positions = ops::affine_weight(positions_->weight());
   found.keys_and_values = ops::affine_weight(found.block.qkv.narrow(0, D, 2 * D));
   return found;
+}
+
+TransformerCell::Fixed TransformerCell::fixed() const {
+  return {weights_in_force(weight_type_), {}};
 }
 
 /// Projected positions for `positions` queries behind `past` ones.
@@ -193,15 +185,12 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
     weights = weights_in_force();
     c.attention.r = positions(weights, T, past, dropout_mask({1, D}, share, is_training(), x));
   } else {
-    fixed_->with(
-        [&] {
-          return Fixed{weights_in_force(weight_type_), {}};
-        },
-        [&](Fixed& fixed, uint64_t contents) {
-          weights = fixed.weights;
-          c.attention.r = fixed_positions(fixed, T, past);
-          s->contents = contents;
-        });
+    fixed_->with([&] { return fixed(); },
+                 [&](Fixed& made, uint64_t contents) {
+                   weights = made.weights;
+                   c.attention.r = fixed_positions(made, T, past);
+                   s->contents = contents;
+                 });
   }
   c.weights = weights.block;
   s->weight = weights.keys_and_values;
