@@ -3,19 +3,33 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
+
 namespace deq {
 
 using at::Tensor;
+
+bool Rounds::due(int64_t text) {
+  constexpr int64_t kTokens = 16;
+  if (++tokens_[size_t(text)] <= kTokens) return false;
+  std::fill(tokens_.begin(), tokens_.end(), 0);
+  return true;
+}
 
 namespace {
 
 class RebindingDecoder : public Decoder {
  public:
-  RebindingDecoder(Cell& cell, std::vector<History> pasts, int64_t length)
-      : cell_(cell), pasts_(std::move(pasts)), bound_(pasts_.size()), length_(length) {}
+  RebindingDecoder(Cell& cell, std::vector<History> pasts, int64_t length, InputOf input)
+      : cell_(cell),
+        pasts_(std::move(pasts)),
+        bound_(pasts_.size()),
+        length_(length),
+        input_(std::move(input)) {}
 
-  void enter(const std::vector<int64_t>& texts, const Tensor& x) override {
+  void enter(const std::vector<int64_t>& texts, const std::vector<int64_t>& tokens) override {
     c10::AutoGradMode no_tape(false);
+    const Tensor x = input_(tokens);
     for (size_t i = 0; i < texts.size(); ++i) {
       const auto text = size_t(texts[i]);
       bound_[text].f = cell_.bind(x.narrow(0, int64_t(i), 1), pasts_[text]);
@@ -52,16 +66,19 @@ class RebindingDecoder : public Decoder {
   std::vector<History> pasts_;
   std::vector<Own> bound_;
   int64_t length_;
+  InputOf input_;
 };
 
 }  // namespace
 
-std::unique_ptr<Decoder> rebinding_decoder(Cell& cell, std::vector<History> pasts, int64_t length) {
-  return std::make_unique<RebindingDecoder>(cell, std::move(pasts), length);
+std::unique_ptr<Decoder> rebinding_decoder(Cell& cell, std::vector<History> pasts, int64_t length,
+                                           InputOf input) {
+  return std::make_unique<RebindingDecoder>(cell, std::move(pasts), length, std::move(input));
 }
 
-std::unique_ptr<Decoder> Cell::decode(const std::vector<History>& pasts, int64_t length) {
-  return rebinding_decoder(*this, pasts, length);
+std::unique_ptr<Decoder> Cell::decode(const std::vector<History>& pasts, int64_t length,
+                                      const InputOf& input) {
+  return rebinding_decoder(*this, pasts, length, input);
 }
 
 }  // namespace deq

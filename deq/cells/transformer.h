@@ -77,7 +77,8 @@ class TransformerCell : public Cell {
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
   bool read_weights(WeightType type) override;
-  std::unique_ptr<Decoder> decode(const std::vector<History>& pasts, int64_t length) override;
+  std::unique_ptr<Decoder> decode(const std::vector<History>& pasts, int64_t length,
+                                  const InputOf& input) override;
 
   /// Attention scores rounded to float, as the published code does: to repeat its outputs in
   /// double.

@@ -3,6 +3,7 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <unordered_map>
 
 #include "deq/cells/decoder.h"
 #include "deq/cells/transformer_weights.h"
@@ -15,15 +16,19 @@ using at::Tensor;
 class TransformerCell::Decoding : public Decoder {
  public:
   Decoding(TransformerCell& cell, const InForce& weights, uint64_t contents,
-           const std::vector<History>& pasts, int64_t length)
+           const std::vector<History>& pasts, int64_t length, const InputOf& input)
       : cell_(cell),
+        input_(input),
         weights_(weights),
         contents_(contents),
         f_(cell.options_.norm,
            {cell.options_.heads, cell.options_.causal, cell.options_.window, cell.float_scores_},
            weights.block, cell.content_bias_.reshape({-1}), cell.position_bias_.reshape({-1}),
            int64_t(pasts.size()), length),
-        entered_(pasts.size(), 0) {
+        texts_(pasts.size()),
+        rounds_(pasts.size()),
+        most_known_(
+            size_t(kKnownBytes / (3 * cell.options_.width * cell.frequency_.element_size()))) {
     for (size_t text = 0; text < pasts.size(); ++text) {
       check_weights("TransformerCell", pasts[text], contents);
       if (pasts[text].length() == 0) continue;
@@ -33,15 +38,17 @@ class TransformerCell::Decoding : public Decoder {
     }
   }
 
-  void enter(const std::vector<int64_t>& texts, const Tensor& x) override {
+  void enter(const std::vector<int64_t>& texts, const std::vector<int64_t>& tokens) override {
     c10::AutoGradMode no_tape(false);
-    check_weights_of(texts);
     int64_t longest = 0;
-    for (const int64_t text : texts) longest = std::max(longest, held(text) + 1);
+    for (const int64_t text : texts) {
+      if (rounds_.due(text)) check_contents(text);
+      longest = std::max(longest, held(text) + 1);
+    }
     if (longest > f_.positions()) set_positions(longest);
     if (!cell_.inject_) return;
-    const Tensor injected = ops::affine(x, weights_.inject, cell_.inject_->bias());
-    for (size_t i = 0; i < texts.size(); ++i) f_.enter(texts[i], injected[int64_t(i)][0]);
+    learn(tokens);
+    for (size_t i = 0; i < texts.size(); ++i) f_.enter(texts[i], known_.at(tokens[i]));
   }
 
   Tensor evaluate(const Tensor& z, const std::vector<int64_t>& done) override {
@@ -65,7 +72,7 @@ class TransformerCell::Decoding : public Decoder {
 
   std::vector<History> pasts() override {
     check_contents(0);
-    std::vector<History> found(entered_.size());
+    std::vector<History> found(texts_);
     for (size_t text = 0; text < found.size(); ++text) {
       if (held(int64_t(text)) == 0) continue;
       const ops::PastKeys& past = f_.past(int64_t(text));
@@ -77,15 +84,17 @@ class TransformerCell::Decoding : public Decoder {
  private:
   int64_t held(int64_t text) const { return f_.past(text).end() - f_.past(text).begin(); }
 
-  /// Reads all weights once for every round of the texts.
-  void check_weights_of(const std::vector<int64_t>& texts) {
-    const bool again = std::any_of(texts.begin(), texts.end(),
-                                   [&](int64_t text) { return entered_[size_t(text)] != 0; });
-    if (again) {
-      check_contents(texts.front());
-      std::fill(entered_.begin(), entered_.end(), 0);
+  /// Makes the injections of the tokens that have none yet, or none any more.
+  void learn(const std::vector<int64_t>& tokens) {
+    if (known_.size() > most_known_) known_.clear();
+    std::vector<int64_t> unknown;
+    for (const int64_t token : tokens) {
+      if (known_.emplace(token, Tensor()).second) unknown.push_back(token);
     }
-    for (const int64_t text : texts) entered_[size_t(text)] = 1;
+    if (unknown.empty()) return;
+    const Tensor injected = ops::affine(input_(unknown), weights_.inject, cell_.inject_->bias());
+    for (size_t i = 0; i < unknown.size(); ++i)
+      known_[unknown[i]] = injected[int64_t(i)][0].clone();
   }
 
   void check_contents(int64_t text) {
@@ -106,26 +115,32 @@ class TransformerCell::Decoding : public Decoder {
                        });
   }
 
+  static constexpr int64_t kKnownBytes = int64_t(16) << 20;  // of injections
+
   TransformerCell& cell_;
+  InputOf input_;
   InForce weights_;
   uint64_t contents_;
   ops::BlockDecoder f_;
-  std::vector<char> entered_;  // since the weights were read
+  size_t texts_;
+  Rounds rounds_;
+  size_t most_known_;
+  std::unordered_map<int64_t, Tensor> known_;  // (3 D) injected, by token
 };
 
-std::unique_ptr<Decoder> TransformerCell::decode(const std::vector<History>& pasts,
-                                                 int64_t length) {
+std::unique_ptr<Decoder> TransformerCell::decode(const std::vector<History>& pasts, int64_t length,
+                                                 const InputOf& input) {
   c10::AutoGradMode no_tape(false);
   const bool kept = std::all_of(pasts.begin(), pasts.end(), [](const History& past) {
     return past.length() == 0 || past.k.defined();
   });
   if (!kept || !options_.causal || float_scores_ || is_training())
-    return Cell::decode(pasts, length);
+    return Cell::decode(pasts, length, input);
   return fixed_->with([&] { return fixed(); },
                       [&](const Fixed& fixed, uint64_t contents) -> std::unique_ptr<Decoder> {
-                        if (!fixed.weights.block.packed) return Cell::decode(pasts, length);
+                        if (!fixed.weights.block.packed) return Cell::decode(pasts, length, input);
                         return std::make_unique<Decoding>(*this, fixed.weights, contents, pasts,
-                                                          length);
+                                                          length, input);
                       });
 }
 

@@ -31,7 +31,11 @@ TextGenerator::Batch::Batch(TextGenerator& texts, std::vector<int64_t> counts,
       on_token_(on_token),
       log_probabilities_(texts.cache_.log_probabilities.clone(at::MemoryFormat::Contiguous)),
       zero_(at::zeros({1, texts.model_.cell().state_width()}, log_probabilities_.options())),
-      decoder_(texts.model_.cell().decode(pasts_of(texts.cache_), texts.how_.history)),
+      decoder_(texts.model_.cell().decode(
+          pasts_of(texts.cache_), texts.how_.history,
+          [&model = texts.model_](const std::vector<int64_t>& tokens) {
+            return model.embedding().forward(at::tensor(tokens, at::kLong).unsqueeze(1));
+          })),
       solve_([this](const Tensor& z,
                     const std::vector<int64_t>& done) { return decoder_->evaluate(z, done); },
              zero_.expand({texts.texts_, -1}), texts.how_.equilibrium.solver,
@@ -61,8 +65,7 @@ void TextGenerator::Batch::draw(const std::vector<int64_t>& texts) {
     going_on_ = on_token_(text, tokens.back());
   }
   if (drawn.empty()) return;
-  const Tensor ids = at::tensor(tokens, at::kLong).unsqueeze(1);  // (n, 1)
-  decoder_->enter(drawn, of_.model_.embedding().forward(ids));
+  decoder_->enter(drawn, tokens);
   for (const int64_t text : drawn) solve_.begin(text, zero_);
 }
 

@@ -3,7 +3,6 @@
 #define HWY_TARGET_INCLUDE "deq/ops/decoding_kernel.cpp"
 #include "deq/ops/decoding_kernel.h"
 
-#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
@@ -18,21 +17,25 @@ HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// Scratch of one head: the queries with either bias, their scores by position, and one text's by
-/// content.
+// Texts whose values are mixed at a time.
+constexpr int64_t kGroup = 4;
+
+/// Scratch of one head: the queries with either bias, their scores by position, and by content
+/// those of a group.
 template <class T>
 struct DecodingScratch {
   T *content, *place, *by_position, *scores;
-  int64_t row, size;  // of by_position
+  int64_t row, keys, size;  // of by_position; of a text's scores
 
-  DecodingScratch(T* memory, int64_t texts, int64_t rows, int64_t keys, int64_t width) {
+  DecodingScratch(T* memory, int64_t texts, int64_t rows, int64_t most, int64_t width) {
     Pieces<T> pieces{memory};
     const int64_t W = panel_width<T>();
     row = rows + W;
     content = pieces.take(texts * width);
     place = pieces.take(texts * width);
     by_position = pieces.take(texts * row);
-    scores = pieces.take(keys + 2 * W);
+    keys = (most + 2 * W - 1) / W * W;
+    scores = pieces.take(kGroup * keys);
     size = pieces.taken;
   }
 };
@@ -47,20 +50,10 @@ void put_own(const DecodingText<T>& text, int64_t d) {
     std::copy_n(text.v + c, std::min(W, d - c), text.values + c / W * text.panel + text.past * W);
 }
 
-/// Memory that is read next, asked for while other work is done: a line for each that is read.
-template <class T>
-struct Ahead {
-  const T *at = nullptr, *end = nullptr;
-
-  HWY_INLINE void ask(int64_t lines) {
-    for (int64_t i = 0; i < lines && at < end; ++i, at += 64 / sizeof(T)) hwy::Prefetch(at);
-  }
-};
-
 /// to (G panels of columns) = x (d) times G panels of keys: as product() sums them.
 template <int G, class T>
 HWY_INLINE void panels_of_scores(const T* HWY_RESTRICT x, const T* HWY_RESTRICT keys, int64_t d,
-                                 T* HWY_RESTRICT to, Ahead<T>& next) {
+                                 T* HWY_RESTRICT to) {
   const hn::ScalableTag<T> tag;
   const int64_t L = int64_t(hn::Lanes(tag)), panel = 2 * L * d;
   using V = hn::Vec<decltype(tag)>;
@@ -82,7 +75,6 @@ HWY_INLINE void panels_of_scores(const T* HWY_RESTRICT x, const T* HWY_RESTRICT 
       d0 = hn::MulAdd(v, hn::LoadU(tag, keys + 3 * panel), d0);
       d1 = hn::MulAdd(v, hn::LoadU(tag, keys + 3 * panel + L), d1);
     }
-    next.ask(2 * G);
   }
   const auto store = [&](int64_t i, V v0, V v1) HWY_ATTR {
     hn::StoreU(v0, tag, to + 2 * i * L);
@@ -95,56 +87,83 @@ HWY_INLINE void panels_of_scores(const T* HWY_RESTRICT x, const T* HWY_RESTRICT 
 }
 
 template <class T>
-void scores(const T* x, const T* keys, int64_t d, int64_t panels, T* to, Ahead<T> next) {
+void scores(const T* x, const T* keys, int64_t d, int64_t panels, T* to) {
   const int64_t W = panel_width<T>();
   for (; panels >= 4; panels -= 4, keys += 4 * d * W, to += 4 * W)
-    panels_of_scores<4>(x, keys, d, to, next);
-  if (panels == 3) return panels_of_scores<3>(x, keys, d, to, next);
-  if (panels == 2) return panels_of_scores<2>(x, keys, d, to, next);
-  if (panels == 1) panels_of_scores<1>(x, keys, d, to, next);
+    panels_of_scores<4>(x, keys, d, to);
+  if (panels == 3) return panels_of_scores<3>(x, keys, d, to);
+  if (panels == 2) return panels_of_scores<2>(x, keys, d, to);
+  if (panels == 1) panels_of_scores<1>(x, keys, d, to);
 }
 
-/// y (d) = s (n) times values (n, d), as product() sums them, and the last row added by itself.
+/// What is left of a text once its scores are known: probabilities times `factor` (n), the query's
+/// own the last, and the values they belong to.
 template <class T>
-void mix_values(const T* HWY_RESTRICT s, int64_t n, const T* HWY_RESTRICT values, int64_t panel,
-                int64_t d, T factor, T* HWY_RESTRICT y, Ahead<T> next) {
+struct Mixed {
+  const T *shares = nullptr, *values = nullptr;
+  int64_t n = 0, panel = 0;
+  T factor = 0;
+  T* y = nullptr;
+};
+
+/// Columns c .. c + W - 1 of y = factor (shares times values), of up to four texts at a time, whose
+/// sums hide each other's delay: each sum as product() has it, the own row added by itself.
+template <int G, class T>
+HWY_INLINE void mix_values(const Mixed<T>* texts, int64_t c, int64_t d) {
   const hn::ScalableTag<T> tag;
   const int64_t L = int64_t(hn::Lanes(tag)), W = 2 * L;
-  const auto zero = hn::Zero(tag), share = hn::Set(tag, factor);
-  HWY_ALIGN T edge[2 * hn::MaxLanes(hn::ScalableTag<T>())];
-  for (int64_t c = 0; c < d; c += W, values += panel) {
-    auto sum0 = zero, sum1 = zero;
-    const T* row = values;
-    for (int64_t i = 0; i + 1 < n; ++i, row += W) {
-      const auto v = hn::Set(tag, s[i]);
-      sum0 = hn::MulAdd(v, hn::LoadU(tag, row), sum0);
-      sum1 = hn::MulAdd(v, hn::LoadU(tag, row + L), sum1);
-      next.ask(2);
-    }
-    const auto v = hn::Set(tag, s[n - 1]);
-    auto own0 = hn::MulAdd(v, hn::LoadU(tag, row), zero),
-         own1 = hn::MulAdd(v, hn::LoadU(tag, row + L), zero);
-    if (n > 1) {
-      own0 = hn::Add(own0, sum0);
-      own1 = hn::Add(own1, sum1);
-    }
-    T* const to = c + W <= d ? y + c : edge;
-    hn::StoreU(hn::Mul(own0, share), tag, to);
-    hn::StoreU(hn::Mul(own1, share), tag, to + L);
-    if (to == edge) std::copy_n(edge, d - c, y + c);
+  using V = hn::Vec<decltype(tag)>;
+  const V zero = hn::Zero(tag);
+  V a0 = zero, a1 = zero, b0 = zero, b1 = zero, c0 = zero, c1 = zero, d0 = zero, d1 = zero;
+  const T* rows[G];
+  int64_t both = texts[0].n - 1;
+  for (int t = 0; t < G; ++t) {
+    rows[t] = texts[t].values + c / W * texts[t].panel;
+    both = std::min(both, texts[t].n - 1);
   }
+  const auto add = [&](int t, int64_t from, int64_t to, V& s0, V& s1) HWY_ATTR {
+    for (int64_t i = from; i < to; ++i) {
+      const V v = hn::Set(tag, texts[t].shares[i]);
+      s0 = hn::MulAdd(v, hn::LoadU(tag, rows[t] + i * W), s0);
+      s1 = hn::MulAdd(v, hn::LoadU(tag, rows[t] + i * W + L), s1);
+    }
+  };
+  for (int64_t i = 0; i < both; ++i) {
+    add(0, i, i + 1, a0, a1);
+    if constexpr (G > 1) add(1, i, i + 1, b0, b1);
+    if constexpr (G > 2) add(2, i, i + 1, c0, c1);
+    if constexpr (G > 3) add(3, i, i + 1, d0, d1);
+  }
+  const auto finish = [&](int t, V s0, V s1) HWY_ATTR {
+    const Mixed<T>& text = texts[t];
+    add(t, both, text.n - 1, s0, s1);
+    V own0 = zero, own1 = zero;
+    add(t, text.n - 1, text.n, own0, own1);
+    if (text.n > 1) {
+      own0 = hn::Add(own0, s0);
+      own1 = hn::Add(own1, s1);
+    }
+    const V factor = hn::Set(tag, text.factor);
+    HWY_ALIGN T edge[2 * hn::MaxLanes(hn::ScalableTag<T>())];
+    T* const to = c + W <= d ? text.y + c : edge;
+    hn::StoreU(hn::Mul(own0, factor), tag, to);
+    hn::StoreU(hn::Mul(own1, factor), tag, to + L);
+    if (to == edge) std::copy_n(edge, d - c, text.y + c);
+  };
+  finish(0, a0, a1);
+  if constexpr (G > 1) finish(1, b0, b1);
+  if constexpr (G > 2) finish(2, c0, c1);
+  if constexpr (G > 3) finish(3, d0, d1);
 }
 
-/// The keys that a text reads, from a panel on.
 template <class T>
-Ahead<T> keys_of(const DecodingText<T>& text, int64_t d) {
-  const int64_t W = panel_width<T>();
-  return {text.keys + text.first / W * W * d, text.keys + (text.past / W + 1) * W * d};
-}
-template <class T>
-Ahead<T> values_of(const DecodingText<T>& text) {
-  const int64_t W = panel_width<T>();
-  return {text.values + text.first * W, text.values + (text.past + 1) * W};
+void mix_group(const Mixed<T>* texts, int64_t count, int64_t d) {
+  for (int64_t c = 0; c < d; c += panel_width<T>()) {
+    if (count == 4) mix_values<4>(texts, c, d);
+    if (count == 3) mix_values<3>(texts, c, d);
+    if (count == 2) mix_values<2>(texts, c, d);
+    if (count == 1) mix_values<1>(texts, c, d);
+  }
 }
 
 template <class T>
@@ -160,21 +179,22 @@ void decode(const DecodingHead<T>& head, const DecodingText<T>* texts, int64_t c
   for (int64_t i = 0; i < count; ++i) {
     biased<T>({texts[i].q, d, 1}, head.content_bias, scale, 1, d, s.content + i * d);
     biased<T>({texts[i].q, d, 1}, head.position_bias, scale, 1, d, s.place + i * d);
+    put_own(texts[i], d);
   }
   const int64_t far = (head.rows - most) / W * W;  // the first column that any of them needs
   product<T>(count, head.rows - far, d, {s.place, d, 1}, head.positions + far * d, d * W,
              s.by_position, s.row, false);
+  Mixed<T> group[kGroup];
   for (int64_t i = 0; i < count; ++i) {
     const DecodingText<T>& text = texts[i];
-    put_own(text, d);
-    const int64_t n = text.past - text.first + 1, from = text.first / W * W;
-    scores(s.content + i * d, text.keys + from * d, d, text.past / W + 1 - from / W, s.scores,
-           values_of(text));
-    T* const score = s.scores + text.first - from;
+    const int64_t n = text.past - text.first + 1, from = text.first / W * W, at = i % kGroup;
+    T* const all = s.scores + at * s.keys;
+    scores(s.content + i * d, text.keys + from * d, d, text.past / W + 1 - from / W, all);
+    T* const score = all + text.first - from;
     const T top = add_and_max(score, s.by_position + i * s.row + head.rows - n - far, n);
     const T sum = exp_and_sum<T>(score, nullptr, top, n);
-    mix_values(score, n, text.values + text.first * W, text.panel, d, T(1) / sum, text.y,
-               i + 1 < count ? keys_of(texts[i + 1], d) : Ahead<T>());
+    group[at] = {score, text.values + text.first * W, n, text.panel, T(1) / sum, text.y};
+    if (at + 1 == kGroup || i + 1 == count) mix_group(group, at + 1, d);
   }
 }
 

@@ -56,7 +56,7 @@ Measured JudgedLoop::measure(const Tensor& z, Tensor& fz, bool at_the_end) {
   Measured now(z, fz, stop_, &pool_);
   last_ = now.residual;
   Flags finite(rows_);
-  bool some_begin = false, some_go_on = false;
+  bool some_begin = false, some_moved = false;
   for (size_t r = 0; r < rows_; ++r) {
     finite[r] = std::isfinite(now.g_norm[r]) && std::isfinite(now.f_norm[r]);
     ++step_[r];
@@ -75,10 +75,10 @@ Measured JudgedLoop::measure(const Tensor& z, Tensor& fz, bool at_the_end) {
   for (size_t r = 0; r < rows_; ++r) {
     if (!active_[r]) continue;
     others[r] = step_[r] < stop_.max_steps && !(merit[r] <= 1);
-    some_go_on = some_go_on || (!others[r] && step_[r] > 1);
+    some_moved = some_moved || (!others[r] && step_[r] > 1);
     if (merit[r] <= 1) retire(r, Reason::Converged, step_[r]);
   }
-  if (some_go_on) find_rates(z, now, others);
+  if (some_moved && with_rates_) find_rates(z, now, others);
   if (!any(active_)) wake(now, true);
   keep_finite(z, fz, finite, now);
   return now;

@@ -30,6 +30,7 @@ class JudgedLoop : protected SolverLoop {
 
   std::vector<int64_t> step_;  // evaluations since the row began
   Flags resting_, anew_;       // as in Iterate
+  bool with_rates_ = true;     // whether Report::rate is wanted
 
  private:
   void wake(const Measured& now, bool at_the_end);

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "deq/ops/rows.h"
@@ -53,6 +54,7 @@ RollingSolve::RollingSolve(const Map::Series& f, const Tensor& z, const Solver& 
       counts_(rows_, 0) {
   validate(stop, "StopRule");
   active_.assign(rows_, 0);
+  with_rates_ = false;
 }
 
 std::vector<int64_t> RollingSolve::done() const {
@@ -99,7 +101,10 @@ RollingSolve::Round RollingSolve::step() {
     fz_ = Tensor();
     return round;
   }
-  if (!all(active_)) fz = ops::row_where(active_, fz, zeros_, &pool_);
+  Flags known(rows_);  // what is not finite must not meet a coefficient of 0
+  for (size_t r = 0; r < rows_; ++r)
+    known[r] = std::isfinite(now.g_norm[r]) && std::isfinite(now.f_norm[r]);
+  if (!all(known)) fz = ops::row_where(known, fz, zeros_, &pool_);
   for (size_t r = 0; r < rows_; ++r) resting_[r] = !active_[r];
   Proposal found = next(propose_, z_, fz, now.g);
   z_ = std::move(found.z);
