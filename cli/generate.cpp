@@ -43,7 +43,7 @@ struct GenerateOptions {
 };
 
 void print_statistics(const GenerationReport& r, const LanguageModel& model, double seconds,
-                      int64_t seed, int64_t texts) {
+                      int64_t seed) {
   if (r.tokens == 0) return;
   fmt::print(stderr, "{} tokens, {:.0f} per second", r.tokens, double(r.tokens) / seconds);
   const std::string prompt =
@@ -54,7 +54,7 @@ void print_statistics(const GenerationReport& r, const LanguageModel& model, dou
     fmt::print(stderr, "; explicit network of {} levels", model.options().depth.depth);
   } else {
     fmt::print(stderr, ", {:.1f} evaluations each; converged: {} of {}{}; worst residual {:.1e}",
-               double(r.evaluations * texts) / double(r.tokens), r.converged, r.tokens, prompt,
+               double(r.evaluations) / double(r.tokens), r.converged, r.tokens, prompt,
                r.worst_residual);
   }
   fmt::print(stderr, "{}; seed {}\n", weight_type_text(model), seed);
@@ -70,13 +70,11 @@ class Texts {
     if (texts_.size() == 1) show(texts_.front());
   }
 
-  void add(const std::vector<int64_t>& tokens) {
-    for (size_t i = 0; i < texts_.size(); ++i) {
-      const std::string piece = vocabulary_.decode_next(tokens[i], before_[i]);
-      before_[i] = tokens[i];
-      if (texts_.size() == 1) show(piece);
-      texts_[i] += piece;
-    }
+  void add(size_t text, int64_t token) {
+    const std::string piece = vocabulary_.decode_next(token, before_[text]);
+    before_[text] = token;
+    if (texts_.size() == 1) show(piece);
+    texts_[text] += piece;
   }
 
   void finish() {
@@ -200,16 +198,17 @@ int generate(int argc, char** argv) {
   Texts texts(run.vocabulary, prompts, ids);
   generator.feed_all(ids);
   const auto start = std::chrono::steady_clock::now();
-  for (int64_t k = 0; k < options.tokens && !interrupted; ++k)
-    texts.add(generator.next_all(options.sampling, random));
+  generator.generate(std::vector<int64_t>(prompts.size(), options.tokens), options.sampling, random,
+                     [&](int64_t text, int64_t token) {
+                       texts.add(size_t(text), token);
+                       return !interrupted;
+                     });
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   texts.finish();
   if (!save_cache_as.empty())
     save_cache(save_cache_as, generator.cache(), weights_fingerprint(*run.model));
-  if (!quiet)
-    print_statistics(generator.report(), *run.model, seconds, options.seed,
-                     int64_t(prompts.size()));
+  if (!quiet) print_statistics(generator.report(), *run.model, seconds, options.seed);
   return interrupted ? kInterrupted : 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <torch/nn/module.h>
 
+#include <memory>
 #include <vector>
 
 #include "deq/base/fields.h"
@@ -50,6 +51,11 @@ struct Bound {
   at::Tensor operator()(const at::Tensor& z) const { return f(z); }
 };
 
+class Decoder;
+
+/// The inputs (n, 1, X) that some tokens stand for, always the same of a token.
+using InputOf = std::function<at::Tensor(const std::vector<int64_t>& tokens)>;
+
 /// The only virtual interface: a cell f(z, x) over sequences. A cell cannot tell that it is being
 /// solved, nor at which level of an explicit network it stands.
 class Cell : public torch::nn::Module {
@@ -68,6 +74,13 @@ class Cell : public torch::nn::Module {
   /// other positions are hidden; a cell whose history is a state empties it at 0, and keeps it
   /// otherwise.
   virtual void forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const;
+
+  /// f of one position of each of several texts that go on one by one (decoder.h), behind these
+  /// pasts of one text each, of which at most `length` positions are to be seen. By default each
+  /// text's f is bound by itself; a cell that can does better. The cell is causal and in evaluation
+  /// mode.
+  virtual std::unique_ptr<Decoder> decode(const std::vector<History>& pasts, int64_t length,
+                                          const InputOf& input);
 
   /// What the rest of a model reads of a state: (B, T, D) -> (B, T, O).
   virtual at::Tensor output(const at::Tensor& z) const { return z; }

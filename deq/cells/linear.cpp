@@ -1,6 +1,7 @@
 #include "deq/cells/linear.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/types.h>
 
 #include "deq/cells/dropout.h"
@@ -27,7 +28,7 @@ at::Tensor Linear::weight(double dropped) const {
 }
 
 void Linear::initialise(double std) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   if (bias_.defined()) bias_.zero_();
   if (weight_.defined()) {
     weight_.normal_(0, std);

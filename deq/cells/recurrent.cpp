@@ -1,6 +1,7 @@
 #include "deq/cells/recurrent.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/types.h>
 
 #include "deq/cells/dropout.h"
@@ -27,7 +28,7 @@ RecurrentCell::RecurrentCell(const Recurrent& options, Kind kind) : options_(opt
 }
 
 void RecurrentCell::initialise(double std) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   for (int i : {0, 1}) weights_[i].normal_(0, std);
   for (int i : {2, 3}) weights_[i].zero_();
 }
@@ -46,11 +47,11 @@ struct RecurrentCell::Level {
     Tensor y, h, c;
     if (kind == Kind::Lstm) {
       std::tie(y, h, c) =
-          at::lstm(z, start, weights, true, 1, 0, at::GradMode::is_enabled(), false, true);
+          at::lstm(z, start, weights, true, 1, 0, c10::GradMode::is_enabled(), false, true);
       end = {h.detach(), c.detach()};
     } else {
       std::tie(y, h) =
-          at::gru(z, start[0], weights, true, 1, 0, at::GradMode::is_enabled(), false, true);
+          at::gru(z, start[0], weights, true, 1, 0, c10::GradMode::is_enabled(), false, true);
       end = {h.detach()};
     }
     return masked(y, mask);

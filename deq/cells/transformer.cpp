@@ -1,6 +1,7 @@
 #include "deq/cells/transformer.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include <limits>
 
 #include "deq/cells/dropout.h"
+#include "deq/cells/transformer_weights.h"
 #include "deq/ops/affine.h"
 #include "deq/ops/attention_kernel.h"
 
@@ -18,19 +20,6 @@ using at::Tensor;
 std::shared_ptr<Cell> Transformer::make(const CellPlace& place) const {
   return std::make_shared<TransformerCell>(*this, place.injection);
 }
-
-/// The weights in force, in the layout of the kernels.
-struct TransformerCell::InForce {
-  ops::BlockWeights block;
-  ops::AffineWeight inject, positions;
-  ops::AffineWeight keys_and_values;  // the last 2 D rows of block.qkv
-};
-
-/// Those of evaluation mode without a tape.
-struct TransformerCell::Fixed {
-  InForce weights;
-  Tensor r;  // (R, D) projected positions of the distances R - 1 .. 0
-};
 
 /// The tensors that the weights in force follow from.
 std::vector<Tensor> TransformerCell::what_it_is() const {
@@ -60,6 +49,10 @@ TransformerCell::InForce TransformerCell::weights_in_force(WeightType type) cons
   found.positions = ops::affine_weight(positions_->weight());
   found.keys_and_values = ops::affine_weight(found.block.qkv.narrow(0, D, 2 * D));
   return found;
+}
+
+TransformerCell::Fixed TransformerCell::fixed() const {
+  return {weights_in_force(weight_type_), {}};
 }
 
 /// Projected positions for `positions` queries behind `past` ones.
@@ -104,7 +97,7 @@ TransformerCell::TransformerCell(const Transformer& options, bool injection) : o
 }
 
 void TransformerCell::initialise(double std) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   if (inject_) inject_->initialise(std);
   for (const auto& linear : {qkv_, positions_, output_, inner_, outer_}) linear->initialise(std);
   content_bias_.normal_(0, std);
@@ -189,19 +182,16 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
   c.norm = options_.norm;
   c.view = {options_.heads, options_.causal, options_.window, float_scores_};
   InForce weights;
-  if (is_training() || at::GradMode::is_enabled()) {
+  if (is_training() || c10::GradMode::is_enabled()) {
     weights = weights_in_force();
     c.attention.r = positions(weights, T, past, dropout_mask({1, D}, share, is_training(), x));
   } else {
-    fixed_->with(
-        [&] {
-          return Fixed{weights_in_force(weight_type_), {}};
-        },
-        [&](Fixed& fixed, uint64_t contents) {
-          weights = fixed.weights;
-          c.attention.r = fixed_positions(fixed, T, past);
-          s->contents = contents;
-        });
+    fixed_->with([&] { return fixed(); },
+                 [&](Fixed& made, uint64_t contents) {
+                   weights = made.weights;
+                   c.attention.r = fixed_positions(made, T, past);
+                   s->contents = contents;
+                 });
   }
   c.weights = weights.block;
   s->weight = weights.keys_and_values;
@@ -220,7 +210,7 @@ std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tens
 /// the history itself.
 Tensor TransformerCell::injection(const Tensor& x) const {
   if (!inject_) return {};
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   const int64_t D = options_.width;
   return ops::affine(x, ops::affine_weight(inject_->weight().narrow(0, D, 2 * D)),
                      inject_->bias().narrow(0, D, 2 * D));
@@ -254,7 +244,7 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
     const auto level = std::make_shared<const Level>(shared, std::move(context));
     Bound f;
     f.f = level->f.map();
-    const bool fixed = !is_training() && !at::GradMode::is_enabled();
+    const bool fixed = !is_training() && !c10::GradMode::is_enabled();
     f.extend = [level, history, fixed, x = inject_ ? x.detach() : Tensor()](const Tensor& z,
                                                                             int64_t length) {
       if (length == 0) return History{};

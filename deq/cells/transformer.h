@@ -77,6 +77,8 @@ class TransformerCell : public Cell {
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
   bool read_weights(WeightType type) override;
+  std::unique_ptr<Decoder> decode(const std::vector<History>& pasts, int64_t length,
+                                  const InputOf& input) override;
 
   /// Attention scores rounded to float, as the published code does: to repeat its outputs in
   /// double.
@@ -88,6 +90,8 @@ class TransformerCell : public Cell {
   struct InForce;
   InForce weights_in_force(WeightType type = WeightType::Exact) const;
   struct Fixed;
+  class Decoding;
+  Fixed fixed() const;
   std::vector<at::Tensor> what_it_is() const;
   at::Tensor fixed_positions(Fixed& fixed, int64_t count, int64_t past) const;
   at::Tensor positions(const InForce& weights, int64_t positions, int64_t past,

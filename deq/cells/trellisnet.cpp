@@ -1,7 +1,12 @@
 #include "deq/cells/trellisnet.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
+#include <algorithm>
+#include <optional>
+
+#include "deq/cells/decoder.h"
 #include "deq/cells/dropout.h"
 #include "deq/ops/affine.h"
 
@@ -99,8 +104,8 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
                                                const std::vector<History>& levels) {
   check_bound_shapes("TrellisNetCell", x, input_width(), state_width(), levels);
   const int64_t B = x.size(0), K = options_.kernel, H = state_width() / 2;
-  const int64_t P = std::max<int64_t>(1, options_.dilation * (K - 1));
-  const bool fixed = !is_training() && !at::GradMode::is_enabled();
+  const int64_t P = past_states();
+  const bool fixed = !is_training() && !c10::GradMode::is_enabled();
   uint64_t contents = 0;  // as in History::weights
   const InForce weights = fixed ? fixed_->with([&] { return weights_in_force(weight_type_); },
                                                [&](const InForce& kept, uint64_t of) {
@@ -138,6 +143,120 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
     bound.push_back(std::move(f));
   }
   return bound;
+}
+
+/// One evaluation for all texts: the rows of a state and an injection of each.
+class TrellisNetCell::Decoding : public Decoder {
+ public:
+  Decoding(TrellisNetCell& cell, const InForce& weights, uint64_t contents,
+           const std::vector<History>& pasts, int64_t length, const InputOf& input)
+      : cell_(cell),
+        weights_(weights),
+        contents_(contents),
+        length_(length),
+        input_(input),
+        rounds_(pasts.size()) {
+    for (const History& past : pasts) {
+      check_weights("TrellisNetCell", past, contents);
+      texts_.push_back({past, {}, {}, {}, {}});
+    }
+  }
+
+  void enter(const std::vector<int64_t>& texts, const std::vector<int64_t>& tokens) override {
+    c10::AutoGradMode no_tape(false);
+    const int64_t K = cell_.options_.kernel, P = cell_.past_states();
+    const Tensor x = input_(tokens);
+    std::vector<Tensor> seen;
+    for (size_t i = 0; i < texts.size(); ++i) {
+      if (rounds_.due(texts[i])) check_contents();
+      Text& text = texts_[size_t(texts[i])];
+      text.x = x.narrow(0, int64_t(i), 1);
+      text.before = padding(text.history.x, K - 1, text.x);
+      text.past = padding(text.history.z, P, at::zeros({1, 1, cell_.state_width()}, x.options()));
+      seen.push_back(at::cat({text.before, text.x}, 1));
+    }
+    const Tensor injected = ops::affine(taps(at::cat(seen), K), weights_.inject, weights_.bias);
+    for (size_t i = 0; i < texts.size(); ++i)
+      texts_[size_t(texts[i])].injected = injected.narrow(0, int64_t(i), 1);
+    open_.clear();
+  }
+
+  Tensor evaluate(const Tensor& z, const std::vector<int64_t>& done) override {
+    std::vector<int64_t> open;
+    for (size_t text = 0; text < texts_.size(); ++text) {
+      if (done.empty() || done[text] == 0) open.push_back(int64_t(text));
+    }
+    if (open.empty()) return at::zeros_like(z);
+    if (open != open_) bind(open);
+    if (open.size() == texts_.size()) return (*f_)(z);
+    const Tensor rows = at::tensor(open, at::kLong);
+    return at::zeros_like(z).index_copy(0, rows, (*f_)(z.index_select(0, rows)));
+  }
+
+  void advance(const std::vector<int64_t>& texts, const Tensor& z) override {
+    for (size_t i = 0; i < texts.size(); ++i) {
+      Text& text = texts_[size_t(texts[i])];
+      text.history = {};
+      if (length_ == 0) continue;
+      text.history.z = latest(text.past, z.narrow(0, int64_t(i), 1), cell_.past_states());
+      text.history.x = latest(text.before, text.x, cell_.options_.kernel - 1);
+      text.history.weights = contents_;
+    }
+  }
+
+  std::vector<History> pasts() override {
+    check_contents();
+    std::vector<History> found;
+    for (const Text& text : texts_) found.push_back(text.history);
+    return found;
+  }
+
+ private:
+  struct Text {
+    History history;
+    Tensor x, before, past, injected;  // of its position: (1, 1, X), (1, K - 1, X), ...
+  };
+
+  void bind(const std::vector<int64_t>& open) {
+    std::vector<Tensor> injected, past;
+    for (const int64_t text : open) {
+      injected.push_back(texts_[size_t(text)].injected);
+      past.push_back(texts_[size_t(text)].past);
+    }
+    f_.emplace(ops::TrellisContext{.kernel = cell_.options_.kernel,
+                                   .dilation = cell_.options_.dilation,
+                                   .weight = weights_.conv,
+                                   .injected = at::cat(injected),
+                                   .past = at::cat(past)});
+    open_ = open;
+  }
+
+  void check_contents() {
+    cell_.fixed_->with([&] { return cell_.weights_in_force(cell_.weight_type_); },
+                       [&](const InForce&, uint64_t contents) {
+                         check_weights("TrellisNetCell", {.weights = contents_}, contents);
+                       });
+  }
+
+  TrellisNetCell& cell_;
+  InForce weights_;
+  uint64_t contents_;
+  int64_t length_;
+  InputOf input_;
+  Rounds rounds_;
+  std::vector<Text> texts_;
+  std::vector<int64_t> open_;          // the texts of f_; none: it is to be bound
+  std::optional<ops::TrellisStep> f_;  // of these
+};
+
+std::unique_ptr<Decoder> TrellisNetCell::decode(const std::vector<History>& pasts, int64_t length,
+                                                const InputOf& input) {
+  c10::AutoGradMode no_tape(false);
+  return fixed_->with([&] { return weights_in_force(weight_type_); },
+                      [&](const InForce& weights, uint64_t contents) {
+                        return std::make_unique<Decoding>(*this, weights, contents, pasts, length,
+                                                          input);
+                      });
 }
 
 }  // namespace deq

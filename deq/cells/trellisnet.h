@@ -8,6 +8,8 @@
 // Before the text begins x, h and c are zero.
 #pragma once
 
+#include <algorithm>
+
 #include "deq/base/fields.h"
 #include "deq/cells/cell.h"
 #include "deq/cells/kept.h"
@@ -71,6 +73,8 @@ class TrellisNetCell : public Cell {
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
   bool read_weights(WeightType type) override;
+  std::unique_ptr<Decoder> decode(const std::vector<History>& pasts, int64_t length,
+                                  const InputOf& input) override;
   int64_t input_width() const override {
     return options_.input > 0 ? options_.input : options_.output;
   }
@@ -79,7 +83,12 @@ class TrellisNetCell : public Cell {
 
  private:
   struct InForce;
+  class Decoding;
   InForce weights_in_force(WeightType type = WeightType::Exact) const;
+  /// States before a segment that f reads.
+  int64_t past_states() const {
+    return std::max<int64_t>(1, options_.dilation * (options_.kernel - 1));
+  }
 
   TrellisNet options_;
   std::shared_ptr<Linear> inject_, conv_;  // rows (4 H), columns (width, K): as a convolution's

@@ -1,12 +1,14 @@
 #include "deq/decode/generator.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "deq/base/threads.h"
+#include "deq/decode/batch.h"
 
 namespace deq {
 
@@ -43,9 +45,12 @@ Report TextGenerator::solve(EquilibriumCache& cache,
   cache.histories = std::move(output.histories);
   const at::Tensor last = output.z.narrow(1, batch.size(1) - 1, 1);
   cache.log_probabilities = model_.log_probabilities(last).select(1, 0);
-  const double worst = output.report.worst_residual();
-  if (std::isnan(worst) || worst > report_.worst_residual) report_.worst_residual = worst;
+  saw(output.report.worst_residual());
   return std::move(output.report);
+}
+
+void TextGenerator::saw(double residual) {
+  if (std::isnan(residual) || residual > report_.worst_residual) report_.worst_residual = residual;
 }
 
 /// Feeds texts equal numbers of given tokens, piece by piece.
@@ -91,23 +96,81 @@ void TextGenerator::feed_all(const std::vector<std::vector<int64_t>>& tokens) {
   cache_ = join(texts);
 }
 
-std::vector<int64_t> TextGenerator::next_all(const SamplingOptions& options,
-                                             std::vector<at::Generator>& generators) {
+void TextGenerator::check_generators(const std::vector<at::Generator>& generators) const {
   DEQ_CHECK(cache_.log_probabilities.defined(),
             "generate: nothing was fed; expected a prompt of at least one token");
   DEQ_CHECK(int64_t(generators.size()) == texts_, "generate: {} generators for {} texts",
             generators.size(), texts_);
+}
+
+std::vector<int64_t> TextGenerator::next_all(const SamplingOptions& options,
+                                             std::vector<at::Generator>& generators) {
+  check_generators(generators);
   std::vector<int64_t> drawn;
   std::vector<std::vector<int64_t>> fed;
   for (int64_t text = 0; text < texts_; ++text) {
     drawn.push_back(sample(log_probabilities(text), options, generators[size_t(text)]));
     fed.push_back({drawn.back()});
   }
-  const Report report = solve(cache_, fed);
-  report_.tokens += texts_;
-  report_.evaluations += report.evaluations;
-  report_.converged += std::llround(report.converged_share() * double(texts_));
+  count(solve(cache_, fed), texts_);
   return drawn;
+}
+
+/// A token of so many texts.
+void TextGenerator::count(const Report& report, int64_t texts) {
+  report_.tokens += texts;
+  report_.evaluations += report.evaluations * texts;
+  report_.converged += std::llround(report.converged_share() * double(texts));
+}
+
+void TextGenerator::generate(const std::vector<int64_t>& counts, const SamplingOptions& options,
+                             std::vector<at::Generator>& generators, const OnToken& on_token) {
+  check_generators(generators);
+  DEQ_CHECK(int64_t(counts.size()) == texts_ &&
+                std::all_of(counts.begin(), counts.end(), [](int64_t n) { return n >= 0; }),
+            "generate: [{}] tokens for {} texts; expected a number of each, none below 0",
+            fmt::join(counts, ", "), texts_);
+  if (model_.is_explicit() || !model_.device().is_cpu())
+    return generate_in_step(counts, options, generators, on_token);
+  Batch(*this, counts, options, generators, on_token).run();
+}
+
+/// A token of every text at a time; what is still to be drawn of some is drawn without the others.
+void TextGenerator::generate_in_step(std::vector<int64_t> counts, const SamplingOptions& options,
+                                     std::vector<at::Generator>& generators,
+                                     const OnToken& on_token) {
+  bool going_on = true;
+  while (going_on) {
+    std::vector<size_t> some;
+    for (size_t text = 0; text < counts.size(); ++text) {
+      if (counts[text] > 0) some.push_back(text);
+    }
+    if (some.empty()) return;
+    std::vector<EquilibriumCache> texts = split(cache_), chosen;
+    int64_t rounds = counts[some.front()];
+    for (const size_t text : some) {
+      rounds = std::min(rounds, counts[text]);
+      chosen.push_back(texts[text]);
+    }
+    EquilibriumCache cache = some.size() == texts.size() ? cache_ : join(chosen);
+    for (int64_t round = 0; round < rounds && going_on; ++round) {
+      std::vector<std::vector<int64_t>> fed;
+      for (size_t i = 0; i < some.size(); ++i) {
+        const at::Tensor next = cache.log_probabilities[int64_t(i)];
+        fed.push_back({sample(next, options, generators[some[i]])});
+        going_on = on_token(int64_t(some[i]), fed.back().front()) && going_on;
+      }
+      count(solve(cache, fed), int64_t(some.size()));
+    }
+    for (const size_t text : some) counts[text] -= rounds;
+    if (some.size() == texts.size()) {
+      cache_ = std::move(cache);
+      continue;
+    }
+    chosen = split(cache);
+    for (size_t i = 0; i < some.size(); ++i) texts[some[i]] = std::move(chosen[i]);
+    cache_ = join(texts);
+  }
 }
 
 int64_t TextGenerator::next(const SamplingOptions& options, at::Generator& generator) {

@@ -15,10 +15,15 @@ struct GenerationReport {
   int64_t tokens = 0;  ///< generated, of all texts
   int64_t prompt_evaluations = 0;
   double prompt_converged_share = 1;  ///< of the prompts' positions, least of what was fed
-  int64_t evaluations = 0;  ///< of f, for the generated tokens; one serves all texts at a time
-  int64_t converged = 0;    ///< generated tokens whose equilibrium converged
+  /// Of f at the generated tokens, each counted for every token whose solve it was part of, however
+  /// many texts it served at a time: evaluations / tokens are those of one token.
+  int64_t evaluations = 0;
+  int64_t converged = 0;  ///< generated tokens whose equilibrium converged
   double worst_residual = 0;
 };
+
+/// What is called for every token that is drawn; false: none is drawn any more.
+using OnToken = std::function<bool(int64_t text, int64_t token)>;
 
 /// Continues texts, side by side. Each new token costs one solve of one position against the keys
 /// and values (or the one state) of the `history` latest equilibria, which are computed once. What
@@ -39,7 +44,16 @@ class TextGenerator {
   /// Feeds tokens that are given, in pieces: to each text at least one the first time, then any
   /// number. Texts that are fed unequal numbers are solved one after the other.
   void feed_all(const std::vector<std::vector<int64_t>>& tokens);
-  /// Draws the next token of every text, each from its own generator, and feeds it.
+  /// Draws counts[i] tokens of text i, each from the text's own generator, and feeds them. A text
+  /// whose equilibrium has converged takes its next token at the next evaluation of f, which serves
+  /// all texts: none waits for another, and each has the tokens and equilibria, to the bit, that it
+  /// has alone. (An explicit network, and a model on a GPU, takes a token of every text at a time.)
+  /// `on_token` hears of a text's tokens in their order, before they are fed; when it says no,
+  /// those that are drawn are still fed.
+  void generate(const std::vector<int64_t>& counts, const SamplingOptions& options,
+                std::vector<at::Generator>& generators, const OnToken& on_token);
+  /// Draws the next token of every text, each from its own generator, and feeds it, all texts in
+  /// one solve that lasts until the last of them has converged.
   std::vector<int64_t> next_all(const SamplingOptions& options,
                                 std::vector<at::Generator>& generators);
 
@@ -56,6 +70,12 @@ class TextGenerator {
 
  private:
   Report solve(EquilibriumCache& cache, const std::vector<std::vector<int64_t>>& tokens);
+  class Batch;
+  void check_generators(const std::vector<at::Generator>& generators) const;
+  void generate_in_step(std::vector<int64_t> counts, const SamplingOptions& options,
+                        std::vector<at::Generator>& generators, const OnToken& on_token);
+  void count(const Report& report, int64_t texts);
+  void saw(double residual);
   void solve_prompt(EquilibriumCache& cache, const std::vector<std::vector<int64_t>>& tokens);
 
   LanguageModel& model_;

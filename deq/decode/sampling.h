@@ -31,7 +31,9 @@ void check_sampling(const SamplingOptions& options);
 /// out. At least the likeliest token stays.
 at::Tensor restrict(const at::Tensor& log_probabilities, const SamplingOptions& options);
 
-/// One token of (V,) log-probabilities.
+/// One token of (V,) log-probabilities: with the probabilities of restrict(), by one number from
+/// the generator; greedily the likeliest, of equally likely ones the first. Throws deq::Error where
+/// the log-probabilities are not numbers.
 int64_t sample(const at::Tensor& log_probabilities, const SamplingOptions& options,
                at::Generator& generator);
 

@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -79,7 +80,7 @@ struct SegmentNode : Node {
   edge_list captured;      // the edges after the first; those an enclosing segment may redirect
 
   variable_list apply(variable_list&& gradients) override {
-    DEQ_CHECK(!at::GradMode::is_enabled(),
+    DEQ_CHECK(!c10::GradMode::is_enabled(),
               "checkpointed gradient: differentiated twice (create_graph); use the gradient "
               "'unrolled' for that");
     DEQ_CHECK(!levels.empty(),
@@ -113,7 +114,7 @@ struct SegmentNode : Node {
   }
 
   static Tensor evaluate_taped(const std::vector<Map>& levels, const Tensor& leaf) {
-    at::AutoGradMode tape(true);
+    c10::AutoGradMode tape(true);
     const NoCastCache no_cache;  // each tape makes its own casts of what it captures
     const Tensor z = unrolled_levels(levels, leaf);
     return z.view_as(z);  // a node of its own, even where f returns what it captured
@@ -156,7 +157,7 @@ Tensor run_segment(std::vector<Map> levels, const Tensor& z) {
 }  // namespace
 
 Tensor checkpointed_levels(const std::vector<Map>& levels, const Tensor& z0) {
-  if (!at::GradMode::is_enabled()) return unrolled_levels(levels, z0);
+  if (!c10::GradMode::is_enabled()) return unrolled_levels(levels, z0);
   const auto count = int64_t(levels.size());
   const int64_t length = std::max<int64_t>(1, int64_t(std::lround(std::sqrt(double(count)))));
   Tensor z = z0;

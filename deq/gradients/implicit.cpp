@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
@@ -29,7 +30,7 @@ struct ImplicitNode : Node {
 
   variable_list apply(variable_list&& gradients) override {
     const std::lock_guard lock(mutex_);
-    DEQ_CHECK(!at::GradMode::is_enabled(),
+    DEQ_CHECK(!c10::GradMode::is_enabled(),
               "implicit gradient: differentiated twice (create_graph); use the gradient 'unrolled' "
               "for that");
     DEQ_CHECK(transposed,
@@ -90,10 +91,10 @@ bool captures_what_needs_gradients(const Tensor& fz, const Tensor& z) {
 
 Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   validate(*this, "Implicit");
-  const bool watched = shine > 0 && at::GradMode::is_enabled();
+  const bool watched = shine > 0 && c10::GradMode::is_enabled();
   Secants secants(shine);
   Solution solution = forward.solve(watched ? secants.watch(f) : f, z0);
-  if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
+  if (!c10::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
   Tensor z = solution.z.detach();
   torch::autograd::set_history(z,
                                std::shared_ptr<Origin>(new Origin(), torch::autograd::deleteNode));

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -23,7 +24,7 @@ class TapedJacobian {
   TapedJacobian(const Map& f, const Tensor& z, bool again) : again_(again) {
     DEQ_CHECK(!c10::InferenceMode::is_enabled(),
               "jacobian: InferenceMode records no tape; expected c10::NoGradGuard instead");
-    at::AutoGradMode tape(true);
+    c10::AutoGradMode tape(true);
     z_ = z.detach().requires_grad_(true);
     fz_ = again ? f.differentiable(z_) : f(z_);
     DEQ_CHECK(fz_.sizes() == z_.sizes(),
@@ -127,7 +128,7 @@ Dominant dominant(const Subspace& s) {
 
 Tensor jacobian_loss(const Map& f, const Tensor& z, int64_t probes) {
   DEQ_CHECK(probes >= 1, "jacobian_loss: probes = {}; expected >= 1", probes);
-  const TapedJacobian jacobian(f, z, at::GradMode::is_enabled());
+  const TapedJacobian jacobian(f, z, c10::GradMode::is_enabled());
   Tensor sum;
   for (int64_t k = 0; k < probes; ++k) {
     const Tensor product = jacobian.vjp(at::randn_like(z)).square().mean();
@@ -141,7 +142,7 @@ bool SpectralRadius::converged() const { return residual.le(kTolerance).all().it
 SpectralRadius spectral_radius(const Map& f, const Tensor& z, int64_t max_products) {
   DEQ_CHECK(max_products >= 1, "spectral_radius: max_products = {}; expected >= 1", max_products);
   const TapedJacobian jacobian(f, z, /*again=*/false);
-  at::NoGradGuard no_tape;
+  c10::NoGradGuard no_tape;
   const Layout layout(z, Scope::Sample, Order::Forward);
   const int64_t B = layout.batch, n = layout.width(), m = std::min(n, kVectors);
   SpectralRadius found;

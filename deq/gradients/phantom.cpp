@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "deq/gradients/unrolled.h"
@@ -29,7 +30,7 @@ struct ValueOfAnother : torch::autograd::Function<ValueOfAnother> {
 Equilibrated Phantom::apply(const Map& f, const Tensor& z0, const Forward& forward) const {
   validate(*this, "Phantom");
   Solution solution = forward.solve(f, z0);
-  if (!at::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
+  if (!c10::GradMode::is_enabled()) return {solution.z, std::move(solution.report)};
   Tensor z = solution.z.detach();
   for (int64_t k = 0; k < steps; ++k) {
     const Tensor fz = checked_value(f, z);

@@ -1,6 +1,7 @@
 #include "deq/measure/convergence.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include "deq/solvers/anderson.h"

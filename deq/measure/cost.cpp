@@ -1,6 +1,7 @@
 #include "deq/measure/cost.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 #include "deq/measure/decoding.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 

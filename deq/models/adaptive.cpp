@@ -1,6 +1,7 @@
 #include "deq/models/adaptive.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/types.h>
 
 #include <algorithm>
@@ -62,7 +63,7 @@ AdaptiveEmbedding::AdaptiveEmbedding(const Clusters& clusters, const EmbeddingOp
 }
 
 void AdaptiveEmbedding::initialise(double std) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   for (const Tensor& table : tables_) table.normal_(0, std);
   for (const Tensor& projection : projections_)
     projection.normal_(0, 1 / std::sqrt(double(projection.size(1))));
@@ -134,7 +135,7 @@ AdaptiveSoftmax::AdaptiveSoftmax(const Clusters& clusters, const EmbeddingOption
 }
 
 void AdaptiveSoftmax::initialise(double std) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   for (size_t i = 0; i < tables_.size(); ++i) {
     if (own_table_[i]) tables_[i].normal_(0, std);
     biases_[i].zero_();

@@ -1,6 +1,7 @@
 #include "deq/models/language_model.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include "deq/cells/dropout.h"
 #include "deq/gradients/implicit.h"
@@ -98,7 +99,7 @@ LanguageModel::LanguageModel(const ModelOptions& options, int64_t vocabulary)
 }
 
 std::shared_ptr<LanguageModel> LanguageModel::clone() const {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   at::Generator random = at::globalContext().defaultGenerator(at::kCPU);
   const Tensor state = random.get_state();  // of the weights that are written over
   const auto copy = std::make_shared<LanguageModel>(options_, vocabulary_);

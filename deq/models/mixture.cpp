@@ -1,6 +1,7 @@
 #include "deq/models/mixture.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/types.h>
 
 #include "deq/cells/dropout.h"
@@ -21,7 +22,7 @@ Mixture::Mixture(const MixtureOptions& options, int64_t in, int64_t out)
 }
 
 void Mixture::initialise(double std) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   state_weight_.normal_(0, std);
   share_weight_.normal_(0, std);
   state_bias_.zero_();

@@ -1,6 +1,7 @@
 #include "deq/models/published.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
@@ -180,7 +181,7 @@ void load_published(LanguageModel& model, const std::map<std::string, at::Tensor
   std::set<std::string> missing, taken;
   const auto buffers = model.named_buffers();
   for (const auto& item : parameters) missing.insert(item.key());
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   for (const auto& [stored, tensor] : weights) {
     const std::string published = without_wrapper(stored);
     if (is_copy(published)) continue;

@@ -1,6 +1,7 @@
 #include "deq/models/subsequences.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <limits>
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -68,7 +69,7 @@ Tensor by_library(const Tensor& x, const Tensor& weight, const Tensor& base) {
 
 /// dy W.
 Tensor passed_on(const Tensor& dy, const Tensor& weight) {
-  if (at::GradMode::is_enabled()) return at::matmul(dy, weight);
+  if (c10::GradMode::is_enabled()) return at::matmul(dy, weight);
   const Tensor none = at::empty({0}, dy.options());
   return by_panels(dy, packed_weight(weight.detach(), true), weight.size(1), none);
 }
@@ -112,7 +113,7 @@ Tensor affine(const Tensor& x, const AffineWeight& w, const Tensor& base) {
             c10::toString(w.weight.scalar_type()));
   w.unchanged.check("affine");
   const Tensor none = base.defined() ? base : at::empty({0}, x.options().requires_grad(false));
-  if (!at::GradMode::is_enabled()) return by_panels(x, w.panels, w.weight.size(0), none);
+  if (!c10::GradMode::is_enabled()) return by_panels(x, w.panels, w.weight.size(0), none);
   return AffineNode::apply(x, w.weight, none, w.panels);
 }
 

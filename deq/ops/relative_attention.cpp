@@ -1,6 +1,7 @@
 #include "deq/ops/relative_attention.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -155,7 +156,7 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     const variable_list saved = context->get_saved_variables();
     const auto held =
         c10::static_intrusive_pointer_cast<Held>(context->saved_data[kPacked].toCapsule());
-    if (at::GradMode::is_enabled())
+    if (c10::GradMode::is_enabled())
       return differentiable_backward(saved, *held->packed, gradients[0]);
     const bool all = context->needs_input_grad({{3, 8}});
     const AttentionGradients found = attention_backward_cpu(
@@ -192,7 +193,7 @@ Tensor relative_attention(const Tensor& q, const Tensor& k, const Tensor& v,
     return relative_attention_reference(q, k, v, context, view);
   const auto packed = std::make_shared<const PackedAttention>(context, view);
   const Tensor rows_q = with_rows(q), rows_k = with_rows(k), rows_v = with_rows(v);
-  if (!at::GradMode::is_enabled()) {
+  if (!c10::GradMode::is_enabled()) {
     Tensor y = at::empty(q.sizes(), q.options().requires_grad(false));
     attention_forward_cpu(rows_q, rows_k, rows_v, *packed, OpenRows(q.size(0), q.size(1)), y, {});
     return y;

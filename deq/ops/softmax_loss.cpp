@@ -1,6 +1,7 @@
 #include "deq/ops/softmax_loss.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -167,7 +168,7 @@ struct LossNode : torch::autograd::Function<LossNode> {
     if (!gradients[0].defined()) return found;
     const variable_list saved = context->get_saved_variables();
     const Tensor &hidden = saved[0], &weight = saved[1], &share = gradients[0];
-    if (at::GradMode::is_enabled()) return differentiable_backward(saved, share);
+    if (c10::GradMode::is_enabled()) return differentiable_backward(saved, share);
     const bool together = saved.size() > 5;
     if (together && share.min().equal(share.max())) {
       if (context->needs_input_grad(0)) found[0] = saved[4] * share.unsqueeze(1);
@@ -209,7 +210,7 @@ Tensor softmax_loss(const Tensor& hidden, const Tensor& weight, const Tensor& bi
     return softmax_loss_reference(hidden, weight, bias, targets);
   check(hidden, weight, bias, targets);
   const Tensor target = targets.contiguous();
-  if (at::GradMode::is_enabled()) {
+  if (c10::GradMode::is_enabled()) {
     const bool together = use == LossUse::Mean && hidden.size(0) > hidden.size(1);
     return LossNode::apply(hidden, weight, bias, target, together);
   }

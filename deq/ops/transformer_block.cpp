@@ -1,6 +1,7 @@
 #include "deq/ops/transformer_block.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -129,7 +130,7 @@ struct BlockNode : torch::autograd::Function<BlockNode> {
     const auto held =
         c10::static_intrusive_pointer_cast<Held>(context->saved_data[kHeld].toCapsule());
     check_unchanged(*held->context, *held->unchanged);
-    if (at::GradMode::is_enabled())
+    if (c10::GradMode::is_enabled())
       return differentiable_backward(saved[0], *held->context, gradients[0]);
     const BlockKept k{saved[0], saved[1], saved[2], saved[3],
                       saved[4], saved[5], saved[6], saved[7]};
@@ -297,7 +298,7 @@ Tensor TransformerBlock::operator()(const Tensor& z) const {
   const BlockContext& c = bound_->context;
   const PackedAttention* packed = attention(z);
   if (!packed) return without_kernels(z);
-  const bool tape = at::GradMode::is_enabled();
+  const bool tape = c10::GradMode::is_enabled();
   BlockKept kept = block_forward_cpu(c, *packed, z.detach().contiguous(), tape);
   return tape ? taped(z, std::move(kept)) : kept.f;
 }

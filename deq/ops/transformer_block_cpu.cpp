@@ -1,6 +1,7 @@
 #include "deq/ops/transformer_block_cpu.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 
@@ -37,6 +38,8 @@ BlockPanels<T> PackedBlock::panels(bool backward) const {
   return {panels_of<T>(from[0]), panels_of<T>(from[1]), panels_of<T>(from[2]),
           panels_of<T>(from[3])};
 }
+template BlockPanels<float> PackedBlock::panels(bool) const;
+template BlockPanels<double> PackedBlock::panels(bool) const;
 
 BlockWeights block_weights(BlockWeights weights, WeightType type) {
   for (Tensor* weight : {&weights.qkv, &weights.output, &weights.inner, &weights.outer})

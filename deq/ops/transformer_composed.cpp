@@ -1,6 +1,7 @@
 #include "deq/ops/transformer_composed.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <cmath>
 #include <limits>
@@ -26,7 +27,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
 /// x (H, B, T, d) + bias (D), contiguous.
 Tensor shifted(const Tensor& x, const Tensor& bias) {
   const Tensor by_head = bias.view({x.size(0), 1, 1, x.size(3)});
-  if (at::GradMode::is_enabled()) return (x + by_head).contiguous();
+  if (c10::GradMode::is_enabled()) return (x + by_head).contiguous();
   Tensor out = at::empty(x.sizes(), x.options());
   return at::add_out(out, x, by_head);
 }
@@ -65,7 +66,7 @@ Tensor ComposedBlock::attend(const BlockContext& c, const Tensor& qkv) const {
   };
   const Tensor keys = with_past(a.past_k, parts[1]), values = with_past(a.past_v, parts[2]);
   const int64_t K = keys.size(2), rows = a.r.size(0);
-  const Tensor distances = at::GradMode::is_enabled() ? by_head(a.r, H) : distances_;
+  const Tensor distances = c10::GradMode::is_enabled() ? by_head(a.r, H) : distances_;
   const Tensor far = at::bmm(shifted(parts[0], a.position_bias).view({H, B * T, d}), distances);
   // Query i meets key j at row T - 1 - i + j of r. In rows one longer, that is at T - 1 + i R + j
   // of them all, one behind the other.
@@ -79,8 +80,8 @@ Tensor ComposedBlock::attend(const BlockContext& c, const Tensor& qkv) const {
                      .view({H, B, T, K});
   constexpr double kNever = -std::numeric_limits<double>::infinity();
   if (hidden_.defined()) {
-    score = at::GradMode::is_enabled() ? score.masked_fill(hidden_, kNever)
-                                       : score.masked_fill_(hidden_, kNever);
+    score = c10::GradMode::is_enabled() ? score.masked_fill(hidden_, kNever)
+                                        : score.masked_fill_(hidden_, kNever);
   }
   Tensor probability = at::softmax(score, 3);
   if (a.mask.defined()) probability = probability * a.mask.transpose(0, 1);

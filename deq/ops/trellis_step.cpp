@@ -1,6 +1,7 @@
 #include "deq/ops/trellis_step.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -93,7 +94,7 @@ struct StepNode : torch::autograd::Function<StepNode> {
         c10::static_intrusive_pointer_cast<Held>(context->saved_data[kHeld].toCapsule());
     const TrellisContext& c = *held->context;
     check_unchanged(c, *held->unchanged);
-    if (at::GradMode::is_enabled()) {
+    if (c10::GradMode::is_enabled()) {
       const auto f = [&](const variable_list& x) {
         TrellisContext with = c;
         with.injected = x[1];
@@ -158,7 +159,7 @@ bool TrellisStep::on_cpu(const Tensor& z) const {
   const TrellisContext& c = context();
   check_state(z, c);
   if (!c.weight.packed || z.numel() == 0) return false;
-  if (at::GradMode::is_enabled() && c.past.requires_grad()) return false;
+  if (c10::GradMode::is_enabled() && c.past.requires_grad()) return false;
   check_unchanged(c, bound_->unchanged);
   return true;
 }
@@ -166,7 +167,7 @@ bool TrellisStep::on_cpu(const Tensor& z) const {
 Tensor TrellisStep::operator()(const Tensor& z) const {
   const TrellisContext& c = context();
   if (!on_cpu(z)) return z.numel() > 0 ? trellis_step_reference(z, c) : z.clone();
-  const bool tape = at::GradMode::is_enabled();
+  const bool tape = c10::GradMode::is_enabled();
   TrellisKept kept = trellis_forward_cpu(c, z.detach().contiguous(), tape);
   return tape ? taped(z, std::move(kept)) : kept.f;
 }

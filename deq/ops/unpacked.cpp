@@ -87,6 +87,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/GradMode.h>
 
 #include "deq/base/error.h"
 #include "deq/ops/tasks.h"
@@ -129,7 +130,7 @@ Tensor unpacked_affine(const Tensor& x, const Tensor& weight, const Tensor& bias
   const bool known = x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble;
   const bool one_type =
       x.scalar_type() == weight.scalar_type() && x.scalar_type() == bias.scalar_type();
-  if (at::GradMode::is_enabled() || !known || !one_type || !x.is_cpu())
+  if (c10::GradMode::is_enabled() || !known || !one_type || !x.is_cpu())
     return at::addmm(bias, x, weight.t());
   const Tensor out = at::empty({x.size(0), weight.size(0)}, x.options());
   if (x.scalar_type() == at::kFloat) {

@@ -63,6 +63,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include "deq/ops/packed.h"
 #include "deq/ops/tasks.h"
@@ -148,14 +149,14 @@ Tensor with_rows(const Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous()
 
 Tensor weight_gradient(const Tensor& dy, const Tensor& x) {
   const bool known = dy.scalar_type() == at::kFloat || dy.scalar_type() == at::kDouble;
-  if (!known || !dy.is_cpu() || at::GradMode::is_enabled()) return at::mm(dy.t(), x);
+  if (!known || !dy.is_cpu() || c10::GradMode::is_enabled()) return at::mm(dy.t(), x);
   return dy.scalar_type() == at::kFloat ? by_kernel<float>(with_rows(dy), with_rows(x))
                                         : by_kernel<double>(with_rows(dy), with_rows(x));
 }
 
 Tensor bias_gradient(const Tensor& dy) {
   const bool known = dy.scalar_type() == at::kFloat || dy.scalar_type() == at::kDouble;
-  if (!known || !dy.is_cpu() || at::GradMode::is_enabled()) return dy.sum(0);
+  if (!known || !dy.is_cpu() || c10::GradMode::is_enabled()) return dy.sum(0);
   return dy.scalar_type() == at::kFloat ? sum_of_rows<float>(with_rows(dy))
                                         : sum_of_rows<double>(with_rows(dy));
 }

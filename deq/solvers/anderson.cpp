@@ -68,11 +68,11 @@ class AndersonMethod {
     const Tensor image = options_.mixing == 1.0 ? at.fz : damped(at);
     if (int64_t(residuals_.size()) < m) {
       residuals_.push_back(at.g);
-      images_.push_back(image);
     } else {
       residuals_[size_t(slot)] = at.g;
-      images_[size_t(slot)] = image;
+      images_.erase(images_.begin());
     }
+    images_.push_back(image);
     const int64_t held = int64_t(residuals_.size());
     ages_.resize(at.anew.size());
     for (size_t r = 0; r < ages_.size(); ++r)
@@ -84,13 +84,24 @@ class AndersonMethod {
         {.held = held, .newest = slot, .ridge = options_.ridge, .decay = options_.decay},
         at.resting, mixed(at, slot), &at.pool);
     if (held == 1) return {image, {}};
+    by_time(coefficients, slot);
     return {ops::row_mix(coefficients.to(at.g.device()), images_, {}, at.resting, &at.pool), {}};
   }
 
  private:
-  Tensor damped(const Iterate& at) const {
-    Tensor out = at.pool.empty_like(at.z);
-    return at::add_out(out, at.z, at.g, options_.mixing);
+  Tensor damped(const Iterate& at) {
+    if (!mixing_.defined())
+      mixing_ = at::full({at.z.size(0), 1}, options_.mixing, at.z.options().dtype(at::kDouble));
+    return ops::row_mix(mixing_, {at.g}, at.z, {}, &at.pool);
+  }
+
+  /// Every row's coefficients from the order of slots to that of images_.
+  static void by_time(const Tensor& coefficients, int64_t newest) {
+    const int64_t held = coefficients.size(1);
+    if (newest + 1 == held) return;
+    double* row = coefficients.data_ptr<double>();
+    for (int64_t r = 0; r < coefficients.size(0); ++r, row += held)
+      std::rotate(row, row + newest + 1, row + held);
   }
 
   /// Iterates that each row mixes: those that it may, or 1, a plain step.
@@ -137,9 +148,13 @@ class AndersonMethod {
   Layout layout_;
   int64_t count_ = 0;
   std::vector<Safeguard> safeguards_;
-  std::vector<int64_t> ages_;               // newest iterates that a row may mix
-  std::vector<Tensor> residuals_, images_;  // each (R, n)
-  Tensor gram_;                             // (R, M, M) double, on the CPU, M slots in use or not
+  std::vector<int64_t> ages_;      // newest iterates that a row may mix
+  std::vector<Tensor> residuals_;  // each (R, n), in slots
+  // Each (R, n), the oldest first: what a row mixes is summed in the order of time, whatever slot
+  // it began at.
+  std::vector<Tensor> images_;
+  Tensor mixing_;  // (R, 1), where it is not 1
+  Tensor gram_;    // (R, M, M) double, on the CPU, M slots in use or not
 };
 
 }  // namespace

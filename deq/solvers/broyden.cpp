@@ -13,7 +13,11 @@ using at::Tensor;
 constexpr double kArmijo = 1e-4;  // accept |g(z + s p)|^2 <= (1 - 2 kArmijo s) |g(z)|^2
 constexpr int64_t kHalvings = 5;
 
-Tensor squared_norm(const Tensor& rows) { return rows.to(at::kDouble).square().sum(1); }
+/// The same numbers whatever rows there are.
+Tensor squared_norm(const Tensor& rows) {
+  const Tensor numbers = rows.to(at::kDouble);
+  return ops::row_dots({numbers}, numbers).squeeze(1);
+}
 
 class BroydenMethod {
  public:
@@ -29,7 +33,7 @@ class BroydenMethod {
     }
     g_ = at.g;
     // -H g = g - (S + Y) (S^T Y + L)^{-1} S^T g
-    const Tensor weights = held() ? small::solve_or_zero(slots(), along_, &at.pool).neg_()
+    const Tensor weights = held() ? small::solve_or_zero(slots(), along_, oldest(), &at.pool).neg_()
                                   : at::empty({at.g.size(0), 0}, along_options(at.g));
     if (!options_.line_search) {
       const ops::RowStep step =
@@ -50,6 +54,8 @@ class BroydenMethod {
   static at::TensorOptions along_options(const Tensor& g) {
     return g.options().device(at::kCPU).dtype(at::kDouble);
   }
+  /// The slot of the oldest pair; the others follow it, in a circle.
+  int64_t oldest() const { return held() < options_.memory ? 0 : count_ % options_.memory; }
   Tensor slots() const { return matrix_.narrow(1, 0, held()).narrow(2, 0, held()); }
 
   /// Puts the pair of the last step into the oldest slot of a full memory, or a new one. Of M_ij =
@@ -63,24 +69,21 @@ class BroydenMethod {
     const auto on_host = [](const Tensor& t) { return t.to(at::kCPU).contiguous(); };
     const Tensor own = on_host(ops::row_dots({step_, sum}, step_, at.resting, &at.pool));
     sum.add_(step_);
-    const int64_t was = held();
-    if (was < options_.memory) {
-      steps_.push_back(step_);
-      sums_.push_back(sum);
-    } else {
-      steps_[size_t(slot)] = step_;
-      sums_[size_t(slot)] = sum;
-    }
+    const int64_t was = held(), dropped = was < options_.memory ? 0 : 1;
+    for (auto* list : {&steps_, &sums_}) list->erase(list->begin(), list->begin() + dropped);
+    steps_.push_back(step_);
+    sums_.push_back(sum);
     const Tensor along = on_host(ops::row_dots(steps_, at.g, at.resting, &at.pool));
     matrix_ = small::with_room(matrix_, R, held(), options_.memory);
-    const int64_t m = matrix_.size(1);
+    const int64_t m = matrix_.size(1), first = oldest();
     double* M = matrix_.data_ptr<double>();
     for (int64_t r = 0; r < R; ++r, M += m * m) {
       const double *now = along.data_ptr<double>() + r * held(),
                    *o = own.data_ptr<double>() + 2 * r;
-      for (int64_t i = 0; i < was; ++i) {
-        M[slot * m + i] = across_.data_ptr<double>()[r * was + i];
-        M[i * m + slot] = now[i] - along_.data_ptr<double>()[r * was + i];
+      for (int64_t i = 0; i + 1 < held(); ++i) {
+        const int64_t other = (first + i) % options_.memory, before = r * was + i + dropped;
+        M[slot * m + other] = across_.data_ptr<double>()[before];
+        M[other * m + slot] = now[i] - along_.data_ptr<double>()[before];
       }
       // Where a row did not move, its pair is no pair: the one on the diagonal takes it out.
       M[slot * m + slot] = o[0] > 0 ? o[1] : 1;
@@ -116,11 +119,11 @@ class BroydenMethod {
   Broyden options_;
   int64_t count_ = 0;
   Tensor g_, step_;            // of the iterate before, and the step from it
-  std::vector<Tensor> steps_;  // s_i, each (R, n), in slots
+  std::vector<Tensor> steps_;  // s_i, each (R, n), the oldest first: sums run in the order of time
   std::vector<Tensor> sums_;   // s_i + y_i
   Tensor matrix_;          // (R, m, m) double, S^T Y + strictly_lower(S^T S) in the slots' order,
                            // m slots in use or not
-  Tensor along_, across_;  // (R, held) of all pairs: s_i^T g_, and (s_i + y_i)^T step_
+  Tensor along_, across_;  // (R, held) by time: s_i^T g_, and (s_i + y_i)^T step_
 };
 
 }  // namespace

@@ -166,7 +166,7 @@ Tensor with_room(const Tensor& H, int64_t rows, int64_t needed, int64_t memory) 
   return wider;
 }
 
-Tensor solve_or_zero(const Tensor& M, const Tensor& b, TensorPool* pool) {
+Tensor solve_or_zero(const Tensor& M, const Tensor& b, int64_t first, TensorPool* pool) {
   const Tensor matrix = M.to(at::kCPU);
   const Tensor x = empty_from(pool, b.sizes(), b.options().device(at::kCPU)).copy_(b);
   const int64_t rows = x.size(0), m = x.size(1);
@@ -175,9 +175,11 @@ Tensor solve_or_zero(const Tensor& M, const Tensor& b, TensorPool* pool) {
   at::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) {
     std::vector<double> own(size_t(m * m));  // of one row, which elimination destroys
     for (int64_t r = begin; r < end; ++r) {
-      for (int64_t i = 0; i < m * m; ++i) {
-        own[size_t(i)] =
-            p[r * matrix.stride(0) + i / m * matrix.stride(1) + i % m * matrix.stride(2)];
+      const double* const from = p + r * matrix.stride(0);
+      for (int64_t i = 0; i < m; ++i) {
+        const double* const row = from + (first + i) % m * matrix.stride(1);
+        for (int64_t j = 0; j < m; ++j)
+          own[size_t(i * m + j)] = row[(first + j) % m * matrix.stride(2)];
       }
       if (!eliminate(own.data(), q + r * m, m)) std::fill(q + r * m, q + (r + 1) * m, 0.0);
     }

@@ -30,7 +30,9 @@ at::Tensor least_mixture(const at::Tensor& H, const Layout& layout, const Mixtur
 at::Tensor with_room(const at::Tensor& H, int64_t rows, int64_t needed, int64_t memory);
 
 /// x with M x = b for each row, or zero where a pivot vanishes or the result is not finite. M (R,
-/// m, m), b (R, m), double; x is on b's device.
-at::Tensor solve_or_zero(const at::Tensor& M, const at::Tensor& b, TensorPool* pool = nullptr);
+/// m, m), b (R, m), double; x is on b's device. Rows and columns of M begin at `first`, those
+/// before it follow the last.
+at::Tensor solve_or_zero(const at::Tensor& M, const at::Tensor& b, int64_t first = 0,
+                         TensorPool* pool = nullptr);
 
 }  // namespace deq::small

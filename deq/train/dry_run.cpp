@@ -1,6 +1,7 @@
 #include "deq/train/dry_run.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <chrono>
 

@@ -1,6 +1,7 @@
 #include "deq/train/optimizer.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <cmath>
 
@@ -10,7 +11,7 @@ using at::Tensor;
 
 Descent::Descent(const Optimizer& options, NamedTensors parameters)
     : options_(options), parameters_(std::move(parameters)) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   const bool moments = !std::holds_alternative<Sgd>(options_);
   for (const auto& [name, parameter] : parameters_) {
     mean_[name] = at::zeros_like(parameter);
@@ -23,7 +24,7 @@ void Descent::zero_gradients() {
 }
 
 double Descent::clip(double limit) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   Tensor sum;  // one number to wait for, where the gradients are on a GPU
   for (const auto& [name, parameter] : parameters_) {
     if (!parameter.grad().defined()) continue;
@@ -75,7 +76,7 @@ void Descent::moment_step(const MomentOptions& o, double rate, bool decoupled, b
 }
 
 void Descent::step(double rate) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   ++count_;
   if (const auto* adam = std::get_if<Adam>(&options_))
     return moment_step(*adam, rate, false, false);
@@ -99,7 +100,7 @@ NamedTensors Descent::state() const {
 }
 
 void Descent::restore(const NamedTensors& state) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   for (auto& [name, tensor] : this->state()) {
     const auto found = state.find(name);
     DEQ_CHECK(found != state.end() && found->second.sizes() == tensor.sizes(),

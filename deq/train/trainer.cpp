@@ -1,6 +1,7 @@
 #include "deq/train/trainer.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <cmath>
 #include <random>
@@ -94,7 +95,7 @@ NamedTensors named_tensors(const LanguageModel& model) {
 }
 
 void load_weights(LanguageModel& model, const NamedTensors& tensors, const std::string& source) {
-  at::AutoGradMode no_tape(false);
+  c10::AutoGradMode no_tape(false);
   NamedTensors own = named_tensors(model);
   for (const auto& [name, tensor] : tensors) {
     DEQ_CHECK(own.count(name), "{}: weight '{}' does not belong to this model", source, name);

@@ -211,6 +211,32 @@ TEST_F(TrainedRun, WhatCannotBeDrawnSaysWhatCan) {
   EXPECT_EQ(run_deq(command + " --temperature 1e-308").text, run_deq(command + " --greedy").text);
 }
 
+/// The number in front of " evaluations each" in what is said of a text.
+double evaluations_in(const std::string& statistics) {
+  const size_t end = statistics.find(" evaluations each");
+  EXPECT_NE(end, std::string::npos) << statistics;
+  return std::stod(statistics.substr(statistics.rfind(' ', end - 1)));
+}
+
+// Each with its own seed, and as many evaluations as it takes alone.
+TEST_F(TrainedRun, ATextSideBySideIsTheTextAlone) {
+  const std::string command = "generate " + folder() + " --tokens 40";
+  const char* prompts[] = {"the cat", "a", "on the mat the", "cat"};
+  std::string apart, together, flags;
+  double evaluations = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    const std::string prompt = std::string(" --prompt '") + prompts[i] + "'";
+    const std::string own = command + prompt + " --seed " + std::to_string(11 + i);
+    apart += (i > 0 ? "\n" : "") + run_deq(own + " --quiet").text;
+    evaluations += evaluations_in(run_deq(own + " 2>&1 >/dev/null").text) / 4;
+    flags += prompt;
+  }
+  EXPECT_EQ(run_deq(command + flags + " --seed 11 --quiet").text, apart);
+  const std::string statistics = run_deq(command + flags + " --seed 11 2>&1 >/dev/null").text;
+  EXPECT_SAYS(statistics, "160 tokens");
+  EXPECT_NEAR(evaluations_in(statistics), evaluations, 0.11);
+}
+
 TEST_F(TrainedRun, SeveralPromptsAreContinuedSideBySide) {
   const std::string command = "generate " + folder() + " --greedy --quiet --tokens 9";
   std::string apart;

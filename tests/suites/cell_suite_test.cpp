@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "deq/cells/cells.h"
+#include "deq/cells/decoder.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
@@ -237,6 +238,59 @@ TEST_P(CellSuite, PartsAreRowsOfTheWhole) {
     const Tensor found = part(own.narrow(1, first, count));
     EXPECT_LT((found - whole.narrow(1, first, count)).abs().max().item<double>(), 1e-12)
         << first << " + " << count;
+  }
+}
+
+// Texts that go on at different times, behind pasts of different lengths.
+TEST_P(CellSuite, TextsThatAreDecodedHaveTheFThatIsBound) {
+  if (!cell->causal()) GTEST_SKIP() << "not causal";
+  c10::NoGradGuard no_tape;
+  constexpr int64_t kLength = 5, kTexts = 3, kTokens = 7;
+  const Tensor inputs = at::randn({kTokens, 1, cell->input_width()}, at::kDouble);
+  const auto input = [&](const std::vector<int64_t>& tokens) {
+    return inputs.index_select(0, at::tensor(tokens, at::kLong));
+  };
+  std::vector<History> pasts(kTexts);
+  for (int64_t text = 1; text < kTexts; ++text) {
+    const Bound f = cell->bind(x.narrow(0, 0, 1).narrow(1, 0, 3 * text), {});
+    pasts[size_t(text)] = f.extend(z.narrow(0, 0, 1).narrow(1, 0, 3 * text), kLength);
+  }
+  const auto decoder = cell->decode(pasts, kLength, input);
+  std::vector<Bound> bound(kTexts);
+  for (int64_t step = 0; step < 20; ++step) {
+    std::vector<int64_t> texts, tokens, done;
+    for (int64_t text = 0; text < kTexts; ++text) {
+      if (step > 0 && (step + text) % (text + 1) != 0) continue;
+      texts.push_back(text);
+      tokens.push_back((step * 3 + text) % kTokens);
+      bound[size_t(text)] = cell->bind(input({tokens.back()}), pasts[size_t(text)]);
+    }
+    decoder->enter(texts, tokens);
+    const Tensor states = at::randn({kTexts, 1, cell->state_width()}, at::kDouble);
+    for (int64_t text = 0; text < kTexts; ++text) done.push_back(step % 4 == 2 && text == 1);
+    const Tensor found = decoder->evaluate(states, done);
+    for (int64_t text = 0; text < kTexts; ++text) {
+      if (done[size_t(text)]) continue;
+      EXPECT_TRUE(
+          at::equal(found.narrow(0, text, 1), bound[size_t(text)](states.narrow(0, text, 1))))
+          << "text " << text << ", step " << step;
+    }
+    texts.clear();
+    for (int64_t text = 0; text < kTexts; ++text) {
+      if ((step + 1 + text) % (text + 1) != 0) continue;
+      texts.push_back(text);
+      pasts[size_t(text)] = bound[size_t(text)].extend(states.narrow(0, text, 1), kLength);
+    }
+    decoder->advance(texts, states.index_select(0, at::tensor(texts, at::kLong)));
+  }
+  const std::vector<History> found = decoder->pasts();
+  for (size_t text = 0; text < found.size(); ++text) {
+    for (const auto part : {&History::z, &History::x, &History::k, &History::v}) {
+      const Tensor &own = found[text].*part, &expected = pasts[text].*part;
+      ASSERT_EQ(own.defined(), expected.defined());
+      EXPECT_TRUE(!own.defined() || at::equal(own, expected));
+    }
+    EXPECT_EQ(found[text].weights, pasts[text].weights);
   }
 }
 
