@@ -24,9 +24,6 @@ double share(double part, double whole) {
   return std::isnan(found) ? kInfinity : found;
 }
 
-/// By this factor a last iterate may be worse than the best.
-constexpr double kFarWorse = 3;
-
 // An f that sums in another order each time, as on a GPU, may differ by so many roundings of |f|.
 constexpr double kRoundings = 16;
 

@@ -14,6 +14,8 @@ using Numbers = std::vector<double>;
 using Flags = std::vector<char>;
 // A trace of at most so many numbers is kept, 32 MB: beyond them it would be most of a solve.
 inline constexpr size_t kTraceNumbers = size_t(1) << 22;
+// By this factor a last iterate may be worse than the best.
+inline constexpr double kFarWorse = 3;
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 inline bool any(const Flags& rows) { return std::find(rows.begin(), rows.end(), 1) != rows.end(); }
