@@ -195,7 +195,7 @@ TEST_F(TrainedRun, ALongPromptIsReadInPieces) {
   for (int i = 0; i < 40; ++i) prompt += "the cat sat. ";
   const std::string cache = (*scratch_ / "long").string();
   const auto held = [&](const std::string& flags) {
-    const auto made = run_deq("generate " + folder() + " --greedy --tokens 1 --save-cache " +
+    const auto made = run_deq("generate " + folder() + " --greedy --tokens 9 --save-cache " +
                               cache + flags + " --prompt '" + prompt + "' 2>&1");
     EXPECT_EQ(made.exit_code, 0) << made.text;
     return load_tensors(cache).tensors.at("level0.k").size(1);
