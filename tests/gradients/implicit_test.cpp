@@ -72,8 +72,8 @@ TEST(Implicit, StepsOfTheForwardSolveTellTheAdjointOfALinearMap) {
   const Tensor estimate = gradient(40, 1);
   EXPECT_EQ(adjoint.evaluations, 1);
   EXPECT_LT(relative_error(estimate, expected),
-            1e-3);                            // steps that nearly depend on others cost digits
-  EXPECT_LT(adjoint.worst_residual(), 1e-3);  // and it says so
+            2e-3);                            // steps that nearly depend on others cost digits
+  EXPECT_LT(adjoint.worst_residual(), 2e-3);  // and it says so
   EXPECT_GT(relative_error(gradient(0, 1), expected), 0.1);
 }
 
