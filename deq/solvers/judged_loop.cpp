@@ -22,7 +22,6 @@ void JudgedLoop::begin_row(size_t row) {
   steps_back_[row] = 0;
   merit_[row] = residual_[row] = own_[row] = kInfinity;
   reason_[row] = uint8_t(Reason::MaxSteps);
-  resting_[row] = back_[row] = 0;
   active_[row] = anew_[row] = 1;
 }
 

@@ -62,7 +62,7 @@ TEST(Implicit, StepsOfTheForwardSolveTellTheAdjointOfALinearMap) {
   const auto gradient = [&](int64_t shine, int64_t steps) {
     EquilibriumOptions options = exact(Implicit{
         .solver = Anderson{}, .stop = {.max_steps = steps, .rel_tol = 1e-9}, .shine = shine});
-    options.solver = Anderson{.memory = 3};
+    options.solver = Anderson{.memory = 4};
     const Equilibrated found = equilibrium(f, at::zeros({2, 1, 6}, at::kDouble), options);
     const Tensor result = gradients_of(loss_of(found.z), {shift})[0];
     adjoint = found.adjoint();
