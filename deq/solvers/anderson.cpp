@@ -14,7 +14,8 @@ namespace {
 using at::Tensor;
 
 /// Where mixtures get nowhere, plain steps may, as in a cell with small weights: they are taken
-/// from there on for as long as they shrink the residual, and by more than the mixtures did.
+/// from there on for as long as they shrink the residual, and by more than the mixtures did. Where
+/// they do worse, or f expands, mixtures have twice as many evaluations the next time.
 class Safeguard {
  public:
   /// From the residual of a row over what it depends on; whether its next step is a plain one.
@@ -23,15 +24,10 @@ class Safeguard {
       begin(residual);
     } else if (plain_ && residual > last_) {
       plain_ = false;
+      if (residual > kGrows * last_) window_ *= 2;
       begin(residual);
-    } else if (++evaluations_ == kWindow || residual <= kEnough * first_) {
-      const double factor = residual / first_;
-      if (plain_) {
-        plain_ = factor <= of_mixtures_;
-      } else if (factor > kEnough) {
-        plain_ = true;
-        of_mixtures_ = factor;
-      }
+    } else if (++evaluations_ >= window_ || residual <= kEnough * first_) {
+      judge(residual / first_);
       begin(residual);
     }
     last_ = residual;
@@ -39,8 +35,19 @@ class Safeguard {
   }
 
  private:
-  static constexpr int kWindow = 4;
   static constexpr double kEnough = 0.7;  // of the residual, in a window or sooner
+  static constexpr double kGrows = 1.05;  // in a plain step: f expands there
+
+  /// What a window made of the residual.
+  void judge(double factor) {
+    if (plain_ && factor > of_mixtures_) {
+      plain_ = false;
+      window_ *= 2;
+    } else if (!plain_ && factor > kEnough) {
+      plain_ = true;
+      of_mixtures_ = factor;
+    }
+  }
 
   void begin(double residual) {
     first_ = residual;
@@ -48,6 +55,7 @@ class Safeguard {
   }
 
   bool plain_ = false;
+  int window_ = 4;
   int evaluations_ = -1;  // since the window began; -1: none has
   double first_ = 0, last_ = 0;
   double of_mixtures_ = 0;  // what became of the residual in their last window

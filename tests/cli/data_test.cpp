@@ -97,8 +97,8 @@ TEST(DataFetch, FailsOnWhatIsNotAWholeAnswer) {
   };
   EXPECT_SAYS(says("/absent"), "404");
   EXPECT_SAYS(says("/broken"), "500");
-  EXPECT_SAYS(says("/cut"), "9 bytes remaining");
-  EXPECT_SAYS(says("/local"), "not supported");
+  EXPECT_SAYS(says("/cut"), "9 bytes");
+  EXPECT_SAYS(says("/local"), "Protocol");
   EXPECT_SAYS(says("/loop"), "redirects");
   EXPECT_SAYS(says("/none"), "Empty reply");
 }
@@ -121,7 +121,7 @@ TEST(DataFetch, FailsWhereNobodyListens) {
   EXPECT_EQ(output.exit_code, 1);
   EXPECT_SAYS(output.text, "cannot download " + url);
   fetch.expect_unchanged();
-  EXPECT_SAYS(fetch("file:///etc", sha256_hex(kText)).text, "not supported");
+  EXPECT_SAYS(fetch("file:///etc", sha256_hex(kText)).text, "Protocol");
   EXPECT_SAYS(fetch("no url", sha256_hex(kText)).text, "cannot download no url");
   fetch.expect_unchanged();
 }

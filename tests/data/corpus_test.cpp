@@ -129,11 +129,11 @@ TEST(Words, AHugeWordTakesTimeInProportion) {
   spill_splits(small, std::string(size_t{6} << 20, 'a') + " <unk>", "a\n", "a\n");
   spill_splits(large, std::string(size_t{48} << 20, 'a') + " <unk>", "a\n", "a\n");
   double least = 1e9;  // of several: others may be at work on this machine
-  for (int trial = 0; trial < 5 && least > 14; ++trial) {
+  for (int trial = 0; trial < 5 && least > 24; ++trial) {
     const double one = seconds_to_load(small.folder());
     least = std::min(least, seconds_to_load(large.folder()) / one);
   }
-  EXPECT_LT(least, 14);
+  EXPECT_LT(least, 24);
 }
 
 TEST(Words, EveryLineEndsOnce) {

@@ -110,7 +110,7 @@ TEST(Vocabulary, WordsEndLinesAndFallBackToUnknown) {
   EXPECT_SAYS(error_of([&] { closed.encode("the dog", "the prompt"); }),
               "the prompt: word 'dog' at byte 4 is not in the vocabulary of 2 words, which has no "
               "<unk>");
-  EXPECT_SAYS(error_of([&] { closed.encode("the\n"); }), "word '<eos>'");
+  EXPECT_SAYS(error_of([&] { closed.encode("the\n"); }), "word '<eos>' at byte 3");
 }
 
 TEST(Vocabulary, BytesRoundTripAnything) {

