@@ -78,7 +78,8 @@ TEST(FolderLockTest, RemovesTheTemporariesOfAKilledWriter) {
   });
   status_of(child);
   ASSERT_EQ(scratch.names().size(), 1u);
-  const Names others = {"-1.tmp", "1-1.tmp", "a.tmp", "b.1.tmp", "c.1-.tmp", "d.1-x.tmp"};
+  const Names others = {"-1.tmp",   "1-1.tmp",   "a.tmp",    "b.1.tmp",
+                        "c.1-.tmp", "d.1-x.tmp", "e.x-1.tmp"};
   for (const std::string& name : others) spill(scratch / name, "mine");
   FolderLock lock(scratch.folder());
   Names expected = others;
