@@ -6,6 +6,7 @@
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
 #include "deq/decode/generator.h"
+#include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
 #include "deq/solvers/picard.h"
@@ -196,6 +197,18 @@ TEST(Generate, GoesOnFromStatesAndInputs) {
   EXPECT_TRUE(at::allclose(taped.log_probabilities(), kept.log_probabilities(), 1e-3, 1e-4));
 }
 
+TEST(TextGenerator, SolvesHoweverTheModelWasTrained) {
+  LanguageModel model = model_of({Transformer{.width = 12, .heads = 3, .inner = 20}});
+  EquilibriumOptions how = solved_by(Anderson{.scope = Scope::Causal}, 1e-6, 100);
+  TextGenerator implicit(model, how, 30);
+  how.gradient = Unrolled{.steps = 2};
+  TextGenerator unrolled(model, how, 30);
+  for (TextGenerator* generator : {&implicit, &unrolled}) generator->feed({3, 1, 4, 1, 5});
+  EXPECT_GT(implicit.report().prompt_evaluations, 2);
+  EXPECT_EQ(unrolled.report().prompt_evaluations, implicit.report().prompt_evaluations);
+  EXPECT_TRUE(at::equal(unrolled.log_probabilities(), implicit.log_probabilities()));
+}
+
 TEST(Generate, WhatDoesNotConvergeDelaysNoOtherText) {
   LanguageModel model =
       model_of({.cell = Transformer{.width = 12, .heads = 3, .inner = 20}, .init_std = 0.9});
@@ -217,11 +230,10 @@ TEST(Generate, WhatDoesNotConvergeDelaysNoOtherText) {
 }
 
 TEST(Generate, SomeTextsStopSoonerAndAllGoOnAfterwards) {
-  for (const Network& network :
-       {Network{Transformer{.width = 12, .heads = 3, .inner = 20}},
-        Network{Transformer{.width = 12, .heads = 3, .inner = 20}, {.depth = 3}}}) {
+  for (const DepthOptions& depth : {DepthOptions{}, DepthOptions{.depth = 3}}) {
+    const Network network{Transformer{.width = 12, .heads = 3, .inner = 20}, depth, 0.3};
     LanguageModel model = model_of(network, at::kDouble);
-    const EquilibriumOptions how = solved_by(Anderson{.scope = Scope::Causal}, 1e-8, 200);
+    const EquilibriumOptions how = solved_by(Anderson{.scope = Scope::Causal}, 1e-8, 400);
     const Tokens prompts = some_prompts(3);
     TextGenerator all(model, how, 40, 3);
     all.feed_all(prompts);
