@@ -44,16 +44,21 @@ std::vector<TrainOptions> networks() {
           restarting(Tcn{.width = 12, .kernel = 5}, {.depth = 2, .tied = false})};
 }
 
+/// One segment a step, nothing random, and weights that hardly move.
+void make_steps_alike(TrainOptions& options) {
+  options.model.input_dropout = options.model.output_dropout = 0;
+  options.model.initial = {.init_std = 0.3, .embedding_init_std = 0.5};
+  options.loop.batch.accumulate = 1;
+  options.loop.stability = {};
+  options.loop.optimization.schedule.rate = 1e-9;
+}
+
 // Every lane by itself, its history dropped where it begins anew.
 TEST(Restart, AStepLearnsFromBeginnings) {
   for (TrainOptions options : networks()) {
     SCOPED_TRACE(options.model.cell.name());
-    options.model.input_dropout = options.model.output_dropout = 0;
-    options.model.initial = {.init_std = 0.3, .embedding_init_std = 0.5};
+    make_steps_alike(options);
     options.equilibrium.stop = {.max_steps = 200, .rel_tol = 1e-5};
-    options.loop.batch.accumulate = 1;
-    options.loop.stability = {};
-    options.loop.optimization.schedule.rate = 1e-9;
     const Corpus corpus = small_corpus();
     Trainer trainer(options, corpus);
     const BatchOptions& cut = options.loop.batch;
@@ -94,12 +99,8 @@ TEST(Restart, AStepLearnsFromBeginnings) {
 
 TEST(Restart, AnEpochBeginsWithoutHistory) {
   TrainOptions options = restarting(Lstm{{.width = 12}}, {.depth = 2, .tied = false});
-  options.model.input_dropout = options.model.output_dropout = 0;
-  options.model.initial = {.init_std = 0.5, .embedding_init_std = 0.5};
+  make_steps_alike(options);
   options.loop.batch.restart = 0;
-  options.loop.batch.accumulate = 1;
-  options.loop.stability = {};
-  options.loop.optimization.schedule.rate = 1e-9;
   const Corpus corpus = small_corpus();
   Trainer trainer(options, corpus);
   const BatchOptions& cut = options.loop.batch;
