@@ -1,0 +1,80 @@
+// Every registered cell, with its options in several ways, ready to be bound.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "deq/cells/cells.h"
+#include "deq/cells/recurrent.h"
+#include "deq/cells/tcn.h"
+#include "deq/cells/transformer.h"
+#include "deq/cells/trellisnet.h"
+
+namespace deq::testing {
+
+struct CellCase {
+  const char* name;
+  CellOptions options;
+  CellPlace place = {};
+};
+
+inline std::vector<CellCase> cell_cases() {
+  const Transformer transformer{.width = 8, .heads = 2, .inner = 12};
+  Transformer pre = transformer, bidirectional = transformer, windowed = transformer;
+  Transformer published = transformer;
+  published.norm = NormPlace::PrePublished;
+  pre.norm = NormPlace::Pre;
+  pre.weight_norm = false;
+  bidirectional.causal = false;
+  windowed.window = 3;
+  const TrellisNet trellis{.hidden = 5, .output = 3, .input = 4};
+  TrellisNet wide = trellis;
+  wide.kernel = 3;
+  wide.dilation = 2;
+  wide.weight_norm = false;
+  TrellisNet narrow = trellis;
+  narrow.kernel = 1;
+  return {{"transformer", transformer},
+          {"transformer_pre", pre},
+          {"transformer_pre_published", published},
+          {"transformer_window", windowed},
+          {"transformer_bidirectional", bidirectional},
+          {"transformer_without_injection", transformer, {.injection = false}},
+          {"trellisnet", trellis},
+          {"trellisnet_wide", wide},
+          {"trellisnet_kernel_1", narrow},
+          {"lstm", Lstm{{.width = 6}}},
+          {"gru", Gru{{.width = 6}}},
+          {"tcn", Tcn{.width = 6, .kernel = 3}, {.level = 1}}};
+}
+
+class CellTest : public ::testing::TestWithParam<CellCase> {
+ protected:
+  static constexpr int64_t B = 2, T = 9;
+
+  void SetUp() override {
+    at::manual_seed(11);
+    cell = make_cell(GetParam().options, GetParam().place);
+    cell->initialise(0.4);
+    cell->to(at::kDouble);
+    cell->eval();
+    x = at::randn({B, T, cell->input_width()}, at::kDouble);
+    z = at::randn({B, T, cell->state_width()}, at::kDouble);
+  }
+  /// The history after `count` positions of x and z.
+  History after(int64_t count, int64_t length) {
+    const Bound f = cell->bind(x.narrow(1, 0, count), {});
+    const at::Tensor seen = z.narrow(1, 0, count);
+    f(seen);
+    return f.extend(seen, length);
+  }
+
+  std::shared_ptr<Cell> cell;
+  at::Tensor x, z;
+};
+
+}  // namespace deq::testing
