@@ -6,7 +6,6 @@
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
 #include "deq/decode/generator.h"
-#include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
 #include "deq/solvers/picard.h"
@@ -195,18 +194,6 @@ TEST(Generate, GoesOnFromStatesAndInputs) {
   taped.restore({output.histories, kept.cache().log_probabilities});
   EXPECT_EQ(generated(taped, {15}, generators(1)), generated(kept, {15}, generators(1)));
   EXPECT_TRUE(at::allclose(taped.log_probabilities(), kept.log_probabilities(), 1e-3, 1e-4));
-}
-
-TEST(TextGenerator, SolvesHoweverTheModelWasTrained) {
-  LanguageModel model = model_of({Transformer{.width = 12, .heads = 3, .inner = 20}});
-  EquilibriumOptions how = solved_by(Anderson{.scope = Scope::Causal}, 1e-6, 100);
-  TextGenerator implicit(model, how, 30);
-  how.gradient = Unrolled{.steps = 2};
-  TextGenerator unrolled(model, how, 30);
-  for (TextGenerator* generator : {&implicit, &unrolled}) generator->feed({3, 1, 4, 1, 5});
-  EXPECT_GT(implicit.report().prompt_evaluations, 2);
-  EXPECT_EQ(unrolled.report().prompt_evaluations, implicit.report().prompt_evaluations);
-  EXPECT_TRUE(at::equal(unrolled.log_probabilities(), implicit.log_probabilities()));
 }
 
 TEST(Generate, WhatDoesNotConvergeDelaysNoOtherText) {

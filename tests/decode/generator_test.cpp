@@ -9,6 +9,7 @@
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
+#include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
 
 namespace deq {
@@ -141,6 +142,20 @@ TEST(TextGenerator, RefusesACellThatIsNotCausal) {
   options.cell.get_if<Transformer>()->causal = false;
   LanguageModel model(options, 17);
   EXPECT_THROW(TextGenerator(model, {}, 10), Error);
+}
+
+TEST(TextGenerator, SolvesHoweverTheModelWasTrained) {
+  LanguageModel model(small_model(NormPlace::Post, 0), 17);
+  EquilibriumOptions how;
+  how.solver = Anderson{.scope = Scope::Causal};
+  how.stop = {.max_steps = 100, .rel_tol = 1e-6};
+  TextGenerator implicit(model, how, 30);
+  how.gradient = Unrolled{.steps = 2};
+  TextGenerator unrolled(model, how, 30);
+  for (TextGenerator* generator : {&implicit, &unrolled}) generator->feed({3, 1, 4, 1, 5});
+  EXPECT_GT(implicit.report().prompt_evaluations, 2);
+  EXPECT_EQ(unrolled.report().prompt_evaluations, implicit.report().prompt_evaluations);
+  EXPECT_TRUE(at::equal(unrolled.log_probabilities(), implicit.log_probabilities()));
 }
 
 TEST(TextGenerator, RepeatsItselfBySeedAndCountsItsWork) {
