@@ -77,6 +77,24 @@ TEST(Sequences, EvaluationIsThePlainSumWhateverTheBatch) {
   EXPECT_TRUE(trainer.model().is_training());
 }
 
+TEST(Sequences, AResidualIsOfEveryPositionWhateverIsScored) {
+  TrainOptions options = testing::small_copy_options();
+  options.eval.batch = 1;
+  options.equilibrium.stop.max_steps = 3;
+  Trainer trainer = stirred(options);
+  const Split all = trainer.corpus().valid;
+  Split few = all;
+  few.targets = all.targets.clone();
+  few.targets.narrow(0, 0, 8).narrow(1, 1, 24).fill_(-1);
+  const Evaluation a = evaluate(trainer.model(), all, options.equilibrium, options.eval);
+  const Evaluation b = evaluate(trainer.model(), few, options.equilibrium, options.eval);
+  ASSERT_EQ(b.tokens, a.tokens - 8 * 24);
+  ASSERT_GT(a.mean_residual, 0);
+  EXPECT_EQ(b.mean_residual, a.mean_residual);
+  EXPECT_EQ(b.converged_share, a.converged_share);
+  EXPECT_EQ(b.worst_residual, a.worst_residual);
+}
+
 TEST(Sequences, WhatIsNotFiniteIsNotExact) {
   const TrainOptions options = testing::small_copy_options();
   Trainer trainer(options, load(options.task, ""));
