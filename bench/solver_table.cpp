@@ -10,7 +10,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "deq/base/safetensors.h"
+#include "deq/files/safetensors.h"
+#include "deq/models/language_model.h"
 #include "deq/models/published.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"

@@ -15,7 +15,8 @@
 #include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
 #include "deq/measure/measurement.h"
-#include "deq/train/run.h"
+#include "deq/models/language_model.h"
+#include "deq/runs/run.h"
 
 namespace deq::cli {
 namespace {
@@ -68,7 +69,7 @@ at::Tensor tokens_of(const TrainedModel& run, const std::string& data,
   const int64_t B = options.batch, n = 2 * options.length + 1;
   if (data.empty()) {
     at::manual_seed(uint64_t(options.seed));
-    return at::randint(run.model->vocabulary(), {B, n}, at::kLong);
+    return at::randint(run.model->symbols().inputs, {B, n}, at::kLong);
   }
   const at::Tensor text = load_tokens(data, run.vocabulary);
   DEQ_CHECK(text.size(0) >= B * n,
@@ -86,7 +87,7 @@ struct Step {
 
 class Bench {
  public:
-  Bench(LanguageModel& model, const at::Tensor& tokens, const BenchOptions& options)
+  Bench(Model& model, const at::Tensor& tokens, const BenchOptions& options)
       : model_(model), options_(options) {
     const int64_t T = options.length;
     first_ = tokens.narrow(1, 0, T);
@@ -140,9 +141,9 @@ class Bench {
   /// Of the next token after `n`, and of solving all n + 1 again.
   std::pair<double, double> decode_seconds(int64_t n) {
     at::manual_seed(uint64_t(options_.seed));
-    const at::Tensor tokens = at::randint(model_.vocabulary(), {n + 1}, at::kLong);
+    const at::Tensor tokens = at::randint(model_.symbols().inputs, {n + 1}, at::kLong);
     const int64_t* ids = tokens.data_ptr<int64_t>();
-    TextGenerator generator(model_, options_.equilibrium, n + options_.runs + 1);
+    TextGenerator generator(language_model(model_), options_.equilibrium, n + options_.runs + 1);
     generator.feed({ids, ids + n});
     const double token =
         median_seconds(options_.runs, model_.device(), [&] { generator.feed({ids[n]}); });
@@ -159,7 +160,7 @@ class Bench {
     ForwardOptions how = how_;
     how.on_adjoint = [&](const Report& report) { step.adjoint = report; };
     model_.zero_grad();
-    const ModelOutput output = model_.forward(second_, histories_, how);
+    const LayerOutput output = model_.forward(second_, histories_, how);
     const at::Tensor loss = model_.loss(output.z, targets_).mean();
     step.loss = loss.item<double>();
     step.backward_seconds = seconds_of([&] {
@@ -170,7 +171,7 @@ class Bench {
     return step;
   }
 
-  LanguageModel& model_;
+  Model& model_;
   BenchOptions options_;
   ForwardOptions how_, solved_;  // in a training step; without a gradient
   at::Tensor first_, second_, targets_;

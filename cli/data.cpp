@@ -16,9 +16,9 @@
 #include "cli/unzip.h"
 #include "deq/base/error.h"
 #include "deq/base/printable.h"
-#include "deq/base/sha256.h"
 #include "deq/data/entropy.h"
-#include "deq/data/tasks.h"
+#include "deq/files/sha256.h"
+#include "deq/tasks/tasks.h"
 
 namespace deq::cli {
 namespace {

@@ -12,9 +12,9 @@
 
 #include "cli/interrupt.h"
 #include "deq/base/error.h"
-#include "deq/base/files.h"
 #include "deq/base/printable.h"
-#include "deq/base/sha256.h"
+#include "deq/files/files.h"
+#include "deq/files/sha256.h"
 
 namespace deq::cli {
 namespace {

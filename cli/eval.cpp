@@ -11,8 +11,8 @@
 #include "cli/progress.h"
 #include "cli/scores.h"
 #include "cli/threads.h"
-#include "deq/train/metrics.h"
-#include "deq/train/run.h"
+#include "deq/runs/metrics.h"
+#include "deq/runs/run.h"
 
 namespace deq::cli {
 namespace {
@@ -41,15 +41,12 @@ Split split_of(const TrainedModel& run, const std::string& data, const std::stri
               "--split all: '{}' is no file; expected --data with one", source);
     return {.tokens = load_tokens(source, run.vocabulary)};
   }
-  DEQ_CHECK(name == "train" || name == "valid" || name == "test",
-            "unknown split '{}'; known: train, valid, test, all", name);
-  const Corpus corpus = load(run.options.task, source, run.vocabulary);
-  return name == "train" ? corpus.train : name == "valid" ? corpus.valid : corpus.test;
+  return load_corpus(run, data).split(name);
 }
 
 void print_result(const Evaluation& e, const TrainedModel& run, const std::string& split) {
   const Task& task = run.options.task;
-  if (e.answer > 0) {
+  if (e.answer != 0) {
     fmt::print("{}: {}  ({} {}s)\n", split, answer_text(e), e.tokens, unit_name(task));
   } else {
     fmt::print("{}: {} {:.6g}  (loss {:.6f} nats over {} {}s)\n", split, metric_name(task),

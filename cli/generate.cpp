@@ -14,7 +14,8 @@
 #include "cli/scores.h"
 #include "cli/threads.h"
 #include "deq/decode/generator.h"
-#include "deq/train/run.h"
+#include "deq/models/language_model.h"
+#include "deq/runs/run.h"
 
 namespace deq::cli {
 namespace {
@@ -42,8 +43,7 @@ struct GenerateOptions {
   }
 };
 
-void print_statistics(const GenerationReport& r, const LanguageModel& model, double seconds,
-                      int64_t seed) {
+void print_statistics(const GenerationReport& r, const Model& model, double seconds, int64_t seed) {
   if (r.tokens == 0) return;
   fmt::print(stderr, "{} tokens, {:.0f} per second", r.tokens, double(r.tokens) / seconds);
   const std::string prompt =
@@ -185,12 +185,12 @@ int generate(int argc, char** argv) {
   run.model->read_weights(options.reading);
 
   EquilibriumCache kept;
-  if (!cache.empty()) kept = load_cache(cache, weights_fingerprint(*run.model));
+  if (!cache.empty()) kept = load_cache(cache, weights_fingerprint(language_model(*run.model)));
   if (prompts.empty()) prompts.resize(size_t(cache.empty() ? 1 : kept.log_probabilities.size(0)));
   const auto ids = tokens_of(prompts, run.vocabulary, !cache.empty());
   const std::atomic<bool>& interrupted = interrupt_flag();
-  TextGenerator generator(*run.model, options.equilibrium, reading.history, int64_t(prompts.size()),
-                          reading.length);
+  TextGenerator generator(language_model(*run.model), options.equilibrium, reading.history,
+                          int64_t(prompts.size()), reading.length);
   if (!cache.empty()) generator.restore(std::move(kept));
   std::vector<at::Generator> random;
   for (size_t i = 0; i < prompts.size(); ++i)
@@ -207,7 +207,7 @@ int generate(int argc, char** argv) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   texts.finish();
   if (!save_cache_as.empty())
-    save_cache(save_cache_as, generator.cache(), weights_fingerprint(*run.model));
+    save_cache(save_cache_as, generator.cache(), weights_fingerprint(language_model(*run.model)));
   if (!quiet) print_statistics(generator.report(), *run.model, seconds, options.seed);
   return interrupted ? kInterrupted : 0;
 }

@@ -1,5 +1,5 @@
 // `deq import WEIGHTS RUN`: weights of the published code as a run folder for eval and generate.
-#include "deq/train/import.h"
+#include "deq/runs/import.h"
 
 #include "cli/commands.h"
 #include "cli/options.h"

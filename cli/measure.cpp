@@ -10,8 +10,8 @@
 #include "cli/parse.h"
 #include "cli/progress.h"
 #include "cli/threads.h"
-#include "deq/base/files.h"
 #include "deq/base/toml.h"
+#include "deq/files/files.h"
 #include "deq/measure/convergence.h"
 #include "deq/measure/cost.h"
 #include "deq/measure/decoding.h"
@@ -87,9 +87,7 @@ struct Request {
     found.model->read_weights(how);
     return found;
   }
-  Corpus corpus(const TrainedModel& run) const {
-    return load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary);
-  }
+  Corpus corpus(const TrainedModel& run) const { return load_corpus(run, data); }
 
   void print(const Measurement& found) const {
     fmt::print("{}", markdown(found));

@@ -5,7 +5,7 @@
 #include "cli/commands.h"
 #include "cli/parse.h"
 #include "cli/threads.h"
-#include "deq/base/files.h"
+#include "deq/files/files.h"
 #include "deq/report/page.h"
 
 namespace deq::cli {

@@ -6,25 +6,29 @@
 #include <cmath>
 #include <string>
 
-#include "deq/models/language_model.h"
+#include "deq/models/model.h"
 #include "deq/train/evaluate.h"
 
 namespace deq::cli {
 
-/// Of sequences with answers. Rounded down: 100.0% stands for all of them.
+/// Of problems with answers. Rounded down: 100.0% stands for all of them.
 inline std::string answer_text(const Evaluation& e) {
+  const auto per_cent = [](double share) { return std::floor(1000 * share + 1e-9) / 10; };
+  if (e.answer == kEveryPosition)
+    return fmt::format("exact {:.1f}% of problems, {:.1f}% of places right; cross-entropy {:.4g}",
+                       per_cent(e.exact_share), per_cent(e.right_share), e.loss);
   return fmt::format(
       "cross-entropy {:.4g} over all positions, {:.4g} over the {} recalled; {:.1f}% of sequences "
       "recalled exactly",
-      e.loss, e.answer_loss, e.answer, std::floor(1000 * e.exact_share + 1e-9) / 10);
+      e.loss, e.answer_loss, e.answer, per_cent(e.exact_share));
 }
 
-inline const char* weight_type_name(const LanguageModel& model) {
+inline const char* weight_type_name(const Model& model) {
   return Names<WeightType>::values[size_t(model.weight_type())];
 }
 
 /// Says where f is not that of the exact weights.
-inline std::string weight_type_text(const LanguageModel& model) {
+inline std::string weight_type_text(const Model& model) {
   if (model.weight_type() == WeightType::Exact) return "";
   return fmt::format("; weights rounded to {}", weight_type_name(model));
 }

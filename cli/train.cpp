@@ -13,10 +13,10 @@
 #include "cli/progress.h"
 #include "cli/scores.h"
 #include "cli/threads.h"
-#include "deq/base/files.h"
 #include "deq/base/toml.h"
-#include "deq/train/dry_run.h"
-#include "deq/train/run.h"
+#include "deq/files/files.h"
+#include "deq/runs/dry_run.h"
+#include "deq/runs/run.h"
 
 namespace deq::cli {
 namespace {
@@ -50,7 +50,7 @@ std::string step_text(const TrainOptions& options, const StepReport& r, double t
 }
 
 std::string evaluation_text(const Task& task, const Evaluation& e) {
-  const std::string scores = e.answer > 0
+  const std::string scores = e.answer != 0
                                  ? answer_text(e)
                                  : fmt::format("loss {:.4f}, {} {:.4g}", e.loss, metric_name(task),
                                                metric_value(task, e.loss));
@@ -62,11 +62,11 @@ RunObserver make_observer(const TrainOptions& options, const std::string& folder
                           Progress& progress) {
   RunObserver observer;
   observer.started = [&options, &progress, folder](const Trainer& trainer, bool resumed) {
-    const LanguageModel& model = trainer.model();
+    const Model& model = trainer.model();
     progress.print(fmt::format(
         "{} '{}': {} parameters ({} without embedding), vocabulary {}, {} training {}s{}",
         resumed ? "resuming" : "training", folder, count(double(model.parameter_count(true))),
-        count(double(model.parameter_count(false))), model.vocabulary(),
+        count(double(model.parameter_count(false))), model.symbols().inputs,
         count(double(trainer.corpus().train.tokens.numel())), unit_name(options.task),
         resumed ? fmt::format(", from step {}", trainer.steps_done()) : ""));
   };

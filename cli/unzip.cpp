@@ -10,8 +10,8 @@
 #include <memory>
 #include <string_view>
 
-#include "deq/base/files.h"
 #include "deq/base/printable.h"
+#include "deq/files/files.h"
 
 namespace deq::cli {
 namespace {

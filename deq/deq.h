@@ -6,7 +6,7 @@
 #include "deq/gradients/jacobian.h"
 #include "deq/gradients/phantom.h"
 #include "deq/gradients/unrolled.h"
-#include "deq/models/equilibrium.h"
+#include "deq/layers/equilibrium.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
 #include "deq/solvers/picard.h"

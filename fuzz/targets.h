@@ -8,10 +8,10 @@
 #include <string_view>
 
 #include "deq/base/fields.h"
-#include "deq/base/safetensors.h"
-#include "deq/base/sha256.h"
-#include "deq/base/tensor_header.h"
 #include "deq/base/toml.h"
+#include "deq/files/safetensors.h"
+#include "deq/files/sha256.h"
+#include "deq/files/tensor_header.h"
 #include "tests/base/sample_options.h"
 
 namespace deq::fuzz {

@@ -12,16 +12,22 @@ import sys
 # A room may include itself and those named here.
 ALLOWED = {
     "base": set(),
-    "data": {"base"},
+    "files": {"base"},
+    "data": {"base", "files"},
+    "tasks": {"base", "files", "data"},
     "ops": {"base"},
     "solvers": {"base", "ops"},
     "gradients": {"base", "solvers"},
     "cells": {"base", "ops"},
-    "models": {"base", "ops", "solvers", "gradients", "cells"},
-    "decode": {"base", "ops", "solvers", "gradients", "cells", "models"},
-    "train": {"base", "ops", "solvers", "gradients", "cells", "models", "data"},
-    "report": {"base", "solvers", "models", "data", "train"},
-    "measure": {"base", "solvers", "gradients", "cells", "models", "decode", "data", "train", "report"},
+    "layers": {"base", "solvers", "gradients", "cells"},
+    "heads": {"base", "ops", "cells"},
+    "models": {"base", "cells", "layers", "heads"},
+    "decode": {"base", "files", "solvers", "cells", "layers", "models"},
+    "train": {"base", "files", "data", "tasks", "solvers", "gradients", "cells", "layers", "models"},
+    "runs": {"base", "files", "data", "tasks", "cells", "layers", "models", "train"},
+    "report": {"base", "files", "solvers", "layers", "models", "data", "train", "runs"},
+    "measure": {"base", "files", "solvers", "gradients", "cells", "layers", "models", "decode", "data", "train", "runs",
+                "report"},
 }
 FREE = ("cli", "tests", "examples", "bench", "fuzz")  # these may include everything below them
 EVERYTHING = pathlib.Path("deq/deq.h")  # for programs

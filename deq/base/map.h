@@ -31,10 +31,18 @@ class Map {
 
   /// f at one point: f(z) with its tape, and u -> J^T u, J = df/dz there, without one, in which
   /// positions depend on later ones where f is causal. Holds what both need.
+  ///
+  /// `solve`, where the owner of f gives it, is u of u = J^T u + g at the equilibrium, found by
+  /// other means than a solver's.
   struct Linearised {
     at::Tensor fz;
     Series transposed;
+    std::function<at::Tensor(const at::Tensor& g)> solve = {};
   };
+
+  /// f at positions first .. first + count - 1 alone, where those before hold `before` (B, first,
+  /// D): the same rows as f gives.
+  using Part = std::function<Map(const at::Tensor& before, int64_t first, int64_t count)>;
 
   Map() = default;
   template <class F>
@@ -59,6 +67,17 @@ class Map {
     linearise_ = std::move(linearise);
     return *this;
   }
+  /// Declares that position t of f depends on positions up to t only, and can be had alone;
+  /// `strictly`: on those before t only, so that f behind equilibria is its own equilibrium.
+  Map& set_part(Part part, bool strictly = false) {
+    part_ = std::move(part);
+    strictly_causal_ = strictly;
+    return *this;
+  }
+  /// Empty where f is not causal.
+  const Part& part() const { return part_; }
+  bool strictly_causal() const { return strictly_causal_; }
+
   /// At z, which requires a gradient, with gradients on. Where f does not depend on z the products
   /// are zero.
   Linearised linearise(const at::Tensor& z) const;
@@ -85,6 +104,8 @@ class Map {
   Evaluate evaluate_, reference_;
   std::function<Series()> series_;
   std::function<Linearised(const at::Tensor&)> linearise_;
+  Part part_;
+  bool strictly_causal_ = false;
   bool recordable_ = false;
 };
 

@@ -38,15 +38,11 @@ struct History {
 /// input, the history's projections, normalised weights and, in training mode, the dropout masks.
 /// Callable.
 struct Bound {
-  Map f;  ///< (B, T, D) -> (B, T, D)
+  Map f;  ///< (B, T, D) -> (B, T, D); of a causal cell it has parts (Map::part)
 
   /// The history for the segment after this one, for the states z (B, T, D) that f was given: of
   /// at most `length` positions, or the one state that a recurrent cell keeps; 0: none.
   std::function<History(const at::Tensor& z, int64_t length)> extend;
-
-  /// f at positions first .. first + count - 1 alone, where those before hold `before` (B, first,
-  /// D): the same rows as f gives. Empty where the cell is not causal.
-  std::function<Map(const at::Tensor& before, int64_t first, int64_t count)> part;
 
   at::Tensor operator()(const at::Tensor& z) const { return f(z); }
 };

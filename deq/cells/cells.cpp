@@ -1,6 +1,8 @@
 #include "deq/cells/cells.h"
 
+#include "deq/cells/convolution.h"
 #include "deq/cells/recurrent.h"
+#include "deq/cells/shift.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
@@ -9,7 +11,8 @@ namespace deq {
 
 // The list.
 const std::vector<CellOptions>& CellMaker::known() {
-  static const std::vector<CellOptions> list{Transformer{}, TrellisNet{}, Lstm{}, Gru{}, Tcn{}};
+  static const std::vector<CellOptions> list{Transformer{}, TrellisNet{}, Lstm{},       Gru{},
+                                             Tcn{},         Shift{},      Convolution{}};
   return list;
 }
 

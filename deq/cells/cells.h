@@ -17,6 +17,8 @@ struct CellMaker : Held<CellMaker> {
   virtual std::shared_ptr<Cell> make(const CellPlace& place) const = 0;
   /// As the cell's causal().
   virtual bool is_causal() const = 0;
+  /// Tells a cell that has both what its places are: 1, a sequence; 2, a grid.
+  virtual void set_dimensions(int64_t dimensions) = 0;
 };
 
 /// One of the cells; Transformer unless told otherwise.
@@ -29,6 +31,9 @@ struct CellMaker::Of final : HeldAs<CellMaker, Options> {
     return this->value.make(place);
   }
   bool is_causal() const override { return this->value.is_causal(); }
+  void set_dimensions(int64_t dimensions) override {
+    if constexpr (requires { this->value.dimensions; }) this->value.dimensions = dimensions;
+  }
 };
 
 inline std::shared_ptr<Cell> make_cell(const CellOptions& options, const CellPlace& place = {}) {

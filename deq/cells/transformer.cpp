@@ -259,9 +259,9 @@ std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
                      level->hidden_after(z.size(1), length)};
     };
     if (options_.causal) {
-      f.part = [level](const Tensor& before, int64_t first, int64_t count) -> Map {
+      f.f.set_part([level](const Tensor& before, int64_t first, int64_t count) {
         return level->part(before, first, count).f.map();
-      };
+      });
     }
     bound.push_back(std::move(f));
   }

@@ -134,12 +134,12 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
       if (length == 0) return History{};
       return History{.z = latest(level.context().past, z, P), .x = kept_x, .weights = contents};
     };
-    f.part = [level, P](const Tensor& before, int64_t first, int64_t count) -> Map {
+    f.f.set_part([level, P](const Tensor& before, int64_t first, int64_t count) {
       ops::TrellisContext part = level.context();
       part.injected = part.injected.narrow(1, first, count);
       if (first > 0) part.past = latest(part.past, before, P);
       return ops::TrellisStep(std::move(part)).map();
-    };
+    });
     bound.push_back(std::move(f));
   }
   return bound;

@@ -150,7 +150,25 @@ Split beginning(Split split, int64_t count) {
   if (count == 0 || count >= all) return split;
   split.tokens = split.tokens.narrow(0, 0, count);
   if (split.sequences()) split.targets = split.targets.narrow(0, 0, count);
+  if (split.extents.defined()) split.extents = split.extents.narrow(0, 0, count);
   return split;
+}
+
+std::vector<std::string> Corpus::splits() const {
+  std::vector<std::string> names{"train", "valid", "test"};
+  for (const NamedSplit& each : more) names.push_back(each.name);
+  return names;
+}
+
+Split Corpus::split(const std::string& name) const {
+  for (const auto& [known, held] :
+       {std::pair<const char*, const Split&>("train", train), {"valid", valid}, {"test", test}}) {
+    if (name == known) return held;
+  }
+  for (const NamedSplit& each : more) {
+    if (name == each.name) return each.make();
+  }
+  throw Error(fmt::format("unknown split '{}'; known: {}", name, join(splits(), ", ")));
 }
 
 SplitFiles find_splits(const fs::path& data, bool single_file) {

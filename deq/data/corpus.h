@@ -1,21 +1,28 @@
-// Three splits of token ids and the vocabulary that names them; what every task loads.
+// Splits of token ids and the vocabulary that names them; what every task loads.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "deq/data/batch.h"
 #include "deq/data/vocabulary.h"
 
 namespace deq {
 
-/// A running text, whose targets are its own tokens one position later; or sequences that stand
-/// alone, with the target of each position.
+/// A running text, whose targets are its own tokens one position later; or problems that stand
+/// alone, sequences or grids, with the target of each position.
 struct Split {
-  at::Tensor tokens;   ///< (N,) int64, N >= 2; of sequences (S, L)
-  at::Tensor targets;  ///< undefined; of sequences (S, L) int64, -1 where a position is not scored
-  int64_t answer = 0;  ///< last positions of each sequence that hold its answer; 0: none do
+  at::Tensor tokens;   ///< (N,) int64, N >= 2; of problems (S, L) or (S, H, W)
+  at::Tensor targets;  ///< undefined; of problems as tokens, -1 where a position is not scored
+  int64_t answer = 0;  ///< last positions of each that hold its answer, or all; 0: none do
+  /// How much of its row each problem fills, (S, 1) or (S, 2) int64: what stands behind is not
+  /// read. Undefined: all of it.
+  at::Tensor extents = {};
 
   bool sequences() const { return targets.defined(); }
 };
@@ -23,10 +30,26 @@ struct Split {
 /// The first tokens, or sequences; all where `count` is 0 or more than there are.
 Split beginning(Split split, int64_t count);
 
-/// Three splits in the ids of one vocabulary.
+/// One of the splits, made or read when it is asked for.
+struct NamedSplit {
+  std::string name;
+  std::function<Split()> make;
+};
+
+/// Splits in the ids of one vocabulary, or of two.
 struct Corpus {
   Vocabulary vocabulary;
   Split train, valid, test;
+  std::vector<NamedSplit> more = {};       ///< further test sets
+  std::optional<Vocabulary> answers = {};  ///< of targets, where it is not `vocabulary`
+  /// The training split of epoch 0, 1, ...: `train` is that of epoch 0. Empty: the same in each.
+  std::function<Split(int64_t epoch)> draw = {};
+
+  const Vocabulary& answer_vocabulary() const { return answers ? *answers : vocabulary; }
+  /// "train", "valid", "test", and the names of `more`.
+  std::vector<std::string> splits() const;
+  /// Throws deq::Error, with the names that there are, for another.
+  Split split(const std::string& name) const;
 };
 
 /// What of a single file is held out: its end for the test, what stands before that for validation.

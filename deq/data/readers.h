@@ -18,9 +18,12 @@ struct TrainingCut {
 /// Segments for training without end: a split that ends begins again.
 class TrainingReader {
  public:
-  TrainingReader(const Split& split, const TrainingCut& cut) : stream_(make(split, cut)) {}
+  /// Of a corpus's training split, which its `draw` makes anew for each epoch.
+  TrainingReader(const Corpus& corpus, const TrainingCut& cut)
+      : stream_(make(corpus.train, cut, corpus.draw)) {}
+  TrainingReader(const Split& split, const TrainingCut& cut) : stream_(make(split, cut, {})) {}
 
-  Segment next() {
+  Batch next() {
     return std::visit([](auto& stream) { return stream.next(); }, stream_);
   }
   int64_t position() const {
@@ -35,12 +38,12 @@ class TrainingReader {
 
  private:
   using Stream = std::variant<SegmentStream, SequenceStream>;
-  static Stream make(const Split& split, const TrainingCut& cut) {
+  static Stream make(const Split& split, const TrainingCut& cut, const DrawSplit& draw) {
     if (!split.sequences())
       return SegmentStream(split.tokens, cut.batch, cut.length, {cut.restart, cut.seed});
     DEQ_CHECK(cut.restart == 0, "restart = {}: every sequence begins anew; expected 0",
               cut.restart);
-    return SequenceStream(split, cut.batch, cut.seed);
+    return SequenceStream(split, cut.batch, cut.seed, draw);
   }
 
   Stream stream_;
@@ -56,7 +59,7 @@ class EvaluationReader {
  public:
   EvaluationReader(const Split& split, const EvaluationCut& cut) : stream_(make(split, cut)) {}
 
-  std::optional<Segment> next() {
+  std::optional<Batch> next() {
     return std::visit([](auto& stream) { return stream.next(); }, stream_);
   }
   int64_t targets() const {

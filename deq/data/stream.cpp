@@ -21,7 +21,7 @@ void check_positive(const char* name, int64_t value) {
 }
 
 /// A segment with a row of `columns` tokens from each start, in memory of its own.
-Segment segment_at(const at::Tensor& tokens, const std::vector<int64_t>& starts, int64_t columns) {
+Batch segment_at(const at::Tensor& tokens, const std::vector<int64_t>& starts, int64_t columns) {
   std::vector<at::Tensor> rows, targets;
   for (const int64_t start : starts) {
     rows.push_back(tokens.narrow(0, start, columns));
@@ -61,12 +61,12 @@ std::vector<int64_t> SegmentStream::begin_anew() {
   return anew;
 }
 
-Segment SegmentStream::next() {
+Batch SegmentStream::next() {
   std::vector<int64_t> anew = begin_anew(), starts;
   const int64_t index = position_++ % segments_per_epoch();
   for (int64_t lane = 0; lane < lanes_; ++lane)
     starts.push_back(lane * lane_length_ + index * length_ - behind_[size_t(lane)]);
-  Segment segment = segment_at(tokens_, starts, length_);
+  Batch segment = segment_at(tokens_, starts, length_);
   segment.reset = index == 0;
   segment.anew = std::move(anew);
   return segment;
@@ -97,7 +97,7 @@ int64_t EvaluationStream::lane_start(int64_t lane) const {
   return lane * (targets() / lanes_) + std::min(lane, targets() % lanes_);
 }
 
-std::optional<Segment> EvaluationStream::next() {
+std::optional<Batch> EvaluationStream::next() {
   if (lane_ >= lanes_) return std::nullopt;
   // A batch holds lanes of one length only, so that its segments are rectangles.
   const int64_t longer = targets() % lanes_;
@@ -107,7 +107,7 @@ std::optional<Segment> EvaluationStream::next() {
   const int64_t columns = std::min(length_, stride - offset_);
   std::vector<int64_t> starts;
   for (int64_t row = 0; row < rows; ++row) starts.push_back(lane_start(lane_ + row) + offset_);
-  Segment segment = segment_at(tokens_, starts, columns);
+  Batch segment = segment_at(tokens_, starts, columns);
   segment.first_lane = lane_;
   segment.reset = offset_ == 0;
   offset_ += columns;

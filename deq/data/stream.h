@@ -7,18 +7,9 @@
 #include <optional>
 #include <vector>
 
-namespace deq {
+#include "deq/data/batch.h"
 
-/// Of a text, row b of `targets` is row b of `tokens` one position later. Rows continue those of
-/// the segment before, whose history they may use, unless `reset`; but for those in `anew`.
-struct Segment {
-  at::Tensor tokens;               ///< (B, T) int64
-  at::Tensor targets;              ///< (B, T) int64; -1: not scored
-  int64_t first_lane = 0;          ///< lane of row 0; row b is lane first_lane + b
-  bool reset = false;              ///< forget history: an epoch, or another batch of lanes, begins
-  int64_t answer = 0;              ///< last positions that hold the answer; 0: none do
-  std::vector<int64_t> anew = {};  ///< rows that forget their history: a text begins there
-};
+namespace deq {
 
 /// How often a lane begins a text anew, without what stands before: so that a model meets
 /// beginnings while it is trained.
@@ -39,7 +30,7 @@ class SegmentStream {
   /// `tokens` is (N,) int64 and is not copied.
   SegmentStream(at::Tensor tokens, int64_t lanes, int64_t length, Restarts restarts = {});
 
-  Segment next();
+  Batch next();
 
   /// Segments given since the first epoch began; a stream of the same arguments that seeks there
   /// goes on with the same segments.
@@ -69,7 +60,7 @@ class EvaluationStream {
   EvaluationStream(at::Tensor tokens, int64_t lanes, int64_t batch, int64_t length);
 
   /// Nothing after the last segment.
-  std::optional<Segment> next();
+  std::optional<Batch> next();
   int64_t targets() const { return tokens_.size(0) - 1; }
 
  private:

@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "deq/base/files.h"
 #include "deq/data/vocabulary.h"
+#include "deq/files/files.h"
 
 namespace deq {
 

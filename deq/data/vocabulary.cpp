@@ -3,10 +3,10 @@
 #include <cmath>
 #include <unordered_map>
 
-#include "deq/base/files.h"
 #include "deq/base/printable.h"
-#include "deq/base/sha256.h"
 #include "deq/base/utf8.h"
+#include "deq/files/files.h"
+#include "deq/files/sha256.h"
 
 namespace deq {
 

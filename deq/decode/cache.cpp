@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "deq/base/safetensors.h"
-#include "deq/base/sha256.h"
+#include "deq/files/safetensors.h"
+#include "deq/files/sha256.h"
 
 namespace deq {
 

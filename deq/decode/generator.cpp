@@ -41,7 +41,7 @@ Report TextGenerator::solve(EquilibriumCache& cache,
     rows.push_back(at::tensor(text, at::kLong));
   }
   const at::Tensor batch = at::stack(rows);  // (B, T)
-  ModelOutput output = model_.forward(batch, cache.histories, how_);
+  LayerOutput output = model_.forward(batch, cache.histories, how_);
   cache.histories = std::move(output.histories);
   const at::Tensor last = output.z.narrow(1, batch.size(1) - 1, 1);
   cache.log_probabilities = model_.log_probabilities(last).select(1, 0);

@@ -24,8 +24,9 @@ struct ImplicitNode : Node {
   std::function<void(const Report&)> on_adjoint;
   std::shared_ptr<LatestReport> latest;
   Secants secants{0};
-  Map::Series transposed;   // u -> J^T u
-  bool recordable = false;  // f is
+  Map::Series transposed;                       // u -> J^T u
+  std::function<Tensor(const Tensor&)> direct;  // u, where f's owner gives it
+  bool recordable = false;                      // f is
 
   variable_list apply(variable_list&& gradients) override {
     const std::lock_guard lock(mutex_);
@@ -45,8 +46,9 @@ struct ImplicitNode : Node {
     };
     Map adjoint([&](const Tensor& u) { return next(u, {}); }, [&] { return next; });
     adjoint.set_recordable(recordable);
+    const Tensor start = direct ? direct(g) : secants.adjoint(g);
     const Solution solution =
-        deq::solve(adjoint, secants.adjoint(g), options.solver, options.stop, Order::Backward);
+        deq::solve(adjoint, start, options.solver, options.stop, Order::Backward);
     latest->set(solution.report);
     if (on_adjoint) on_adjoint(solution.report);
     return {marked(solution.z, solution.report)};
@@ -55,6 +57,7 @@ struct ImplicitNode : Node {
   void release_variables() override {
     const std::lock_guard lock(mutex_);
     transposed = nullptr;
+    direct = nullptr;
     secants = Secants(0);
   }
 };
@@ -109,6 +112,7 @@ Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forw
   secants.finish();
   node->secants = std::move(secants);
   node->transposed = std::move(at_z.transposed);
+  node->direct = std::move(at_z.solve);
   node->recordable = f.recordable();
   node->set_next_edges(torch::autograd::collect_next_edges(marked(at_z.fz, solution.report)));
   Equilibrated found{z.detach(), std::move(solution.report), node->latest};

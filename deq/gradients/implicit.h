@@ -18,6 +18,9 @@ namespace deq {
 /// u is (SHINE: Ramzi, Mannel, Bai, Starck, Ciuciu, Moreau, ICLR 2022): fewer products where they
 /// say much. With max_steps = 1 that estimate is the gradient, its residual measured by one
 /// product.
+///
+/// Where f's owner has a way of its own to u (Map::Linearised::solve) the solve starts there, and
+/// is over after the product that judges it.
 struct Implicit {
   static constexpr const char* name = "implicit";
   Solver solver;

@@ -37,7 +37,7 @@ std::string reached(const Tensor& residuals, double tolerance) {
 Measurement measure_convergence(const TrainedModel& run, const std::string& name,
                                 const Split& split, const ConvergenceOptions& options) {
   check_equilibrium(run);
-  LanguageModel& model = *run.model;
+  Model& model = *run.model;
   c10::NoGradGuard no_tape;
   model.eval();
   const KnownSegments known =

@@ -9,6 +9,7 @@
 
 #include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
+#include "deq/models/language_model.h"
 #include "deq/train/evaluate.h"
 #include "deq/train/trainer.h"
 
@@ -58,7 +59,7 @@ double decoding_seconds(const TrainedModel& run, const EquilibriumOptions& equil
             "test split of {} tokens; expected at least {}, to decode {} behind {}", text.size(0),
             history + count + 1, count, history);
   c10::NoGradGuard no_tape;
-  TextGenerator generator(*run.model, equilibrium, history);
+  TextGenerator generator(language_model(*run.model), equilibrium, history);
   const int64_t* ids = text.data_ptr<int64_t>();
   generator.feed({ids, ids + history});
   generator.feed({ids[history]});  // warms up

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "deq/decode/generator.h"
+#include "deq/models/language_model.h"
 
 namespace deq {
 namespace {
@@ -36,7 +37,7 @@ class Text {
   Run one_by_one() const {
     Run found;
     std::vector<Tensor> after;
-    TextGenerator generator(*run_.model, equilibrium_, tokens_.size(0));
+    TextGenerator generator(language_model(*run_.model), equilibrium_, tokens_.size(0));
     const int64_t* ids = tokens_.data_ptr<int64_t>();
     found.seconds = seconds_of([&] {
       for (int64_t t = 0; t < tokens_.size(0); ++t) {
@@ -63,7 +64,7 @@ class Text {
 
  private:
   Tensor solved(int64_t n, double* converged = nullptr) const {
-    const ModelOutput found =
+    const LayerOutput found =
         run_.model->forward(tokens_.narrow(0, 0, n).unsqueeze(0), {}, {equilibrium_});
     if (converged) *converged = found.report.converged_share();
     return run_.model->log_probabilities(found.z)[0];

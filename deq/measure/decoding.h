@@ -4,7 +4,7 @@
 #pragma once
 
 #include "deq/measure/measurement.h"
-#include "deq/train/run.h"
+#include "deq/runs/run.h"
 
 namespace deq {
 

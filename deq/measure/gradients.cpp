@@ -45,7 +45,7 @@ std::vector<Mode> modes(int64_t steps) {
 }
 
 struct Sample {
-  LanguageModel& model;
+  Model& model;
   KnownSegments known;
   EquilibriumOptions equilibrium;  // but for the gradient
 };
@@ -62,7 +62,7 @@ Found gradient_of(const Sample& sample, const Gradient& mode) {
   ForwardOptions how{.equilibrium = sample.equilibrium};
   how.equilibrium.gradient = mode;
   how.on_adjoint = [&](const Report& report) { found.adjoint = report; };
-  const ModelOutput output = sample.model.forward(sample.known.tokens, sample.known.histories, how);
+  const LayerOutput output = sample.model.forward(sample.known.tokens, sample.known.histories, how);
   const Tensor loss = sample.model.loss(output.z, sample.known.targets).mean();
   const std::vector<Tensor> parameters = sample.model.cell().parameters();
   std::vector<Tensor> gradients;
@@ -87,7 +87,7 @@ std::string products(const Gradient& mode, const Report& adjoint) {
 Measurement measure_gradients(const TrainedModel& run, const Split& split,
                               const GradientsOptions& options) {
   check_equilibrium(run);
-  LanguageModel& model = *run.model;
+  Model& model = *run.model;
   model.eval();
   Sample sample{model, {}, run.options.equilibrium};
   sample.equilibrium.gradient = Implicit{};  // of the history: every mode sees the same one

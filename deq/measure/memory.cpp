@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "deq/gradients/implicit.h"
-#include "deq/train/dry_run.h"
+#include "deq/runs/dry_run.h"
 
 namespace deq {
 namespace {

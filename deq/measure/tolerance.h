@@ -3,7 +3,7 @@
 #pragma once
 
 #include "deq/measure/measurement.h"
-#include "deq/train/run.h"
+#include "deq/runs/run.h"
 
 namespace deq {
 

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "deq/train/run.h"
+#include "deq/runs/run.h"
 
 namespace deq {
 

@@ -4,11 +4,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "deq/base/files.h"
 #include "deq/base/printable.h"
-#include "deq/base/sha256.h"
 #include "deq/base/toml.h"
-#include "deq/train/run.h"
+#include "deq/files/files.h"
+#include "deq/files/sha256.h"
+#include "deq/runs/run.h"
 
 namespace deq {
 namespace {

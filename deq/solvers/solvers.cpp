@@ -4,6 +4,7 @@
 #include "deq/solvers/broyden.h"
 #include "deq/solvers/picard.h"
 #include "deq/solvers/start.h"
+#include "deq/solvers/sweep.h"
 #ifdef DEQ_WITH_CUDA
 #include "deq/solvers/anderson_cuda.h"
 #endif
@@ -12,7 +13,7 @@ namespace deq {
 
 // The list.
 const std::vector<Solver>& SolverMethod::known() {
-  static const std::vector<Solver> list{Anderson{}, Broyden{}, Picard{}};
+  static const std::vector<Solver> list{Anderson{}, Broyden{}, Picard{}, Sweep{}};
   return list;
 }
 
@@ -21,14 +22,16 @@ Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const S
   check_start(f, z0);
   const Layout layout(z0, scope_of(solver), order);
   const Propose propose = solver->start(layout);
+  const Beginning from = solver->begin(f, z0, stop, layout);
   const auto solved = [&] {
 #ifdef DEQ_WITH_CUDA
     if (const auto* anderson = solver.get_if<Anderson>(); anderson && cuda::takes(*anderson, z0))
       return cuda::iterate(f, z0, *anderson, stop, layout);
 #endif
-    return iterate(f, z0, propose, stop, layout);
+    return iterate(f, from.z, propose, stop, layout);
   };
   Solution solution = solved();
+  solution.report.evaluations += from.evaluations;
   if (order == Order::Forward) count_bad_starts(solution.report, z0, layout);
   return solution;
 }

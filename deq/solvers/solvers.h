@@ -1,11 +1,18 @@
-// A solver is any options struct with a scope that can start; those with names are listed in
-// solvers.cpp. To add one: its file, and its line there.
+// A solver is any options struct with a scope that can start; one that looks for a beginning of its
+// own has `begin` besides. Those with names are listed in solvers.cpp. To add one: its file, and
+// its line there.
 #pragma once
 
 #include "deq/base/choice.h"
 #include "deq/solvers/driver.h"
 
 namespace deq {
+
+/// Where the steps of a method begin, and what finding it took.
+struct Beginning {
+  at::Tensor z;
+  int64_t evaluations = 0;  ///< of f, as many as all positions together are worth
+};
 
 /// What a solver's options can do.
 struct SolverMethod : Held<SolverMethod> {
@@ -17,6 +24,9 @@ struct SolverMethod : Held<SolverMethod> {
   virtual void set_scope(Scope scope) = 0;
   /// The method's step and memory for one solve. Throws deq::Error for a scope it does not have.
   virtual Propose start(const Layout& layout) const = 0;
+  /// z0, or where the method begins in its place, before the first step.
+  virtual Beginning begin(const Map& f, const at::Tensor& z0, const StopRule& stop,
+                          const Layout& layout) const = 0;
 };
 
 /// One of the methods; Anderson unless told otherwise.
@@ -30,6 +40,13 @@ struct SolverMethod::Of final : HeldAs<SolverMethod, Method> {
   Propose start(const Layout& layout) const override {
     validate(this->value, Method::name);
     return this->value.start(layout);
+  }
+  Beginning begin(const Map& f, const at::Tensor& z0, const StopRule& stop,
+                  const Layout& layout) const override {
+    if constexpr (requires { this->value.begin(f, z0, stop, layout); })
+      return this->value.begin(f, z0, stop, layout);
+    else
+      return {z0, 0};
   }
 };
 

@@ -16,13 +16,13 @@ namespace {
 /// Evaluation mode for a scope, then the mode that was.
 class EvaluationMode {
  public:
-  explicit EvaluationMode(LanguageModel& model) : model_(model), training_(model.is_training()) {
+  explicit EvaluationMode(Model& model) : model_(model), training_(model.is_training()) {
     model.eval();
   }
   ~EvaluationMode() { model_.train(training_); }
 
  private:
-  LanguageModel& model_;
+  Model& model_;
   bool training_;
 };
 
@@ -50,8 +50,8 @@ void keep_worst(double& worst, double value) {  // NaN is the worst
 
 }  // namespace
 
-KnownSegments first_segments(LanguageModel& model, const Split& split, int64_t count,
-                             int64_t length, const ForwardOptions& how) {
+KnownSegments first_segments(Model& model, const Split& split, int64_t count, int64_t length,
+                             const ForwardOptions& how) {
   if (split.sequences()) {
     const int64_t S = std::min(count, split.tokens.size(0));
     return {split.tokens.narrow(0, 0, S), split.targets.narrow(0, 0, S), {}};
@@ -67,7 +67,7 @@ KnownSegments first_segments(LanguageModel& model, const Split& split, int64_t c
   return found;
 }
 
-Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options, const std::function<void(double)>& progress) {
   validate(options, "Evaluation");
   c10::NoGradGuard no_tape;
@@ -85,10 +85,10 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
   while (const auto segment = reader.next()) {
     look_for_free_threads();
     if (segment->reset) histories.clear();
-    const ModelOutput output = model.forward(segment->tokens, histories, how);
+    const LayerOutput output = model.forward(segment->tokens, histories, how);
     const Losses losses = losses_of(model, output.z, segment->targets);
     loss += losses.nats.to(at::kDouble).sum().item<double>();
-    if (segment->answer > 0) answers.add(score_answer(model, output.z, losses, *segment));
+    if (segment->answer != 0) answers.add(score_answer(model, output.z, losses, *segment));
     histories = output.histories;
     result.tokens += losses.count;
     const double positions = double(segment->targets.numel());
@@ -106,16 +106,17 @@ Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumO
   result.mean_residual = residual / rows;
   result.converged_share = converged / rows;
   result.evaluations /= solves;
-  if (split.answer > 0) {
+  if (split.answer != 0) {
     result.answer = split.answer;
     result.answer_loss = answers.nats / double(answers.targets);
+    result.right_share = double(answers.right) / double(answers.targets);
     result.exact_share = double(answers.exact) / double(split.tokens.size(0));
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 
-std::vector<BeginningLoss> measure_beginnings(LanguageModel& model, const Split& split,
+std::vector<BeginningLoss> measure_beginnings(Model& model, const Split& split,
                                               const EquilibriumOptions& equilibrium,
                                               const EvaluationOptions& options, int64_t count) {
   validate(options, "Evaluation");
@@ -150,7 +151,7 @@ std::vector<BeginningLoss> measure_beginnings(LanguageModel& model, const Split&
   return groups;
 }
 
-double measure_leak(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+double measure_leak(Model& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options) {
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
@@ -165,7 +166,7 @@ double measure_leak(LanguageModel& model, const Split& split, const EquilibriumO
   for (int64_t s = 0; s < segments.size(0); ++s) {
     const at::Tensor tokens = segments.narrow(0, s, 1);  // (1, T)
     at::Tensor changed = tokens.clone();
-    changed.select(1, T - 1).add_(1).remainder_(model.vocabulary());
+    changed.select(1, T - 1).add_(1).remainder_(model.symbols().inputs);
     const at::Tensor a = model.forward(tokens, {}, how).z.narrow(1, 0, T - 1);
     const at::Tensor b = model.forward(changed, {}, how).z.narrow(1, 0, T - 1);
     keep_worst(leak, ((a - b).norm(2, {2}) / a.norm(2, {2})).max().item<double>());

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "deq/data/tasks.h"
+#include "deq/tasks/tasks.h"
 #include "deq/train/options.h"
 
 namespace deq {
@@ -16,8 +16,9 @@ struct Evaluation {
   double evaluations = 0;      ///< of f, mean over solves
   int64_t depth = 0;  ///< levels of an explicit network, which has no residual; 0: equilibria
   double seconds = 0;
-  int64_t answer = 0;      ///< positions of each sequence that hold its answer; 0: no answers
+  int64_t answer = 0;      ///< positions of each that hold its answer, or kEveryPosition; 0: none
   double answer_loss = 0;  ///< mean over their targets, in nats
+  double right_share = 0;  ///< of these targets: it was the likeliest token
   double exact_share = 0;  ///< of sequences: each target of the answer was the likeliest token
 };
 
@@ -25,7 +26,7 @@ struct Evaluation {
 /// lanes, length and history; of sequences all that are scored, each sequence solved as a whole.
 /// Neither depends on the batch. The model is put in evaluation mode for the call. `progress` hears
 /// the share done.
-Evaluation evaluate(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options,
                     const std::function<void(double)>& progress = {});
 
@@ -40,7 +41,7 @@ struct BeginningLoss {
 /// `count` places of a split, evenly spaced, without history; groups beyond `length` are left out.
 /// No number depends on the batch. The model is put in evaluation mode for the call. Throws
 /// deq::Error for sequences, and for a text of length tokens or fewer.
-std::vector<BeginningLoss> measure_beginnings(LanguageModel& model, const Split& split,
+std::vector<BeginningLoss> measure_beginnings(Model& model, const Split& split,
                                               const EquilibriumOptions& equilibrium,
                                               const EvaluationOptions& options, int64_t count);
 
@@ -54,14 +55,14 @@ struct KnownSegments {
 /// where there are no more. Before each segment of a text stand the states of the `length`
 /// positions before it, found as `how` says. No tape; the model is in the mode it is in. Throws
 /// deq::Error for a text that is shorter than one such segment.
-KnownSegments first_segments(LanguageModel& model, const Split& split, int64_t count,
-                             int64_t length, const ForwardOptions& how);
+KnownSegments first_segments(Model& model, const Split& split, int64_t count, int64_t length,
+                             const ForwardOptions& how);
 
 /// How far earlier positions of a segment's equilibrium move when only its last token changes: the
 /// largest change of a position, relative to its norm. 0 where nothing of the future leaks. Several
 /// segments (`options.lanes`) are looked at: sequences as they are, or parts of a text, which needs
 /// length tokens at least. NaN where a state is not finite or zero.
-double measure_leak(LanguageModel& model, const Split& split, const EquilibriumOptions& equilibrium,
+double measure_leak(Model& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options);
 
 }  // namespace deq

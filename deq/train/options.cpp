@@ -18,9 +18,18 @@ void add(Idle& idle, const std::vector<std::string>& keys, const std::string& wh
 
 /// Keys that say how an equilibrium is found, differentiated or kept stable.
 std::vector<std::string> equilibrium_keys() {
-  std::vector<std::string> keys{"pretrain_steps",  "pretrain_depth",     "fewer_steps",
-                                "jacobian_weight", "jacobian_frequency", "jacobian_growth_every",
-                                "subsequence",     "eval_subsequence"};
+  std::vector<std::string> keys{"pretrain_steps",
+                                "pretrain_depth",
+                                "fewer_steps",
+                                "jacobian_weight",
+                                "jacobian_frequency",
+                                "jacobian_growth_every",
+                                "subsequence",
+                                "eval_subsequence",
+                                "start",
+                                "start_std",
+                                "noise",
+                                "progressive"};
   for (const OptionInfo& info : list_options(EquilibriumOptions{})) keys.push_back(info.key);
   return keys;
 }
@@ -78,6 +87,14 @@ Idle idle_options(const TrainOptions& options) {
   if (stability.jacobian_weight == 0)
     add(idle, {"jacobian_frequency", "jacobian_growth_every"},
         "nothing is weighed; expected jacobian-weight > 0 with it");
+  const PathOptions& path = options.loop.path;
+  if (path.start.kind == StartKind::Zero || path.start.kind == StartKind::Input)
+    add(idle, {"start_std"}, "nothing is drawn; expected start = normal or mixed with it");
+  if (continues_text(options.task))
+    add(idle, {"segments", "carry"},
+        fmt::format("a text of task {} goes on from step to step; expected a task of problems "
+                    "with it",
+                    options.task.name()));
   if (unrolls(options.equilibrium.gradient))
     add(idle, {"fewer_steps", "subsequence"},
         fmt::format("gradient {} takes its gradient-steps and solves nothing in training; expected "
@@ -124,6 +141,10 @@ void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const As
 }
 
 void settle(TrainOptions& options, const Assignments& given) {
+  if (!given.count("cell_dimensions"))
+    options.model.cell->set_dimensions(options.task->dimensions());
+  if (options.task->own_answers() && !given.count("embedding_tie_weights"))
+    options.model.embedding.tie_weights = false;
   settle(options.equilibrium, options.model, given);
   check_effect(idle_options(options), given);
 }

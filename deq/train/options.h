@@ -2,8 +2,8 @@
 // follow.
 #pragma once
 
-#include "deq/data/tasks.h"
-#include "deq/models/language_model.h"
+#include "deq/models/model.h"
+#include "deq/tasks/tasks.h"
 #include "deq/train/optimizer.h"
 #include "deq/train/schedule.h"
 
@@ -103,6 +103,32 @@ struct StabilityOptions {
   }
 };
 
+/// Where a step's solves begin and how they go on: what makes more steps at test time help.
+struct PathOptions {
+  StartOptions start;
+  double noise = 0;
+  bool progressive = false;
+  int64_t segments = 1;
+  int64_t carry = 0;
+  double ema = 0;
+
+  static void fields(auto& self, auto&& field) {
+    field("", self.start);
+    field("noise", self.noise, "of N(0, 1) on the state at each evaluation, in training",
+          between(0, 1e6));
+    field("progressive", self.progressive,
+          "of max-steps, a random number without a tape, then a random number with one");
+    field("segments", self.segments,
+          "solves of a batch, one behind the other, each with a loss and a step of the optimiser",
+          between(1, 1 << 16));
+    field("carry", self.carry,
+          "keep each problem and its state for 2 to so many steps, drawn; 0: for one",
+          between(0, 1 << 20));
+    field("ema", self.ema, "evaluate and keep a moving average of the weights, of this rate",
+          half_open(0, 1));
+  }
+};
+
 /// Method of descent and its rate.
 struct OptimizationOptions {
   Optimizer optimizer = Adam{};
@@ -140,6 +166,7 @@ struct TrainOptions {
     BatchOptions batch;
     LimitOptions limits;
     StabilityOptions stability;
+    PathOptions path;
     OptimizationOptions optimization;
     RunOptions run;
 
@@ -148,6 +175,7 @@ struct TrainOptions {
       field("", self.batch);
       field("", self.limits);
       field("", self.stability);
+      field("", self.path);
       field("", self.optimization);
       field.group("run");
       field("", self.run);

@@ -1,8 +1,8 @@
 // How well an equilibrium predicts the targets of a segment.
 #pragma once
 
-#include "deq/data/stream.h"
-#include "deq/models/language_model.h"
+#include "deq/data/batch.h"
+#include "deq/models/model.h"
 
 namespace deq {
 
@@ -12,22 +12,23 @@ struct Losses {
   int64_t count = 0;  ///< targets that are scored
 };
 
-/// z (B, T, D), targets (B, T), where -1 is not scored. As `LanguageModel::loss`, with its dropout
+/// z (B, T, D), targets (B, T), where -1 is not scored. As `Model::loss`, with its dropout
 /// and its tape.
-Losses losses_of(const LanguageModel& model, const at::Tensor& z, const at::Tensor& targets);
+Losses losses_of(const Model& model, const at::Tensor& z, const at::Tensor& targets);
 
 /// Of the answers of a segment's sequences.
 struct AnswerScore {
   double nats = 0;      ///< sum of the losses of their targets
   int64_t targets = 0;  ///< that are scored
+  int64_t right = 0;    ///< of these, the likeliest token
   int64_t exact = 0;    ///< sequences where each of those is the likeliest token
 
   void add(const AnswerScore& other);
 };
 
-/// `segment.answer` > 0; z (B, T, D), losses as of `losses_of`. A position whose probabilities are
-/// not finite is not exact.
-AnswerScore score_answer(const LanguageModel& model, const at::Tensor& z, const Losses& losses,
-                         const Segment& segment);
+/// `batch.answer` is not 0; z (B, T, D), losses as of `losses_of`. A position whose probabilities
+/// are not finite is not exact.
+AnswerScore score_answer(const Model& model, const at::Tensor& z, const Losses& losses,
+                         const Batch& batch);
 
 }  // namespace deq

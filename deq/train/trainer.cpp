@@ -19,6 +19,8 @@ namespace {
 constexpr const char* kModel = "model.";
 constexpr const char* kOptimizer = "optimizer.";
 constexpr const char* kHistory = "history.";
+constexpr const char* kAverage = "average.";
+constexpr const char* kCarried = "carried.";
 constexpr const char* kDeviceRandom = "random.device";
 
 at::Generator default_generator(at::Device device) {
@@ -41,7 +43,7 @@ const Tensor& require(const NamedTensors& state, const std::string& name) {
 }
 
 /// Sums, of which `finish` makes means.
-void add(const SegmentPass& pass, StepReport& report) {
+void add(const Pass& pass, StepReport& report) {
   report.loss += pass.loss;
   if (pass.jacobian) {
     ++report.jacobian_estimates;
@@ -59,8 +61,10 @@ void add(const SegmentPass& pass, StepReport& report) {
   if (pass.adjoint->count(Reason::NonFinite) > 0) report.finite = false;
 }
 
-void finish(StepReport& report, int64_t segments) {
-  const double share = 1.0 / double(segments);
+/// Of sums over so many batches, whose gradients were so many steps.
+void finish(StepReport& report, int64_t batches, int64_t descents) {
+  const double share = 1.0 / double(batches);
+  report.gradient_norm /= double(descents);
   for (double* mean :
        {&report.loss, &report.residual, &report.converged_share, &report.evaluations})
     *mean *= share;
@@ -86,65 +90,91 @@ std::vector<int64_t> hidden_positions(const Tensor& held, const History& history
   return hidden;
 }
 
+/// The average of a model's weights in their place, for a scope.
+class Averaged {
+ public:
+  explicit Averaged(Average& average) : average_(average) { average_.swap(); }
+  ~Averaged() { average_.swap(); }
+
+ private:
+  Average& average_;
+};
+
 }  // namespace
-
-NamedTensors named_tensors(const LanguageModel& model) {
-  NamedTensors tensors = parameters_of(model);
-  for (const auto& item : model.named_buffers()) tensors[item.key()] = item.value();
-  return tensors;
-}
-
-void load_weights(LanguageModel& model, const NamedTensors& tensors, const std::string& source) {
-  c10::AutoGradMode no_tape(false);
-  NamedTensors own = named_tensors(model);
-  for (const auto& [name, tensor] : tensors) {
-    DEQ_CHECK(own.count(name), "{}: weight '{}' does not belong to this model", source, name);
-  }
-  for (auto& [name, tensor] : own) {
-    const auto found = tensors.find(name);
-    DEQ_CHECK(found != tensors.end(), "{}: weight '{}' is missing", source, name);
-    DEQ_CHECK(found->second.sizes() == tensor.sizes(),
-              "{}: weight '{}' has shape [{}]; expected [{}]", source, name,
-              fmt::join(found->second.sizes(), ", "), fmt::join(tensor.sizes(), ", "));
-  }
-  for (auto& [name, tensor] : own) tensor.copy_(tensors.at(name));
-}
 
 Trainer::Trainer(const TrainOptions& options, Corpus corpus)
     : options_(options),
       corpus_(std::move(corpus)),
-      model_(seeded_model(options, corpus_.vocabulary.size())),
-      reader_(corpus_.train, {.batch = options.loop.batch.batch,
-                              .length = options.loop.batch.length,
-                              .seed = options.loop.run.seed,
-                              .restart = options.loop.batch.restart}),
-      schedule_(options.loop.optimization.schedule, options.loop.limits.steps) {
-  if (!model_->is_explicit()) check_scope(options.equilibrium, model_->cell().causal());
-  for (const int64_t length : {options.loop.batch.subsequence, options.eval.subsequence}) {
-    DEQ_CHECK(length == 0 || model_->cell().causal(),
+      model_(
+          seeded_model(options, {corpus_.vocabulary.size(), corpus_.answer_vocabulary().size()})),
+      reader_(corpus_, {.batch = options.loop.batch.batch,
+                        .length = options.loop.batch.length,
+                        .seed = options.loop.run.seed,
+                        .restart = options.loop.batch.restart}),
+      schedule_(options.loop.optimization.schedule, options.loop.limits.steps),
+      carried_(options.loop.path.carry) {
+  check_options();
+  descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
+  average_ = std::make_unique<Average>(parameters_of(*model_), options.loop.path.ema);
+}
+
+void Trainer::check_options() const {
+  const BatchOptions& batch = options_.loop.batch;
+  const PathOptions& path = options_.loop.path;
+  const bool causal = model_->cell().causal();
+  if (!model_->is_explicit()) check_scope(options_.equilibrium, causal);
+  for (const int64_t length : {batch.subsequence, options_.eval.subsequence}) {
+    DEQ_CHECK(length == 0 || causal,
               "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
   }
-  DEQ_CHECK(options.loop.batch.restart == 0 || options.loop.batch.history > 0,
+  DEQ_CHECK(batch.restart == 0 || batch.history > 0,
             "restart = {} with history = 0: every segment begins anew; expected 0, or a history",
-            options.loop.batch.restart);
-  descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
+            batch.restart);
+  const Gradient& gradient = options_.equilibrium.gradient;
+  DEQ_CHECK(!path.progressive || gradient.is<Unrolled>() || gradient.is<Checkpointed>(),
+            "progressive = true with gradient {}: it takes a random number of steps with a tape; "
+            "expected unrolled or checkpointed",
+            gradient.name());
+  DEQ_CHECK(path.segments == 1 || batch.accumulate == 1,
+            "segments = {} with accumulate = {}: each is a step of the optimiser; expected one of "
+            "them to be 1",
+            path.segments, batch.accumulate);
+  DEQ_CHECK(path.carry == 0 || batch.accumulate == 1,
+            "carry = {} with accumulate = {}: states are those of one batch; expected 1",
+            path.carry, batch.accumulate);
+  DEQ_CHECK(path.carry != 1,
+            "carry = 1: a problem of one step carries nothing; expected 0 or >= 2");
+  DEQ_CHECK(path.carry == 0 || path.start.kind != StartKind::Input,
+            "carry = {} with start = input; expected zero, normal or mixed", path.carry);
 }
 
 int64_t Trainer::tokens_per_step() const {
   return reader_.tokens_per_segment() * options_.loop.batch.accumulate;
 }
 
-EquilibriumOptions Trainer::equilibrium_of_this_step() {
+ForwardOptions Trainer::forward_of_this_step() {
+  ForwardOptions how = training_forward(options_, corpus_.train.sequences());
+  if (options_.model.is_explicit()) return how;
   const StabilityOptions& stability = options_.loop.stability;
-  EquilibriumOptions equilibrium = options_.equilibrium;
-  if (options_.model.is_explicit()) return equilibrium;
+  const PathOptions& path = options_.loop.path;
+  const auto draw = [](int64_t low, int64_t high) {  // both included
+    return at::randint(low, high + 1, {1}, at::kLong).item<int64_t>();
+  };
   if (step_ < stability.pretrain_steps) {
-    equilibrium.gradient = Unrolled{.steps = stability.pretrain_depth};
-  } else if (stability.fewer_steps > 0) {
-    const int64_t fewer = at::randint(stability.fewer_steps + 1, {1}, at::kLong).item<int64_t>();
-    equilibrium.stop.max_steps = std::max<int64_t>(1, equilibrium.stop.max_steps - fewer);
+    how.equilibrium.gradient = Unrolled{.steps = stability.pretrain_depth};
+    return how;
   }
-  return equilibrium;
+  int64_t& most = how.equilibrium.stop.max_steps;
+  if (stability.fewer_steps > 0) most = std::max<int64_t>(1, most - draw(0, stability.fewer_steps));
+  if (!path.progressive) return how;
+  how.free_steps = draw(0, most - 1);
+  const int64_t taped = draw(1, most - how.free_steps);
+  Gradient& gradient = how.equilibrium.gradient;
+  if (auto* checkpointed = gradient.get_if<Checkpointed>())
+    checkpointed->steps = taped;
+  else
+    gradient = Unrolled{.steps = taped};
+  return how;
 }
 
 double Trainer::jacobian_weight() const {
@@ -157,16 +187,26 @@ double Trainer::jacobian_weight() const {
   return stability.jacobian_weight + 0.1 * double(growths);
 }
 
-SegmentPass Trainer::one_segment(ForwardOptions how) {
+Batch Trainer::next_batch(ForwardOptions& how) {
+  if (options_.loop.path.carry == 0) {
+    how.z0 = at::Tensor();
+    return reader_.next();
+  }
+  Carried::Step step = carried_.next(reader_, options_.loop.path.start,
+                                     model_->cell().state_width(), model_->device());
+  how.z0 = step.z0;
+  return step.batch;
+}
+
+Pass Trainer::pass_one(ForwardOptions how, const Batch& batch) {
   look_for_free_threads();
-  const Segment segment = reader_.next();
-  if (segment.reset) histories_.clear();
-  for (History& level : histories_) model_->cell().forget(level, segment.anew, 0);
+  if (batch.reset) histories_.clear();
+  for (History& level : histories_) model_->cell().forget(level, batch.anew, 0);
   const double weight = jacobian_weight();
   how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
                                         options_.loop.stability.jacobian_frequency;
-  SegmentPass pass = pass_segment(*model_, segment, histories_, how, weight,
-                                  1.0 / double(options_.loop.batch.accumulate));
+  Pass pass = pass_batch(*model_, batch, histories_, how, weight,
+                         1.0 / double(options_.loop.batch.accumulate));
   histories_ = std::move(pass.histories);
   return pass;
 }
@@ -174,30 +214,52 @@ SegmentPass Trainer::one_segment(ForwardOptions how) {
 StepReport Trainer::step() {
   model_->train();
   const FreeThreads threads;
+  const PathOptions& path = options_.loop.path;
   StepReport report;
   report.depth = options_.model.depth.depth;
   report.pretraining = report.depth == 0 && step_ < options_.loop.stability.pretrain_steps;
-  ForwardOptions how = training_forward(options_, corpus_.train.sequences());
-  how.equilibrium = equilibrium_of_this_step();
-  descent_->zero_gradients();
-  const int64_t segments = options_.loop.batch.accumulate;
-  for (int64_t k = 0; k < segments; ++k) add(one_segment(how), report);
-  finish(report, segments);
-  ++step_;
-  report.step = step_;
-  report.rate = schedule_.rate(step_);
-  report.gradient_norm = descent_->clip(options_.loop.stability.clip);
-  report.finite =
-      report.finite && std::isfinite(report.gradient_norm) && std::isfinite(report.loss);
-  if (report.finite) {
-    descent_->step(report.rate);
-  } else {
-    histories_.clear();  // they may hold what made the step non-finite
+  ForwardOptions how = forward_of_this_step();
+  report.step = step_ + 1;
+  report.rate = schedule_.rate(report.step);
+  const int64_t batches = options_.loop.batch.accumulate;
+  Batch batch;
+  for (int64_t segment = 0; segment < path.segments; ++segment) {
+    descent_->zero_gradients();
+    for (int64_t k = 0; k < batches; ++k) {
+      if (segment == 0) batch = next_batch(how);
+      const Pass pass = pass_one(how, batch);
+      if (path.segments > 1) how.z0 = pass.z;
+      if (path.carry > 0) carried_.keep(pass.z);
+      add(pass, report);
+    }
+    descend(report);
   }
+  finish(report, batches * path.segments, path.segments);
+  ++step_;
   return report;
 }
 
+void Trainer::descend(StepReport& report) {
+  const double norm = descent_->clip(options_.loop.stability.clip);
+  report.gradient_norm += norm;
+  report.finite = report.finite && std::isfinite(norm) && std::isfinite(report.loss);
+  if (report.finite) {
+    descent_->step(report.rate);
+    average_->step();
+  } else {  // what is carried on may hold what made the step non-finite
+    histories_.clear();
+    carried_.clear();
+  }
+}
+
+NamedTensors Trainer::weights() const {
+  NamedTensors weights = named_tensors(*model_);
+  for (const auto& [name, value] : average_->values()) weights[name] = value.detach();
+  return weights;
+}
+
 Evaluation Trainer::evaluate_valid(const std::function<void(double)>& progress) {
+  const Averaged weights(*average_);
   return evaluate(*model_, corpus_.valid, options_.equilibrium, options_.eval, progress);
 }
 
@@ -216,6 +278,8 @@ NamedTensors Trainer::state() const {
     if (!histories_[level].hidden.empty())
       state[prefix + ".hidden"] = at::tensor(histories_[level].hidden, at::kLong);
   }
+  for (const auto& [name, tensor] : average_->state()) state[kAverage + name] = tensor;
+  for (const auto& [name, tensor] : carried_.state()) state[kCarried + name] = tensor;
   state["random"] = default_generator(at::kCPU).get_state();
   if (model_->device().is_cuda())
     state[kDeviceRandom] = default_generator(model_->device()).get_state();
@@ -229,6 +293,8 @@ NamedTensors Trainer::state() const {
 void Trainer::restore(const NamedTensors& state) {
   load_weights(*model_, section(state, kModel), "checkpoint");
   descent_->restore(section(state, kOptimizer));
+  average_->restore(section(state, kAverage));
+  carried_.restore(section(state, kCarried), model_->device());
   histories_.clear();
   const NamedTensors histories = section(state, kHistory);
   if (!histories.empty()) histories_.resize(size_t(options_.model.depth.levels()));

@@ -1,8 +1,11 @@
 #pragma once
 
 #include "deq/data/readers.h"
+#include "deq/train/average.h"
+#include "deq/train/carried.h"
 #include "deq/train/evaluate.h"
-#include "deq/train/segment.h"
+#include "deq/train/objective.h"
+#include "deq/train/weights.h"
 
 namespace deq {
 
@@ -41,10 +44,12 @@ class Trainer {
 
   int64_t steps_done() const { return step_; }
   int64_t tokens_per_step() const;
-  LanguageModel& model() { return *model_; }
-  const LanguageModel& model() const { return *model_; }
+  Model& model() { return *model_; }
+  const Model& model() const { return *model_; }
   const Corpus& corpus() const { return corpus_; }
   Schedule& schedule() { return schedule_; }
+  /// The weights to keep: with `ema` their average, otherwise the model's own.
+  NamedTensors weights() const;
 
   /// Weights, optimiser, history, random numbers and position, by name.
   NamedTensors state() const;
@@ -52,24 +57,23 @@ class Trainer {
   void restore(const NamedTensors& state);
 
  private:
-  EquilibriumOptions equilibrium_of_this_step();
+  ForwardOptions forward_of_this_step();
   double jacobian_weight() const;
-  SegmentPass one_segment(ForwardOptions how);
+  void check_options() const;
+  Batch next_batch(ForwardOptions& how);
+  Pass pass_one(ForwardOptions how, const Batch& batch);
+  void descend(StepReport& report);
 
   TrainOptions options_;
   Corpus corpus_;
-  std::shared_ptr<LanguageModel> model_;
+  std::shared_ptr<Model> model_;
   TrainingReader reader_;
   Schedule schedule_;
   std::unique_ptr<Descent> descent_;
+  std::unique_ptr<Average> average_;
+  Carried carried_;
   Histories histories_;
   int64_t step_ = 0;
 };
-
-/// The parameters and buffers of a model by name, shared, not copied.
-NamedTensors named_tensors(const LanguageModel& model);
-/// Copies `tensors` into the model. Throws deq::Error for one that is missing, unknown or does not
-/// fit.
-void load_weights(LanguageModel& model, const NamedTensors& tensors, const std::string& source);
 
 }  // namespace deq

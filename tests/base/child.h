@@ -9,7 +9,11 @@
 namespace deq::testing {
 
 /// Seconds after which what a test started is ended.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr int kTimeLimit = 1500;
+#else
 inline constexpr int kTimeLimit = 300;
+#endif
 
 /// Called in a child: it ends with the test, and after kTimeLimit seconds. Both outlive exec.
 inline void end_in_time() {

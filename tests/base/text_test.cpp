@@ -4,7 +4,7 @@
 #include <map>
 
 #include "deq/base/printable.h"
-#include "deq/base/sha256.h"
+#include "deq/files/sha256.h"
 #include "tests/base/scratch.h"
 
 namespace deq {

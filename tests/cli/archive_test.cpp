@@ -1,7 +1,7 @@
 // Data sets that come as an archive.
 #include <gtest/gtest.h>
 
-#include "deq/base/sha256.h"
+#include "deq/files/sha256.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
 #include "tests/cli/http_server.h"

@@ -7,7 +7,7 @@
 #include <csignal>
 #include <cstdlib>
 
-#include "deq/base/sha256.h"
+#include "deq/files/sha256.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
 #include "tests/cli/http_server.h"

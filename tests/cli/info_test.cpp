@@ -6,7 +6,7 @@
 #include <set>
 #include <string>
 
-#include "deq/base/files.h"
+#include "deq/files/files.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
 

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "deq/base/safetensors.h"
+#include "deq/files/safetensors.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
 #include "tests/cli/small_options.h"

@@ -6,11 +6,11 @@
 #include <random>
 #include <sstream>
 
-#include "deq/data/bytes.h"
-#include "deq/data/characters.h"
 #include "deq/data/entropy.h"
-#include "deq/data/tasks.h"
-#include "deq/data/words.h"
+#include "deq/tasks/bytes.h"
+#include "deq/tasks/characters.h"
+#include "deq/tasks/tasks.h"
+#include "deq/tasks/words.h"
 #include "tests/base/scratch.h"
 
 namespace deq {

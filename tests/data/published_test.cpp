@@ -4,10 +4,10 @@
 
 #include <cstdlib>
 
-#include "deq/data/characters.h"
 #include "deq/data/entropy.h"
-#include "deq/data/tasks.h"
-#include "deq/data/words.h"
+#include "deq/tasks/characters.h"
+#include "deq/tasks/tasks.h"
+#include "deq/tasks/words.h"
 
 namespace deq {
 namespace {

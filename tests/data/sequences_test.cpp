@@ -21,7 +21,7 @@ Split counting(int64_t sequences, int64_t length, int64_t answer = 0) {
 }
 
 /// The sequences of a segment, checked to be whole and to have their targets.
-std::vector<int64_t> ids_of(const Segment& segment, int64_t length) {
+std::vector<int64_t> ids_of(const Batch& segment, int64_t length) {
   EXPECT_TRUE(segment.reset);
   EXPECT_EQ(segment.tokens.size(1), length);
   EXPECT_TRUE(at::equal(segment.tokens + 1, segment.targets));
@@ -45,7 +45,7 @@ TEST(SequenceStream, EveryEpochIsAPermutationOfItsOwn) {
       std::vector<int64_t> order;
       for (int64_t k = 0; k < count / batch; ++k) {
         EXPECT_EQ(stream.epoch(), epoch);
-        const Segment segment = stream.next();
+        const Batch segment = stream.next();
         EXPECT_EQ(segment.answer, 1);
         const auto ids = ids_of(segment, length);
         EXPECT_EQ(int64_t(ids.size()), batch);
@@ -87,7 +87,7 @@ TEST(SequenceStream, SeekGoesOnExactlyWhateverTheGlobalGenerator) {
     second.seek(first.position());
     EXPECT_EQ(second.epoch(), first.epoch());
     for (int step = 0; step < 20; ++step) {
-      const Segment a = first.next(), b = second.next();
+      const Batch a = first.next(), b = second.next();
       EXPECT_TRUE(at::equal(a.tokens, b.tokens));
       EXPECT_TRUE(at::equal(a.targets, b.targets));
     }

@@ -41,7 +41,7 @@ std::vector<std::vector<int64_t>> rows_of(const at::Tensor& matrix) {
   return rows;
 }
 
-void expect_shifted_by_one(const Segment& segment) {
+void expect_shifted_by_one(const Batch& segment) {
   EXPECT_TRUE(at::equal(segment.tokens + 1, segment.targets));
 }
 
@@ -57,7 +57,7 @@ TEST(SegmentStream, LanesAreContiguousOverEveryEpoch) {
       const int64_t index = step % stream.segments_per_epoch();
       EXPECT_EQ(stream.position(), step);
       EXPECT_EQ(stream.epoch(), step / stream.segments_per_epoch());
-      const Segment segment = stream.next();
+      const Batch segment = stream.next();
       ASSERT_EQ(segment.tokens.sizes(), (at::IntArrayRef{lanes, length}));
       EXPECT_EQ(segment.reset, index == 0);
       expect_shifted_by_one(segment);
@@ -81,7 +81,7 @@ TEST(SegmentStream, SeekGoesOnExactly) {
     for (int64_t step = random(0, 60); step > 0; --step) first.next();
     second.seek(first.position());
     for (int step = 0; step < 5; ++step) {
-      const Segment a = first.next(), b = second.next();
+      const Batch a = first.next(), b = second.next();
       EXPECT_TRUE(at::equal(a.tokens, b.tokens));
       EXPECT_TRUE(at::equal(a.targets, b.targets));
       EXPECT_EQ(a.reset, b.reset);
@@ -99,7 +99,7 @@ TEST(SegmentStream, LanesBeginAnewAsOftenAsAskedFor) {
     std::map<int64_t, int64_t> steps_back;
     int64_t begun = 0, all = 0;
     for (int64_t step = 0; step < 600; ++step) {
-      const Segment segment = stream.next();
+      const Batch segment = stream.next();
       expect_shifted_by_one(segment);
       const std::set<int64_t> anew(segment.anew.begin(), segment.anew.end());
       ASSERT_EQ(anew.size(), segment.anew.size());

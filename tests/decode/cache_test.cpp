@@ -5,12 +5,12 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
-#include "deq/base/safetensors.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
 #include "deq/decode/generator.h"
+#include "deq/files/safetensors.h"
 #include "deq/solvers/anderson.h"
 #include "tests/base/scratch.h"
 

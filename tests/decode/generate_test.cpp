@@ -188,7 +188,7 @@ TEST(Generate, GoesOnFromStatesAndInputs) {
   ForwardOptions forward;
   forward.equilibrium = for_evaluation(how);
   forward.history = 20;
-  const ModelOutput output =
+  const LayerOutput output =
       model.forward(at::tensor({1, 2, 3, 4}, at::kLong).unsqueeze(0), {}, forward);
   ASSERT_TRUE(output.histories[0].z.defined());
   taped.restore({output.histories, kept.cache().log_probabilities});

@@ -68,7 +68,7 @@ TEST_P(OneByOne, IsTheWholeSequenceAtOnce) {
   c10::NoGradGuard no_tape;
   ForwardOptions how;
   how.equilibrium = equilibrium;
-  const ModelOutput whole = model.forward(at::tensor(tokens, at::kLong).unsqueeze(0), {}, how);
+  const LayerOutput whole = model.forward(at::tensor(tokens, at::kLong).unsqueeze(0), {}, how);
   ASSERT_TRUE(whole.report.converged()) << describe(whole.report);
 
   expect_same_one_by_one(model, equilibrium, tokens, model.log_probabilities(whole.z)[0], 1e-5);
@@ -97,7 +97,7 @@ TEST(OneByOne, HoldsForATrellisNet) {
     c10::NoGradGuard no_tape;
     ForwardOptions how;
     how.equilibrium = equilibrium;
-    const ModelOutput whole =
+    const LayerOutput whole =
         model.forward(at::tensor(some_tokens(), at::kLong).unsqueeze(0), {}, how);
     ASSERT_TRUE(whole.report.converged()) << describe(whole.report);
     expect_same_one_by_one(model, equilibrium, some_tokens(), model.log_probabilities(whole.z)[0],
@@ -129,7 +129,7 @@ TEST(OneByOne, IsExactForExplicitNetworks) {
     model.to(at::kDouble);
     model.eval();
     c10::NoGradGuard no_tape;
-    const ModelOutput whole =
+    const LayerOutput whole =
         model.forward(at::tensor(some_tokens(), at::kLong).unsqueeze(0), {}, {});
     EXPECT_EQ(whole.report.evaluations, depth.depth);
     SCOPED_TRACE(cell.name());

@@ -9,10 +9,10 @@
 #include "deq/cells/recurrent.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
-#include "deq/data/copy_memory.h"
 #include "deq/decode/generator.h"
 #include "deq/gradients/implicit.h"
 #include "deq/solvers/anderson.h"
+#include "deq/tasks/copy_memory.h"
 #include "deq/train/trainer.h"
 #include "tests/problems.h"
 #include "tests/suites/solver_cases.h"
@@ -151,8 +151,8 @@ TEST_P(ModelOnGpu, HasTheSameLossAndGradients) {
   for (const int side : {0, 1}) {
     const auto model = make(side ? "cuda" : "cpu");
     ForwardOptions options = how(*model);
-    const ModelOutput first = model->forward(tokens.narrow(1, 0, 9), {}, options);
-    const ModelOutput second = model->forward(tokens.narrow(1, 8, 9), first.histories, options);
+    const LayerOutput first = model->forward(tokens.narrow(1, 0, 9), {}, options);
+    const LayerOutput second = model->forward(tokens.narrow(1, 8, 9), first.histories, options);
     EXPECT_EQ(second.z.device(), model->device());
     const Tensor loss = model->loss(second.z, tokens.narrow(1, 9, 9)).mean();
     loss.backward();

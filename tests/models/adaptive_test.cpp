@@ -1,4 +1,4 @@
-#include "deq/models/adaptive.h"
+#include "deq/heads/adaptive.h"
 
 #include <gtest/gtest.h>
 #include <torch/types.h>

@@ -1,5 +1,5 @@
 // Explicit networks and subsequences: the same mathematics as the equilibrium's, another way.
-#include "deq/models/explicit.h"
+#include "deq/layers/explicit.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -10,8 +10,8 @@
 #include "deq/cells/trellisnet.h"
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/layers/subsequences.h"
 #include "deq/models/language_model.h"
-#include "deq/models/subsequences.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/picard.h"
 
@@ -81,7 +81,7 @@ TEST(Explicit, CheckpointedLevelsHaveTheSameGradients) {
             make_model(cell, {.depth = 7, .tied = tied, .checkpointed = checkpointed});
         ForwardOptions how;
         how.history = 5;
-        const ModelOutput first = model.forward(tokens, {}, how);
+        const LayerOutput first = model.forward(tokens, {}, how);
         ASSERT_EQ(first.histories.size(), 7u);
         const auto found = gradients(model, tokens, first.histories, how);
         if (expected.empty()) expected = found;
@@ -111,8 +111,8 @@ TEST(Explicit, SegmentsAreOneSequence) {
       ForwardOptions how;
       how.history = 100;
       const Tensor whole = model.forward(tokens, {}, how).z;
-      const ModelOutput first = model.forward(tokens.narrow(1, 0, 5), {}, how);
-      const ModelOutput rest = model.forward(tokens.narrow(1, 5, 7), first.histories, how);
+      const LayerOutput first = model.forward(tokens.narrow(1, 0, 5), {}, how);
+      const LayerOutput rest = model.forward(tokens.narrow(1, 5, 7), first.histories, how);
       EXPECT_LT((rest.z - whole.narrow(1, 5, 7)).abs().max().item<double>(), 1e-12);
     }
   }
@@ -150,11 +150,11 @@ TEST(Subsequences, FindTheEquilibriumOfTheWhole) {
     LanguageModel model = make_model(cell);
     const Tensor first = tokens_of(2, 6), tokens = tokens_of(2, 10);
     const Histories histories = model.forward(first, {}, exact(0)).histories;
-    const ModelOutput whole = model.forward(tokens, histories, exact(0));
+    const LayerOutput whole = model.forward(tokens, histories, exact(0));
     ASSERT_TRUE(whole.report.converged()) << describe(whole.report);
     const auto expected = gradients(model, tokens, histories, exact(0));
     for (const int64_t length : {1, 3, 5, 10, 50}) {
-      const ModelOutput parts = model.forward(tokens, histories, exact(length));
+      const LayerOutput parts = model.forward(tokens, histories, exact(length));
       EXPECT_TRUE(parts.report.converged()) << describe(parts.report);
       EXPECT_EQ(parts.report.residual.sizes(), whole.report.residual.sizes());
       EXPECT_LT(((parts.z - whole.z).norm() / whole.z.norm()).item<double>(), 1e-9);
@@ -203,9 +203,9 @@ TEST(Subsequences, CountTheEvaluationsOfEveryPart) {
   int64_t calls = 0;
   Bound halves;
   halves.f = [](const Tensor& z) { return 0.5 * z + 1; };
-  halves.part = [&](const Tensor&, int64_t, int64_t) -> Map {
+  halves.f.set_part([&](const Tensor&, int64_t, int64_t) -> Map {
     return [&](const Tensor& z) { return ++calls, 0.5 * z + 1; };
-  };
+  });
   const Solution s = solve_by_parts(halves, at::zeros({1, 6, 2}), 2, Picard{}, {});
   EXPECT_TRUE(s.report.converged());
   EXPECT_GT(calls, 6);
@@ -214,7 +214,7 @@ TEST(Subsequences, CountTheEvaluationsOfEveryPart) {
 
 TEST(Subsequences, OfNoSamplesAreNone) {
   LanguageModel model = make_model(kCells[0]);
-  const ModelOutput found = model.forward(tokens_of(0, 6), {}, exact(3));
+  const LayerOutput found = model.forward(tokens_of(0, 6), {}, exact(3));
   EXPECT_EQ(found.z.sizes(), (std::vector<int64_t>{0, 6, 8}));
   EXPECT_TRUE(found.report.converged());
 }

@@ -8,9 +8,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "deq/base/safetensors.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
+#include "deq/files/safetensors.h"
 #include "deq/gradients/implicit.h"
 #include "deq/models/published.h"
 #include "deq/solvers/anderson.h"
@@ -145,7 +145,7 @@ bool check(const Case& c, const Tolerances& tolerances) {
     const Tensor tokens = c.at("in." + s + ".tokens"), targets = c.at("in." + s + ".targets");
     const Tensor f = published_f(model, tokens, histories, c.at("in." + s + ".z"));
     worst.see("f", relative_error(f, c.at("out." + s + ".f")), kFTolerance);
-    const deq::ModelOutput found = model.forward(tokens, histories, how);
+    const deq::LayerOutput found = model.forward(tokens, histories, how);
     worst.see("residual", found.report.worst_residual(), 1e-9);
     const Tensor& published = c.at("out." + s + ".equilibrium");
     worst.see("equilibrium", relative_error(found.z, published), tolerances.equilibrium);

@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "deq/cells/cells.h"
+#include "deq/cells/convolution.h"
 #include "deq/cells/recurrent.h"
+#include "deq/cells/shift.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
@@ -20,6 +22,9 @@ struct CellCase {
   const char* name;
   CellOptions options;
   CellPlace place = {};
+
+  /// Whether its f is of kernels, which take their memory from a pool and can read rounded weights.
+  bool of_kernels() const { return options.is<Transformer>() || options.is<TrellisNet>(); }
 };
 
 inline std::vector<CellCase> cell_cases() {
@@ -49,7 +54,12 @@ inline std::vector<CellCase> cell_cases() {
           {"trellisnet_kernel_1", narrow},
           {"lstm", Lstm{{.width = 6}}},
           {"gru", Gru{{.width = 6}}},
-          {"tcn", Tcn{.width = 6, .kernel = 3}, {.level = 1}}};
+          {"tcn", Tcn{.width = 6, .kernel = 3}, {.level = 1}},
+          {"shift", Shift{.width = 6, .inner = 9}},
+          {"shift_additive", Shift{.width = 6, .inner = 9, .meeting = Meeting::Additive}},
+          {"conv", Convolution{.width = 6}},
+          {"conv_published",
+           Convolution{.width = 6, .convolutions = 5, .norm = ConvolutionNorm::None}}};
 }
 
 class CellTest : public ::testing::TestWithParam<CellCase> {
@@ -72,6 +82,9 @@ class CellTest : public ::testing::TestWithParam<CellCase> {
     f(seen);
     return f.extend(seen, length);
   }
+
+  /// Whether a segment sees what stood before it.
+  bool keeps_past() { return after(4, 100).length() > 0; }
 
   std::shared_ptr<Cell> cell;
   at::Tensor x, z;

@@ -4,6 +4,7 @@
 
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
+#include "deq/models/language_model.h"
 #include "deq/solvers/anderson.h"
 #include "deq/train/evaluate.h"
 #include "tests/base/scratch.h"

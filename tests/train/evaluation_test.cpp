@@ -13,6 +13,7 @@
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/phantom.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/models/language_model.h"
 #include "deq/solvers/anderson.h"
 #include "deq/train/evaluate.h"
 #include "tests/base/scratch.h"
@@ -51,7 +52,7 @@ struct Counted {
   int64_t tokens = 0, positions = 0, solves = 0;
 };
 
-Counted count(LanguageModel& model, const Split& split, const EquilibriumOptions& how,
+Counted count(Model& model, const Split& split, const EquilibriumOptions& how,
               const EvaluationOptions& cut) {
   at::NoGradGuard no_tape;
   model.eval();
@@ -61,7 +62,7 @@ Counted count(LanguageModel& model, const Split& split, const EquilibriumOptions
   while (const auto segment = reader.next()) {
     if (segment->reset) histories.clear();
     ForwardOptions forward{.equilibrium = how, .history = cut.history};
-    const ModelOutput output = model.forward(segment->tokens, histories, forward);
+    const LayerOutput output = model.forward(segment->tokens, histories, forward);
     histories = output.histories;
     const Tensor log_p = model.log_probabilities(output.z);
     const Tensor scored = segment->targets.ge(0);

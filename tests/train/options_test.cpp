@@ -5,9 +5,10 @@
 
 #include <filesystem>
 
-#include "deq/base/files.h"
 #include "deq/base/toml.h"
-#include "deq/train/dry_run.h"
+#include "deq/files/files.h"
+#include "deq/models/language_model.h"
+#include "deq/runs/dry_run.h"
 #include "tests/base/scratch.h"
 
 namespace deq {

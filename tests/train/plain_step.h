@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "deq/cells/trellisnet.h"
-#include "deq/data/bytes.h"
 #include "deq/data/readers.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/tasks/bytes.h"
 #include "deq/train/trainer.h"
 #include "tests/base/scratch.h"
 #include "tests/train/small_run.h"
@@ -49,7 +49,7 @@ inline TrainOptions plain_options() {
 }
 
 /// -log p(target), (B, T), of states z (B, T, D): a tied softmax from plain operators.
-inline at::Tensor plain_nats(LanguageModel& model, const at::Tensor& z, const at::Tensor& targets) {
+inline at::Tensor plain_nats(Model& model, const at::Tensor& z, const at::Tensor& targets) {
   const auto named = model.named_parameters();
   const at::Tensor logits =
       at::matmul(model.cell().output(z), named["embedding.table0"].t()) + named["softmax.bias0"];
@@ -92,7 +92,7 @@ class PlainStep {
       at::Tensor(parameters[i]).sub_(gradients[i] * (scale * rate));
   }
 
-  LanguageModel& model() { return *model_; }
+  Model& model() { return *model_; }
   /// A segment that is read, and nothing kept of those before.
   void skip() {
     reader_.next();
@@ -102,7 +102,7 @@ class PlainStep {
 
  private:
   at::Tensor segment_loss(int64_t levels, double jacobian) {
-    const Segment segment = reader_.next();
+    const Batch segment = reader_.next();
     if (segment.reset) histories_.clear();
     const Bound f = model_->bind(segment.tokens, histories_).front();
     at::Tensor z =
@@ -122,13 +122,13 @@ class PlainStep {
   }
 
   TrainOptions options_;
-  std::shared_ptr<LanguageModel> model_;
+  std::shared_ptr<Model> model_;
   TrainingReader reader_;
   Histories histories_;
 };
 
 /// The largest difference of two models' weights.
-inline double distance(const LanguageModel& a, const LanguageModel& b) {
+inline double distance(const Model& a, const Model& b) {
   double largest = 0;
   const auto others = b.named_parameters();
   for (const auto& item : a.named_parameters())

@@ -69,12 +69,12 @@ TEST(Restart, AStepLearnsFromBeginnings) {
         .equilibrium = options.equilibrium, .history = cut.history, .subsequence = cut.subsequence};
     int compared = 0;
     for (int step = 0; step < 6; ++step) {
-      const Segment segment = stream.next();
+      const Batch segment = stream.next();
       double expected = 0, remembered = 0;
       for (int64_t b = 0; b < cut.batch; ++b) {
         const bool anew = std::count(segment.anew.begin(), segment.anew.end(), b) > 0;
         const auto loss_behind = [&](Histories& history) {
-          ModelOutput output =
+          LayerOutput output =
               trainer.model().forward(segment.tokens.narrow(0, b, 1), history, how);
           history = std::move(output.histories);
           return trainer.model().loss(output.z, segment.targets.narrow(0, b, 1)).mean();

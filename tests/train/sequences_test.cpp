@@ -61,6 +61,11 @@ TEST(Sequences, EvaluationIsThePlainSumWhateverTheBatch) {
     return (nats.narrow(1, first, count).sum() / scored.narrow(1, first, count).sum())
         .item<double>();
   };
+  const Tensor wanted = split.targets.narrow(1, 15, 10);
+  const auto count = [](const Tensor& which) { return double(which.sum().item<int64_t>()); };
+  const double right = count(likeliest.narrow(1, 15, 10).eq(wanted)) / count(wanted.ge(0));
+  ASSERT_GT(right, 0.3);
+  ASSERT_LT(right, 0.7);
   for (const int64_t batch : {1, 3, 16, 17, 100}) {
     EvaluationOptions cut = options.eval;
     cut.batch = batch;
@@ -72,6 +77,7 @@ TEST(Sequences, EvaluationIsThePlainSumWhateverTheBatch) {
     EXPECT_NEAR(e.loss, mean(0, 25), 1e-5) << batch;
     EXPECT_NEAR(e.answer_loss, mean(15, 10), 1e-5) << batch;
     EXPECT_EQ(e.exact_share, 6.0 / 17) << batch;
+    EXPECT_EQ(e.right_share, right) << batch;
     EXPECT_EQ(share, 1);
   }
   EXPECT_TRUE(trainer.model().is_training());

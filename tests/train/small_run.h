@@ -4,8 +4,8 @@
 #include <string>
 
 #include "deq/cells/transformer.h"
-#include "deq/data/bytes.h"
-#include "deq/data/copy_memory.h"
+#include "deq/tasks/bytes.h"
+#include "deq/tasks/copy_memory.h"
 #include "deq/train/options.h"
 
 namespace deq::testing {

@@ -84,8 +84,8 @@ TEST(Step, ReportsTheMeansOfItsSolves) {
   };
   std::set<double> residuals;
   for (int k = 0; k < 3; ++k) {
-    const Segment segment = reader.next();
-    const ModelOutput output = model->forward(segment.tokens, histories, how);
+    const Batch segment = reader.next();
+    const LayerOutput output = model->forward(segment.tokens, histories, how);
     histories = output.histories;
     const Tensor mean = plain_nats(*model, output.z, segment.targets).mean();
     mean.backward();
@@ -125,7 +125,7 @@ TEST(Step, OfAnExplicitNetworkReportsItsDepth) {
 }
 
 /// A weight that is not finite, in place of one of the embedding's for a token that is there.
-void spoil(LanguageModel& model, double value) {
+void spoil(Model& model, double value) {
   at::NoGradGuard no_tape;
   Tensor(model.named_parameters()["embedding.table0"]).select(0, 't').fill_(value);
 }

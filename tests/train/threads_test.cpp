@@ -7,7 +7,7 @@
 
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
-#include "deq/data/bytes.h"
+#include "deq/tasks/bytes.h"
 #include "deq/train/trainer.h"
 #include "tests/base/scratch.h"
 #include "tests/train/small_run.h"

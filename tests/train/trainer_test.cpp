@@ -7,8 +7,8 @@
 #include "deq/cells/recurrent.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
-#include "deq/data/bytes.h"
 #include "deq/solvers/anderson.h"
+#include "deq/tasks/bytes.h"
 #include "tests/base/scratch.h"
 #include "tests/train/small_run.h"
 

@@ -1,0 +1,16 @@
+#pragma once
+
+#include "deq/layers/layer.h"
+
+namespace deq {
+
+/// z* = f(z*, x) of one cell, differentiated as `EquilibriumOptions::gradient` says.
+class EquilibriumLayer final : public Layer {
+ public:
+  EquilibriumLayer(const CellOptions& cell, const DepthOptions& depth) : Layer(cell, depth) {}
+
+  LayerOutput forward(const at::Tensor& x, const Histories& histories,
+                      const ForwardOptions& how) override;
+};
+
+}  // namespace deq

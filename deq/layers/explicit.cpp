@@ -1,0 +1,37 @@
+#include "deq/layers/explicit.h"
+
+#include "deq/gradients/unrolled.h"
+
+namespace deq {
+
+LayerOutput run_levels(const std::vector<Bound>& levels, const at::Tensor& z0, int64_t history,
+                       bool checkpointed) {
+  // Levels are called again in backward where they are checkpointed: only the first call's input is
+  // kept, and of it only what the next segment can see.
+  struct Kept {
+    History history;
+    bool done = false;
+  };
+  auto kept = std::make_shared<std::vector<Kept>>(levels.size());
+  std::vector<Map> maps;
+  for (size_t l = 0; l < levels.size(); ++l) {
+    maps.push_back([kept, l, level = levels[l], history](const at::Tensor& z) {
+      at::Tensor fz = level.f(z);
+      Kept& own = (*kept)[l];
+      if (!own.done) own = {level.extend(z.detach(), history), true};
+      return fz;
+    });
+  }
+  LayerOutput output;
+  output.z = checkpointed ? checkpointed_levels(maps, z0) : unrolled_levels(maps, z0);
+  for (Kept& own : *kept) output.histories.push_back(std::move(own.history));
+  output.report.evaluations = int64_t(levels.size());
+  return output;
+}
+
+LayerOutput ExplicitLayer::forward(const at::Tensor& x, const Histories& histories,
+                                   const ForwardOptions& how) {
+  return run_levels(bind(x, histories), start(x, how), how.history, depth_.checkpointed);
+}
+
+}  // namespace deq

@@ -1,0 +1,154 @@
+#include "deq/models/model.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include "deq/cells/dropout.h"
+#include "deq/heads/words.h"
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+/// The ids, checked where they are (of those on the CPU a GPU need not be asked), on `device`.
+Tensor checked_ids(const char* what, const Tensor& ids, int64_t lowest, int64_t vocabulary,
+                   c10::Device device) {
+  DEQ_CHECK((ids.dim() == 2 || ids.dim() == 3) && ids.scalar_type() == at::kLong,
+            "model: {}s of shape [{}], {}; expected (batch, positions) or (batch, rows, columns), "
+            "Long",
+            what, fmt::join(ids.sizes(), ", "), c10::toString(ids.scalar_type()));
+  if (ids.numel() == 0) return ids.to(device);
+  const int64_t low = ids.min().item<int64_t>(), high = ids.max().item<int64_t>();
+  DEQ_CHECK(low >= lowest && high < vocabulary, "model: {} {}; expected {} to {}", what,
+            low < lowest ? low : high, lowest, vocabulary - 1);
+  return ids.to(device);
+}
+
+/// (B, T), the places of a grid one after the other.
+Tensor in_a_row(const Tensor& ids) { return ids.dim() == 2 ? ids : ids.flatten(1); }
+
+/// (B, T, W) as the places of `ids` stand: (B, H, W, .) of a grid.
+Tensor as_placed(const Tensor& features, const Tensor& ids) {
+  if (ids.dim() == 2) return features;
+  return features.view({ids.size(0), ids.size(1), ids.size(2), features.size(2)});
+}
+
+}  // namespace
+
+Model::Model(const ModelOptions& options, const Vocabularies& symbols)
+    : options_(options), symbols_(symbols) {
+  validate(options, "Model");
+  for (const int64_t count : {symbols.inputs, symbols.answers})
+    DEQ_CHECK(count >= 2, "model: vocabulary of {} tokens; expected >= 2", count);
+  DEQ_CHECK(symbols.inputs == symbols.answers || !options.embedding.tie_weights,
+            "embedding-tie-weights = true: {} symbols are read and {} answered; expected false",
+            symbols.inputs, symbols.answers);
+  layer_ = make_layer(options.cell, options.depth);
+  for (size_t i = 0; i < layer_->cells().size(); ++i)
+    register_module(layer_->cell_name(i), layer_->cells()[i]);
+  const int64_t width = cell().input_width();
+  embedding_ = register_module(
+      "embedding", std::make_shared<AdaptiveEmbedding>(
+                       Clusters(options.embedding, symbols.inputs, width), options.embedding));
+  head_ = std::make_unique<WordHead>(options.embedding, options.mixture, symbols.answers,
+                                     cell().output_width(), width, *embedding_);
+  for (const auto& [name, part] : head_->parts()) register_module(name, part);
+  for (const auto& cell : layer_->cells()) cell->initialise(options.initial.init_std);
+  embedding_->initialise(options.initial.embedding_init_std);
+  head_->initialise(options.initial.embedding_init_std);
+}
+
+std::shared_ptr<Model> Model::another() const {
+  return std::make_shared<Model>(options_, symbols_);
+}
+
+std::shared_ptr<Model> Model::clone() const {
+  c10::AutoGradMode no_tape(false);
+  at::Generator random = at::globalContext().defaultGenerator(at::kCPU);
+  const Tensor state = random.get_state();  // of the weights that are written over
+  const auto copy = another();
+  random.set_state(state);
+  const auto take = [](const auto& items, const auto& into) {
+    for (const auto& item : items) {
+      Tensor tensor = *into.find(item.key());
+      tensor.set_data(item.value().detach().clone());
+      tensor.set_requires_grad(item.value().requires_grad());
+    }
+  };
+  take(named_parameters(), copy->named_parameters());
+  take(named_buffers(), copy->named_buffers());
+  copy->train(is_training());
+  const auto parts = modules(/*include_self=*/false), copied = copy->modules(false);
+  for (size_t i = 0; i < parts.size(); ++i) copied[i]->train(parts[i]->is_training());
+  copy->embedding_->hold_row(embedding_->held_row());
+  copy->read_weights({weight_type_});
+  return copy;
+}
+
+std::shared_ptr<torch::nn::Module> Model::clone(const c10::optional<at::Device>& device) const {
+  const auto copy = clone();
+  if (device) copy->to(*device);
+  return copy;
+}
+
+void Model::read_weights(const ReadingOptions& options) {
+  for (const auto& cell : layer_->cells())
+    DEQ_CHECK(cell->read_weights(options.weight_type),
+              "weight-type = bfloat16: cell '{}' reads its weights as they are; expected exact",
+              options_.cell.name());
+  weight_type_ = options.weight_type;
+}
+
+/// What the layer sees of tokens: (B, T, X).
+Tensor Model::read(const Tensor& tokens) {
+  const Tensor ids = checked_ids("token", tokens, 0, symbols_.inputs, device());
+  const Tensor x = embedding_->forward(in_a_row(ids));
+  return as_placed(
+      masked(x, dropout_mask({x.size(0), 1, x.size(2)}, options_.input_dropout, is_training(), x)),
+      ids);
+}
+
+std::vector<Bound> Model::bind(const Tensor& tokens, const Histories& histories) {
+  return layer_->bind(read(tokens), histories);
+}
+
+LayerOutput Model::forward(const Tensor& tokens, const Histories& histories,
+                           const ForwardOptions& options) {
+  return layer_->forward(read(tokens), histories, options);
+}
+
+/// What the head sees of states (B, T, D): (B, T, O).
+Tensor Model::hidden(const Tensor& z) const {
+  const Tensor out = cell().output(z);
+  const Tensor hidden = out.dim() > 3 ? out.flatten(1, out.dim() - 2) : out;
+  return masked(hidden, dropout_mask({z.size(0), 1, hidden.size(2)}, options_.output_dropout,
+                                     is_training(), hidden));
+}
+
+Tensor Model::loss(const Tensor& z, const Tensor& expected) const {
+  const Tensor targets = checked_ids("target", expected, -1, symbols_.answers, z.device());
+  return head_->loss(hidden(z), in_a_row(targets.clamp_min(0)))
+      .view(targets.sizes())
+      .masked_fill(targets < 0, 0);
+}
+
+Tensor Model::log_probabilities(const Tensor& z) const {
+  const Tensor all = head_->log_probabilities(hidden(z));  // (B, T, answers)
+  std::vector<int64_t> shape = z.sizes().vec();
+  shape.back() = symbols_.answers;
+  return all.view(shape);
+}
+
+int64_t Model::parameter_count(bool with_embedding) const {
+  int64_t count = 0;
+  for (const auto& item : named_parameters()) {
+    const bool embedding =
+        item.key().rfind("embedding.", 0) == 0 || item.key().rfind("softmax.", 0) == 0;
+    if (with_embedding || !embedding) count += item.value().numel();
+  }
+  return count;
+}
+
+}  // namespace deq

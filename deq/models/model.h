@@ -1,0 +1,132 @@
+// A model: what reads its input, a layer, and a head that answers.
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include "deq/heads/adaptive.h"
+#include "deq/heads/head.h"
+#include "deq/heads/mixture.h"
+#include "deq/layers/layer.h"
+
+namespace deq {
+
+/// How weights are drawn at the start.
+struct InitialOptions {
+  double init_std = 0.02;
+  double embedding_init_std = 0.02;
+
+  static void fields(auto& self, auto&& field) {
+    field("init_std", self.init_std, "standard deviation of the cell's weights at the start",
+          above(0));
+    field("embedding_init_std", self.embedding_init_std, "and of the embedding's and softmax's",
+          above(0));
+  }
+};
+
+/// All that a model is built from, but for its vocabularies.
+struct ModelOptions {
+  CellOptions cell;
+  DepthOptions depth;
+  EmbeddingOptions embedding;
+  MixtureOptions mixture;
+  double input_dropout = 0.0;
+  double output_dropout = 0.0;
+  InitialOptions initial;
+
+  static void fields(auto& self, auto&& field) {
+    field.group("cell");
+    field("cell", self.cell, "f(z, x)");
+    field.group("model");
+    field("", self.depth);
+    field("embedding", self.embedding);
+    field("mixture", self.mixture);
+    field("input_dropout", self.input_dropout,
+          "share of the embedding's features dropped, for all positions", half_open(0, 1));
+    field("output_dropout", self.output_dropout,
+          "share of the equilibrium's features dropped, for all positions", half_open(0, 1));
+    field("", self.initial);
+  }
+
+  bool is_explicit() const { return depth.depth > 0; }
+};
+
+/// How a trained model reads its cell's weights.
+struct ReadingOptions {
+  WeightType weight_type = WeightType::Exact;
+
+  static void fields(auto& self, auto&& field) {
+    field("weight_type", self.weight_type,
+          "how weights of f's products are read; bfloat16: rounded, half the bytes on a CPU "
+          "[exact]");
+  }
+};
+
+/// How many symbols a model reads, and among how many it answers.
+struct Vocabularies {
+  int64_t inputs = 0;
+  int64_t answers = 0;
+};
+
+/// Reader -> layer -> head, around one equilibrium or around the levels of an explicit network of
+/// the same cell. Of problems that stand alone, or of texts (language_model.h).
+class Model : public torch::nn::Module {
+ public:
+  /// Throws deq::Error for options that do not go together.
+  Model(const ModelOptions& options, const Vocabularies& symbols);
+
+  /// A copy that shares nothing with this one: parameters and buffers on their devices and of their
+  /// types, what of them is trained, the mode of every part, how weights are read. Not the
+  /// gradients. Draws no random numbers.
+  std::shared_ptr<Model> clone() const;
+  /// The same through LibTorch's interface; on `device`, where one is given.
+  std::shared_ptr<torch::nn::Module> clone(const c10::optional<at::Device>& device) const override;
+
+  /// tokens (B, T) int64 in [0, inputs), on any device; of grids (B, H, W), whose state is (B, H,
+  /// W, D). Throws deq::Error for tokens out of range and for a scope that needs a causal cell.
+  LayerOutput forward(const at::Tensor& tokens, const Histories& histories,
+                      const ForwardOptions& options);
+
+  /// -log p(target) in nats, of targets (B, T) int64 given a state (B, T, D); 0 where the target is
+  /// -1: not scored.
+  at::Tensor loss(const at::Tensor& z, const at::Tensor& targets) const;
+
+  /// log p of every answer at each position, (B, T, answers).
+  at::Tensor log_probabilities(const at::Tensor& z) const;
+
+  const ModelOptions& options() const { return options_; }
+  bool is_explicit() const { return options_.is_explicit(); }
+  Cell& cell() { return layer_->cell(); }
+  const Cell& cell() const { return layer_->cell(); }
+  AdaptiveEmbedding& embedding() { return *embedding_; }
+  const Vocabularies& symbols() const { return symbols_; }
+  /// Where its weights are, and hence what it returns.
+  c10::Device device() const { return embedding_->tables().front().device(); }
+  /// All, or all but those of embedding and softmax.
+  int64_t parameter_count(bool with_embedding) const;
+
+  /// How all of its cells read their weights from now on (Cell::read_weights). Throws deq::Error
+  /// for Bfloat16 where they cannot.
+  void read_weights(const ReadingOptions& options);
+  WeightType weight_type() const { return weight_type_; }
+
+  /// The levels for these tokens, as `forward` applies them; for an equilibrium the one f(., x)
+  /// that it solves.
+  std::vector<Bound> bind(const at::Tensor& tokens, const Histories& histories);
+
+ protected:
+  /// Without weights of its own making: for `clone`.
+  virtual std::shared_ptr<Model> another() const;
+
+ private:
+  at::Tensor read(const at::Tensor& tokens);
+  at::Tensor hidden(const at::Tensor& z) const;
+
+  ModelOptions options_;
+  Vocabularies symbols_;
+  WeightType weight_type_ = WeightType::Exact;
+  std::unique_ptr<Layer> layer_;
+  std::shared_ptr<AdaptiveEmbedding> embedding_;
+  std::unique_ptr<Head> head_;
+};
+
+}  // namespace deq

@@ -1,0 +1,331 @@
+#include "deq/runs/run.h"
+
+#include <ATen/ATen.h>
+
+#include <charconv>
+#include <chrono>
+#include <deque>
+
+#include "deq/base/device.h"
+#include "deq/base/toml.h"
+#include "deq/files/files.h"
+#include "deq/files/folder_lock.h"
+#include "deq/files/safetensors.h"
+#include "deq/files/sha256.h"
+#include "deq/runs/metrics.h"
+
+namespace deq {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kMaxText = uint64_t(1) << 30;  // config.toml
+constexpr const char* kLast = "last.safetensors";
+constexpr const char* kBest = "best.safetensors";
+constexpr const char* kMetrics = "metrics.jsonl";
+constexpr const char* kVocabulary = "vocab.txt";
+constexpr const char* kAnswers = "answers.txt";
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// What a checkpoint says about the run besides the trainer's state.
+struct Progress {
+  double seconds = 0;
+  double best_loss = std::numeric_limits<double>::infinity();
+  int64_t since_best = 0;     // evaluations
+  int64_t evaluated_at = -1;  // the step
+};
+
+/// Of targets; the vocabulary itself where a run has but one.
+Vocabulary answers_in(const fs::path& folder) {
+  return Vocabulary::load(folder / (fs::exists(folder / kAnswers) ? kAnswers : kVocabulary));
+}
+
+std::string sum_of(const Split& split) {
+  Sha256 sum;
+  for (const at::Tensor& part : {split.tokens, split.targets, split.extents}) {
+    if (!part.defined()) continue;
+    const at::Tensor bytes = part.contiguous();
+    sum.update(bytes.data_ptr(), bytes.nbytes());
+  }
+  return sum.hex();
+}
+
+class Run {
+ public:
+  Run(const TrainOptions& options, const fs::path& folder, bool resume, const RunObserver& observer,
+      const std::atomic<bool>& interrupt)
+      : options_(options),
+        folder_(folder),
+        observer_(observer),
+        interrupt_(interrupt),
+        lock_((prepare(folder, resume), FolderLock(folder))),
+        metrics_(folder / kMetrics),
+        trainer_(options, load_corpus_for(resume)),
+        data_sum_(sum_of(trainer_.corpus().train)) {
+    const bool resumed = resume && fs::exists(folder / kLast);
+    if (resumed) restore();
+    // First of all: without it the folder would be neither empty nor a run.
+    write_file(folder / "config.toml", to_toml(options_in_force(options_)));
+    if (!resumed) {
+      trainer_.corpus().vocabulary.save(folder / kVocabulary);
+      if (trainer_.corpus().answers) trainer_.corpus().answers->save(folder / kAnswers);
+    }
+    metrics_.rewind(trainer_.steps_done());
+    if (observer_.started) observer_.started(trainer_, resumed);
+  }
+
+  RunResult train() {
+    start_ = Clock::now();
+    const LimitOptions& limits = options_.loop.limits;
+    RunResult result;
+    while (result.why.empty()) {
+      if (trainer_.steps_done() >= limits.steps) {
+        result.why = "steps done";
+      } else if (limits.minutes > 0 && seconds() >= 60 * limits.minutes) {
+        result.why = "minutes over";
+      } else if (limits.patience > 0 && progress_.since_best >= limits.patience) {
+        result.why = fmt::format("no better for {} evaluations", progress_.since_best);
+      } else if (interrupt_) {
+        result.why = "interrupted";
+      } else {
+        one_step();
+      }
+    }
+    if (!interrupt_ && progress_.evaluated_at != trainer_.steps_done()) evaluate_and_keep();
+    save_last();
+    if (!interrupt_) result.test = test_of_best();
+    result.steps = trainer_.steps_done();
+    result.seconds = seconds();
+    result.best_loss = progress_.best_loss;
+    return result;
+  }
+
+ private:
+  static void prepare(const fs::path& folder, bool resume) {
+    std::error_code error;
+    if (resume) {
+      DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing; expected one to resume",
+                folder.string());
+      // A run writes metrics before its first weights; without either, others made these.
+      const bool weights_alone = fs::exists(folder / kBest) && !fs::exists(folder / kLast) &&
+                                 !fs::exists(folder / kMetrics);
+      DEQ_CHECK(!weights_alone,
+                "run folder '{}' has {} alone, as an import has; expected {}, to resume from",
+                folder.string(), kBest, kLast);
+      return;
+    }
+    fs::create_directories(folder, error);
+    DEQ_CHECK(fs::is_directory(folder), "run folder '{}': cannot create: {}", folder.string(),
+              error.message());
+    DEQ_CHECK(!fs::exists(folder / "config.toml"),
+              "run folder '{}' holds a run; expected an empty one, or --resume", folder.string());
+    for (const char* of_a_run : {kVocabulary, kAnswers, kMetrics, kLast, kBest}) {
+      DEQ_CHECK(!fs::exists(folder / of_a_run),
+                "run folder '{}' holds {}, what is left of a run; expected an empty one",
+                folder.string(), of_a_run);
+    }
+  }
+
+  Corpus load_corpus_for(bool resume) const {
+    const fs::path vocabulary = folder_ / kVocabulary;
+    if (!resume || !fs::exists(vocabulary)) return load(options_.task, options_.data);
+    return load(options_.task, options_.data, Vocabulary::load(vocabulary), answers_in(folder_));
+  }
+
+  double seconds() const { return progress_.seconds + seconds_since(start_); }
+
+  void one_step() {
+    const auto before = Clock::now();
+    const StepReport report = trainer_.step();
+    recent_.push_back(seconds_since(before));
+    if (recent_.size() > 20) recent_.pop_front();
+    double sum = 0;
+    for (const double s : recent_) sum += s;
+    const double per_step = sum / double(recent_.size());
+    const double tokens_per_second = double(trainer_.tokens_per_step()) / per_step;
+    const LimitOptions& limits = options_.loop.limits;
+    double left = per_step * double(limits.steps - report.step);
+    if (limits.minutes > 0) left = std::min(left, 60 * limits.minutes - seconds());
+    if (observer_.stepped) observer_.stepped(report, tokens_per_second, std::max(0.0, left));
+    if (report.step % limits.log_every == 0 || report.step == 1 || !report.finite) {
+      metrics_.step(report, tokens_per_second, seconds());
+    }
+    const bool evaluate_now = report.step % limits.eval_every == 0;
+    if (evaluate_now) evaluate_and_keep();
+    if (evaluate_now || report.step % limits.save_every == 0) save_last();
+  }
+
+  void evaluate_and_keep() {
+    const Evaluation evaluation = trainer_.evaluate_valid(observer_.evaluating);
+    progress_.evaluated_at = trainer_.steps_done();
+    trainer_.schedule().evaluated(evaluation.loss);
+    const bool best = evaluation.loss < progress_.best_loss;
+    progress_.since_best = best ? 0 : progress_.since_best + 1;
+    metrics_.evaluation(trainer_.steps_done(), "valid", evaluation, options_.task, seconds());
+    if (best) {
+      progress_.best_loss = evaluation.loss;
+      save_tensors(folder_ / kBest, trainer_.weights(), metadata());
+    }
+    if (observer_.evaluated) observer_.evaluated(trainer_.steps_done(), evaluation, best);
+  }
+
+  Evaluation test_of_best() {
+    if (fs::exists(folder_ / kBest)) {
+      const TensorFile best = load_tensors(folder_ / kBest);
+      require_all_read(best, kBest);
+      load_weights(trainer_.model(), best.tensors, kBest);
+    }
+    const Evaluation evaluation = trainer_.evaluate_test(observer_.evaluating);
+    metrics_.evaluation(trainer_.steps_done(), "test", evaluation, options_.task, seconds());
+    return evaluation;
+  }
+
+  std::map<std::string, std::string> metadata() const {
+    std::map<std::string, std::string> metadata = cut_of_data();
+    metadata["train_data"] = data_sum_;
+    metadata["step"] = std::to_string(trainer_.steps_done());
+    metadata["seconds"] = fmt::format("{}", seconds());
+    metadata["best_loss"] = fmt::format("{}", progress_.best_loss);
+    metadata["since_best"] = std::to_string(progress_.since_best);
+    metadata["evaluated_at"] = std::to_string(progress_.evaluated_at);
+    metadata["vocabulary"] = trainer_.corpus().vocabulary.fingerprint();
+    if (trainer_.corpus().answers) metadata["answers"] = trainer_.corpus().answers->fingerprint();
+    return metadata;
+  }
+
+  std::map<std::string, std::string> cut_of_data() const {
+    const BatchOptions& batch = options_.loop.batch;
+    const bool sequences = trainer_.corpus().train.sequences();  // not cut, but shuffled
+    return {{"batch", std::to_string(batch.batch)},
+            sequences ? std::pair{"seed", std::to_string(options_.loop.run.seed)}
+                      : std::pair{"length", std::to_string(batch.length)}};
+  }
+
+  void save_last() { save_tensors(folder_ / kLast, trainer_.state(), metadata()); }
+
+  void restore() {
+    const TensorFile file = load_tensors(folder_ / kLast);
+    require_all_read(file, kLast);
+    const auto text = [&](const std::string& key) {
+      const auto found = file.metadata.find(key);
+      DEQ_CHECK(found != file.metadata.end(),
+                "last.safetensors: '{}' is missing; expected a checkpoint of deq train", key);
+      return found->second;
+    };
+    const auto number = [&](const std::string& key) {
+      double value = 0;
+      const std::string written = text(key);
+      const char* end = written.data() + written.size();
+      const auto parsed = std::from_chars(written.data(), end, value);
+      DEQ_CHECK(parsed.ec == std::errc() && parsed.ptr == end,
+                "last.safetensors: {} = '{}'; expected a number", key, written);
+      return value;
+    };
+    DEQ_CHECK(
+        text("vocabulary") == trainer_.corpus().vocabulary.fingerprint(),
+        "vocab.txt does not fit last.safetensors: its {} tokens are not those it was trained with",
+        trainer_.corpus().vocabulary.size());
+    DEQ_CHECK(
+        text("train_data") == data_sum_,
+        "the training split, of {} tokens, is not the one that last.safetensors was trained on",
+        trainer_.corpus().train.tokens.numel());
+    // A place in the data means something only where they are cut as they were.
+    for (const auto& [key, value] : cut_of_data()) {
+      DEQ_CHECK(text(key) == value, "{} = {}; last.safetensors was trained with {}", key, value,
+                text(key));
+    }
+    trainer_.restore(file.tensors);
+    progress_ = {number("seconds"), number("best_loss"), int64_t(number("since_best"))};
+    if (file.metadata.contains("evaluated_at")) {
+      progress_.evaluated_at = int64_t(number("evaluated_at"));
+    } else if (trainer_.steps_done() % options_.loop.limits.eval_every == 0) {
+      progress_.evaluated_at = trainer_.steps_done();  // a checkpoint from before it was written
+    }
+  }
+
+  TrainOptions options_;
+  fs::path folder_;
+  const RunObserver& observer_;
+  const std::atomic<bool>& interrupt_;
+  FolderLock lock_;
+  Metrics metrics_;
+  Trainer trainer_;
+  std::string data_sum_;  // SHA-256 of the training split
+  Progress progress_;
+  Clock::time_point start_ = Clock::now();
+  std::deque<double> recent_;  // seconds of the last steps
+};
+
+}  // namespace
+
+RunResult run_training(const TrainOptions& options, const fs::path& folder, bool resume,
+                       const RunObserver& observer, const std::atomic<bool>& interrupt) {
+  validate(options, "TrainOptions");
+  device_of(options.loop.run.device);
+  return Run(options, folder, resume, observer, interrupt).train();
+}
+
+TrainOptions read_run_options(const fs::path& folder) {
+  DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing", folder.string());
+  const fs::path path = folder / "config.toml";
+  TrainOptions options;
+  assign_options(options, parse_toml(read_file(path, kMaxText), path.string()));
+  return options;
+}
+
+TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
+                      const std::string& device) {
+  const at::Device place = use_device(device);
+  DEQ_CHECK(checkpoint.empty() || checkpoint == "best" || checkpoint == "last",
+            "unknown checkpoint '{}'; known: best, last", checkpoint);
+  TrainedModel run{read_run_options(folder),
+                   Vocabulary::load(folder / kVocabulary),
+                   answers_in(folder),
+                   nullptr,
+                   checkpoint,
+                   folder.string()};
+  if (checkpoint.empty()) run.weights = fs::exists(folder / kBest) ? "best" : "last";
+  const fs::path path = folder / (run.weights + ".safetensors");
+  TensorFile file = load_tensors(path);
+  require_all_read(file, path.string());
+  const auto fingerprint = file.metadata.find("vocabulary");
+  DEQ_CHECK(
+      fingerprint != file.metadata.end() && fingerprint->second == run.vocabulary.fingerprint(),
+      "{}: vocab.txt does not fit the checkpoint", folder.string());
+  const auto answers = file.metadata.find("answers");
+  DEQ_CHECK(answers == file.metadata.end() || answers->second == run.answers.fingerprint(),
+            "{}: answers.txt does not fit the checkpoint", folder.string());
+  if (run.weights == "last") {
+    NamedTensors weights;
+    for (const std::string prefix :
+         {"model.", "average.value."}) {  // the average, where one is kept
+      for (const auto& [name, tensor] : file.tensors) {
+        if (name.rfind(prefix, 0) == 0) weights[name.substr(prefix.size())] = tensor;
+      }
+    }
+    file.tensors = std::move(weights);
+  }
+  run.model =
+      make_model(run.options.task, run.options.model, {run.vocabulary.size(), run.answers.size()});
+  load_weights(*run.model, file.tensors, path.string());
+  run.model->to(place);
+  run.model->eval();
+  return run;
+}
+
+Corpus load_corpus(const TrainedModel& run, const std::string& data) {
+  return load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary,
+              run.answers);
+}
+
+void check_equilibrium(const TrainedModel& run) {
+  DEQ_CHECK(!run.model->is_explicit(),
+            "run '{}' is an explicit network of depth {}; expected one with equilibria", run.folder,
+            run.options.model.depth.depth);
+}
+
+}  // namespace deq

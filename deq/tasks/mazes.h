@@ -1,0 +1,40 @@
+#pragma once
+
+#include "deq/tasks/problems.h"
+
+namespace deq {
+
+/// Mazes (Schwarzschild et al. 2021): r x r rooms, r = (size + 1) / 2, joined by a depth-first walk
+/// so that one path leads from each to each; drawn as a grid of (2 r + 1)^2 squares, one for each
+/// room, wall and passage. Start and end are two rooms. The answer tells of each open square
+/// whether the path between them crosses it; walls are not scored. (The published pictures are the
+/// same grids with every square doubled.)
+struct Mazes {
+  static constexpr const char* name = "mazes";
+  static constexpr Unit unit = Unit::Symbol;
+  static constexpr int64_t dimensions = 2;
+  enum Square : int64_t { Wall, Open, Start, End };
+  int64_t size = 9;
+  std::vector<int64_t> test_sizes = {13, 17, 25, 33, 59};
+  ProblemOptions problems;
+
+  static void fields(auto& self, auto&& field) {
+    field("size", self.size, "of training mazes: (size + 1) / 2 rooms a side", between(3, 999));
+    field("test_sizes", self.test_sizes, "of the mazes of further test sets");
+    field("", self.problems);
+  }
+
+  static int64_t squares(int64_t size) { return 2 * ((size + 1) / 2) + 1; }  ///< a side
+  int64_t known_vocabulary() const { return 4; }
+  Corpus load(const std::filesystem::path& data) const;
+  /// In a run's vocabularies, which must be this task's own.
+  Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,
+              const Vocabulary& answers) const;
+};
+
+/// The squares of the shortest path of a maze (H, W) from Start to End, both included, 1, all
+/// others 0, found by a search in breadth. Throws deq::Error for a grid without one start and one
+/// end, and for one without a path.
+at::Tensor path_through(const at::Tensor& maze);
+
+}  // namespace deq

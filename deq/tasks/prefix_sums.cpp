@@ -1,0 +1,41 @@
+#include "deq/tasks/prefix_sums.h"
+
+namespace deq {
+namespace {
+
+Split bits(int64_t count, int64_t length, std::mt19937_64& random) {
+  Split split{.tokens = at::empty({count, length}, at::kLong),
+              .targets = at::empty({count, length}, at::kLong),
+              .answer = kEveryPosition};
+  auto tokens = split.tokens.accessor<int64_t, 2>(), targets = split.targets.accessor<int64_t, 2>();
+  for (int64_t s = 0; s < count; ++s) {
+    uint64_t drawn = 0;
+    int64_t sum = 0;
+    for (int64_t t = 0; t < length; ++t, drawn >>= 1) {
+      if (t % 64 == 0) drawn = random();
+      tokens[s][t] = int64_t(drawn & 1);
+      targets[s][t] = sum = (sum + tokens[s][t]) % 2;
+    }
+  }
+  return split;
+}
+
+ProblemMaker maker() { return {PrefixSums::name, symbols({"0", "1"}), symbols({"0", "1"}), bits}; }
+
+}  // namespace
+
+Corpus PrefixSums::load(const std::filesystem::path& data) const {
+  validate(*this, "PrefixSums");
+  for (const int64_t other : test_lengths)
+    DEQ_CHECK(other >= 1 && other <= 1 << 20, "task-test-lengths = {}; expected 1 to 1048576",
+              other);
+  return make_problems(maker(), problems, length, test_lengths, data);
+}
+
+Corpus PrefixSums::load(const std::filesystem::path& data, const Vocabulary& inputs,
+                        const Vocabulary& answers) const {
+  check_vocabularies(maker(), inputs, answers);
+  return load(data);
+}
+
+}  // namespace deq

@@ -1,0 +1,203 @@
+#include "deq/tasks/sudoku.h"
+
+#include <map>
+#include <numeric>
+
+#include "deq/base/printable.h"
+#include "deq/data/random.h"
+#include "deq/files/files.h"
+
+namespace deq {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxFile = uint64_t(1) << 30;
+constexpr const char* kNumbers = "0123456789ABCDEFG";  // as they are written; 0 or . is a blank
+
+// Streams of random numbers.
+constexpr int64_t kBoards = 0, kShuffle = 1, kEpoch = 2;
+
+struct Boards {
+  std::vector<SudokuPuzzle> puzzles;
+  std::vector<std::string> levels;  // of each; empty: the file has none
+};
+
+Board read_board(std::string_view text, int64_t side, bool full, const std::string& where) {
+  DEQ_CHECK(int64_t(text.size()) == side * side, "{}: a board of {} places; expected {}", where,
+            text.size(), side * side);
+  Board board;
+  const std::string_view known(kNumbers, size_t(side) + 1);
+  for (const char each : text) {
+    const size_t number = each == '.' ? 0 : known.find(each);
+    DEQ_CHECK(number != std::string_view::npos && (number > 0 || !full),
+              "{}: '{}' on a board; expected {}{}", where, printable(std::string(1, each)),
+              known.substr(1), full ? "" : ", or 0 or . for a blank");
+    board.push_back(int64_t(number));
+  }
+  return board;
+}
+
+std::vector<std::string_view> columns_of(std::string_view line) {
+  if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
+  std::vector<std::string_view> columns;
+  for (size_t first = 0; first <= line.size();) {
+    const size_t end = std::min(line.find(',', first), line.size());
+    columns.push_back(line.substr(first, end - first));
+    first = end + 1;
+  }
+  return columns;
+}
+
+Boards read_boards(const fs::path& path, int64_t side) {
+  const std::string text = read_file(path, kMaxFile);
+  const std::string name = printable(path.string(), 400);
+  Boards boards;
+  size_t levels = 0;
+  int64_t number = 0;
+  for (size_t first = 0; first < text.size();) {
+    const size_t end = std::min(text.find('\n', first), text.size());
+    const auto columns = columns_of(std::string_view(text).substr(first, end - first));
+    first = end + 1;
+    const std::string where = fmt::format("{}, line {}", name, ++number);
+    if (number == 1) {
+      DEQ_CHECK(columns.size() >= 2 && columns[0] == "puzzle" && columns[1] == "solution",
+                "{}: '{}'; expected the columns puzzle,solution", where,
+                printable(std::string(columns[0]), 80));
+      levels = columns.size() > 2 && columns[2] == "level" ? 2 : 0;
+      continue;
+    }
+    DEQ_CHECK(columns.size() > std::max<size_t>(1, levels), "{}: {} columns; expected {}", where,
+              columns.size(), levels + 1);
+    SudokuPuzzle read{read_board(columns[0], side, false, where),
+                      read_board(columns[1], side, true, where)};
+    for (size_t i = 0; i < read.puzzle.size(); ++i)
+      DEQ_CHECK(read.puzzle[i] == 0 || read.puzzle[i] == read.solution[i],
+                "{}: the solution has {} where {} is given", where, read.solution[i],
+                read.puzzle[i]);
+    DEQ_CHECK(solve_sudoku(read.solution).count == 1, "{}: its solution is none", where);
+    boards.puzzles.push_back(std::move(read));
+    if (levels > 0) boards.levels.emplace_back(columns[levels]);
+  }
+  DEQ_CHECK(!boards.puzzles.empty(), "{} has no boards", name);
+  return boards;
+}
+
+Split as_split(const std::vector<SudokuPuzzle>& boards, int64_t side) {
+  const auto count = int64_t(boards.size());
+  Split split{.tokens = at::empty({count, side, side}, at::kLong),
+              .targets = at::empty({count, side, side}, at::kLong),
+              .answer = kEveryPosition};
+  int64_t* token = split.tokens.data_ptr<int64_t>();
+  int64_t* target = split.targets.data_ptr<int64_t>();
+  for (const SudokuPuzzle& board : boards) {
+    token = std::copy(board.puzzle.begin(), board.puzzle.end(), token);
+    for (const int64_t number : board.solution) *target++ = number - 1;
+  }
+  return split;
+}
+
+/// One of the boards, its numbers renamed, with further givens.
+SudokuPuzzle varied(const SudokuPuzzle& board, int64_t side, int64_t most,
+                    std::mt19937_64& random) {
+  std::vector<int64_t> names(size_t(side) + 1, 0);
+  for (int64_t i = 1; i <= side; ++i) names[size_t(i)] = i;
+  for (int64_t i = side; i > 1; --i)
+    std::swap(names[size_t(i)], names[size_t(1 + below(i, random))]);
+  SudokuPuzzle made = board;
+  std::vector<size_t> blanks;
+  for (size_t place = 0; place < made.puzzle.size(); ++place) {
+    made.puzzle[place] = names[size_t(made.puzzle[place])];
+    made.solution[place] = names[size_t(made.solution[place])];
+    if (made.puzzle[place] == 0) blanks.push_back(place);
+  }
+  int64_t more = std::min(below(most + 1, random), int64_t(blanks.size()));
+  for (; more > 0; --more) {
+    std::swap(blanks[size_t(below(int64_t(blanks.size()), random))], blanks.back());
+    made.puzzle[blanks.back()] = made.solution[blanks.back()];
+    blanks.pop_back();
+  }
+  return made;
+}
+
+ProblemMaker maker(int64_t side) {
+  std::vector<std::string> inputs{"."}, answers;
+  for (int64_t number = 1; number <= side; ++number) answers.emplace_back(1, kNumbers[number]);
+  inputs.insert(inputs.end(), answers.begin(), answers.end());
+  return {Sudoku::name, symbols(std::move(inputs)), symbols(std::move(answers)), {}};
+}
+
+/// A file with levels: tests, all of them and by level.
+Corpus of_levels(const Boards& boards, int64_t side, Corpus corpus) {
+  corpus.train = corpus.valid = corpus.test = as_split(boards.puzzles, side);
+  std::map<std::string, std::vector<SudokuPuzzle>> by_level;
+  std::vector<std::string> names;  // in the order of the file
+  for (size_t i = 0; i < boards.puzzles.size(); ++i) {
+    auto& level = by_level[boards.levels[i]];
+    if (level.empty()) names.push_back(boards.levels[i]);
+    level.push_back(boards.puzzles[i]);
+  }
+  for (const std::string& name : names) {
+    const Split split = as_split(by_level[name], side);
+    corpus.more.push_back({name, [split] { return split; }});
+  }
+  return corpus;
+}
+
+}  // namespace
+
+Corpus Sudoku::load(const fs::path& data) const {
+  const Corpus corpus = load(data, maker(side).inputs, maker(side).answers);
+  DEQ_CHECK(corpus.more.empty(),
+            "'{}' has a column 'level': its boards are for tests; expected a file without it to "
+            "train on",
+            printable(data.string(), 400));
+  return corpus;
+}
+
+Corpus Sudoku::load(const fs::path& data, const Vocabulary& inputs,
+                    const Vocabulary& answers) const {
+  validate(*this, "Sudoku");
+  DEQ_CHECK(side == 4 || side == 9 || side == 16, "task-side = {}; expected 4, 9 or 16", side);
+  check_vocabularies(maker(side), inputs, answers);
+  Corpus corpus;
+  corpus.vocabulary = inputs;
+  corpus.answers = answers;
+  Boards boards;
+  const int64_t held_out = problems.valid + problems.test;
+  if (data.empty()) {
+    DEQ_CHECK(problems.pool >= 1,
+              "task-pool = 0: there is no end of boards; expected data, or "
+              "how many to make");
+    std::mt19937_64 random = random_stream({problems.seed, kBoards, side});
+    for (int64_t i = 0; i < held_out + problems.pool; ++i)
+      boards.puzzles.push_back(make_sudoku(side, random));
+  } else {
+    boards = read_boards(data, side);
+    if (!boards.levels.empty()) return of_levels(boards, side, std::move(corpus));
+  }
+  const auto count = int64_t(boards.puzzles.size());
+  DEQ_CHECK(held_out < count,
+            "{} boards, of which {} for validation and {} for test leave none to train on", count,
+            problems.valid, problems.test);
+  std::vector<SudokuPuzzle> shuffled;
+  for (const int64_t i : permutation(count, random_stream({problems.seed, kShuffle})))
+    shuffled.push_back(std::move(boards.puzzles[size_t(i)]));
+  const auto part = [&](int64_t first, int64_t length) {
+    return std::vector<SudokuPuzzle>(shuffled.begin() + first, shuffled.begin() + first + length);
+  };
+  corpus.test = as_split(part(0, problems.test), side);
+  corpus.valid = as_split(part(problems.test, problems.valid), side);
+  corpus.draw = [pool = part(held_out, count - held_out), *this](int64_t epoch) {
+    std::mt19937_64 random = random_stream({problems.seed, kEpoch, epoch});
+    std::vector<SudokuPuzzle> drawn;
+    for (int64_t i = 0; i < problems.train; ++i)
+      drawn.push_back(
+          varied(pool[size_t(below(int64_t(pool.size()), random))], side, more_givens, random));
+    return as_split(drawn, side);
+  };
+  corpus.train = corpus.draw(0);
+  return corpus;
+}
+
+}  // namespace deq

@@ -1,0 +1,55 @@
+#pragma once
+
+#include "deq/tasks/problems.h"
+
+namespace deq {
+
+/// A Sudoku board of n x n places, n = b^2, as n^2 numbers: 0 for a blank, 1 .. n.
+using Board = std::vector<int64_t>;
+
+/// What a puzzle's search found: how many solutions, counted up to `limit`, and the first.
+struct SudokuSolutions {
+  int64_t count = 0;
+  Board first;
+};
+/// By trying, always at a place, or for a number in a group, with the fewest choices. Throws
+/// deq::Error for a board whose size is not that of a Sudoku of 4, 9, 16 or 25 a side.
+SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2);
+
+/// A full board, and a puzzle from which no given can be taken without a second solution.
+struct SudokuPuzzle {
+  Board puzzle, solution;
+};
+SudokuPuzzle make_sudoku(int64_t side, std::mt19937_64& random);
+
+/// Sudoku. With data, a file of lines `puzzle,solution` below a line that names these columns: of
+/// its boards, shuffled, `test` for test, `valid` for validation, the others to train on, as Palm,
+/// Paquet and Winther (2018) split the 49,151 boards of 17 givens. A third column, `level`, makes
+/// it a file of tests alone, with a test set for each level. Without data boards are made, each
+/// with as few givens as it stands, `pool` of them to train on.
+///
+/// A training problem is one of the boards with its numbers renamed and 0 to `more_givens` further
+/// givens, each as likely.
+struct Sudoku {
+  static constexpr const char* name = "sudoku";
+  static constexpr Unit unit = Unit::Symbol;
+  static constexpr int64_t dimensions = 2;
+  int64_t side = 9;
+  int64_t more_givens = 17;
+  ProblemOptions problems{.pool = 2000, .valid = 250, .test = 1000};
+
+  static void fields(auto& self, auto&& field) {
+    field("side", self.side, "places a side: 4, 9 or 16", between(4, 16));
+    field("more_givens", self.more_givens, "further givens of a training problem at most",
+          between(0, 256));
+    field("", self.problems);
+  }
+
+  int64_t known_vocabulary() const { return side + 1; }
+  Corpus load(const std::filesystem::path& data) const;
+  /// In a run's vocabularies, which must be this task's own.
+  Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,
+              const Vocabulary& answers) const;
+};
+
+}  // namespace deq

@@ -1,0 +1,21 @@
+#include "deq/tasks/tasks.h"
+
+#include "deq/tasks/bytes.h"
+#include "deq/tasks/characters.h"
+#include "deq/tasks/copy_memory.h"
+#include "deq/tasks/mazes.h"
+#include "deq/tasks/prefix_sums.h"
+#include "deq/tasks/sudoku.h"
+#include "deq/tasks/word_problem.h"
+#include "deq/tasks/words.h"
+
+namespace deq {
+
+// The list.
+const std::vector<Task>& TaskData::known() {
+  static const std::vector<Task> list{Words{},      Bytes{},       Characters{}, CopyMemory{},
+                                      PrefixSums{}, WordProblem{}, Mazes{},      Sudoku{}};
+  return list;
+}
+
+}  // namespace deq

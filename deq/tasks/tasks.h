@@ -1,0 +1,75 @@
+// A task is any options struct that loads a corpus; those with names are listed in tasks.cpp. To
+// add one: its file, and its line there.
+#pragma once
+
+#include "deq/base/choice.h"
+#include "deq/data/corpus.h"
+
+namespace deq {
+
+/// What a task's options can do.
+struct TaskData : Held<TaskData> {
+  template <class Options>
+  struct Of;
+  static const std::vector<Choice<TaskData>>& known();
+
+  virtual Unit unit() const = 0;
+  /// `data` is empty for a task that makes its own sequences.
+  virtual Corpus load(const std::filesystem::path& data) const = 0;
+  /// In a run's vocabularies, of inputs and of answers, for evaluating.
+  virtual Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary,
+                      const Vocabulary& answers) const = 0;
+  /// Tokens of the vocabulary as far as the options tell without data; 0: they do not.
+  virtual int64_t known_vocabulary() const = 0;
+  /// Of the places of a problem or a text: 1, a sequence; 2, a grid.
+  virtual int64_t dimensions() const = 0;
+  /// Whether answers have a vocabulary of their own, whatever its size.
+  virtual bool own_answers() const = 0;
+};
+
+/// One of the tasks; Words unless told otherwise.
+using Task = Choice<TaskData>;
+
+template <class Options>
+struct TaskData::Of final : HeldAs<TaskData, Options> {
+  using HeldAs<TaskData, Options>::HeldAs;
+  Unit unit() const override { return Options::unit; }
+  Corpus load(const std::filesystem::path& data) const override { return this->value.load(data); }
+  Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary,
+              const Vocabulary& answers) const override {
+    if constexpr (requires { this->value.load(data, vocabulary, answers); })
+      return this->value.load(data, vocabulary, answers);
+    else
+      return this->value.load(data, vocabulary);
+  }
+  int64_t known_vocabulary() const override { return this->value.known_vocabulary(); }
+  int64_t dimensions() const override {
+    if constexpr (requires { Options::dimensions; }) return Options::dimensions;
+    return 1;
+  }
+  bool own_answers() const override {
+    return requires { this->value.load({}, Vocabulary(), Vocabulary()); };
+  }
+};
+
+inline const char* task_name(const Task& task) { return task.name(); }
+inline Unit unit_of(const Task& task) { return task->unit(); }
+inline const char* unit_name(const Task& task) { return unit_name(unit_of(task)); }
+inline const char* metric_name(const Task& task) { return metric_name(unit_of(task)); }
+inline double metric_value(const Task& task, double mean_nats) {
+  return metric_value(unit_of(task), mean_nats);
+}
+/// Whether a target is the token one position later, as a generator needs; tasks of symbols answer
+/// whole sequences instead.
+inline bool continues_text(const Task& task) { return unit_of(task) != Unit::Symbol; }
+inline Corpus load(const Task& task, const std::filesystem::path& data) { return task->load(data); }
+inline Corpus load(const Task& task, const std::filesystem::path& data,
+                   const Vocabulary& vocabulary, const Vocabulary& answers) {
+  return task->load(data, vocabulary, answers);
+}
+inline Corpus load(const Task& task, const std::filesystem::path& data,
+                   const Vocabulary& vocabulary) {
+  return task->load(data, vocabulary, vocabulary);
+}
+
+}  // namespace deq

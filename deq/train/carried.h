@@ -1,0 +1,44 @@
+#pragma once
+
+#include "deq/data/readers.h"
+#include "deq/layers/start.h"
+#include "deq/train/optimizer.h"
+
+namespace deq {
+
+/// Problems that are trained on for several steps, each with its state: a batch whose rows change
+/// one by one. A row takes the stream's next problem once it is as old as was drawn for it, 2 to
+/// `most` steps; so states of every age stand side by side, and equilibria are reached from states
+/// that a model has left behind itself.
+class Carried {
+ public:
+  explicit Carried(int64_t most) : most_(most) {}
+
+  struct Step {
+    Batch batch;
+    at::Tensor z0;  ///< (B, T, D)
+  };
+  /// Draws from LibTorch's generator. Throws deq::Error for problems of several extents.
+  Step next(TrainingReader& reader, const StartOptions& start, int64_t state_width,
+            c10::Device device);
+  /// The states z (B, T, D) that this step left.
+  void keep(const at::Tensor& z);
+  /// Begins with new problems.
+  void clear() { *this = Carried(most_); }
+
+  /// By name, for a checkpoint; nothing before the first step.
+  NamedTensors state() const;
+  void restore(const NamedTensors& state, c10::Device device);
+
+ private:
+  void take(int64_t row, TrainingReader& reader);
+
+  int64_t most_;
+  Batch batch_;
+  at::Tensor z_;
+  std::vector<int64_t> age_, limit_;  // of each row, in steps
+  Batch pending_;                     // problems read and not yet taken
+  int64_t taken_ = 0;
+};
+
+}  // namespace deq

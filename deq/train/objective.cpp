@@ -1,0 +1,38 @@
+#include "deq/train/objective.h"
+
+#include <ATen/ATen.h>
+
+#include "deq/train/score.h"
+
+namespace deq {
+
+ForwardOptions training_forward(const TrainOptions& options, bool sequences) {
+  ForwardOptions how;
+  how.equilibrium = options.equilibrium;
+  how.history = sequences ? 0 : options.loop.batch.history;
+  how.subsequence = options.loop.batch.subsequence;
+  how.start = options.loop.path.start;
+  how.noise = options.loop.path.noise;
+  return how;
+}
+
+Pass pass_batch(Model& model, const Batch& batch, const Histories& histories, ForwardOptions how,
+                double jacobian_weight, double share) {
+  Pass pass;
+  how.on_adjoint = [&](const Report& adjoint) { pass.adjoint = adjoint; };
+  LayerOutput output = model.forward(batch.tokens, histories, how);
+  const Losses losses = losses_of(model, output.z, batch.targets);
+  at::Tensor loss = losses.nats.sum() / double(losses.count);
+  pass.loss = loss.item<double>();
+  if (output.jacobian_loss.defined()) {
+    pass.jacobian = output.jacobian_loss.item<double>();
+    loss = loss + jacobian_weight * output.jacobian_loss;
+  }
+  (loss * share).backward();
+  pass.forward = std::move(output.report);
+  pass.histories = std::move(output.histories);
+  pass.z = output.z.detach();
+  return pass;
+}
+
+}  // namespace deq

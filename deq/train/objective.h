@@ -1,0 +1,30 @@
+// What one batch does in training: forward, loss, backward. The trainer's steps and dry runs are
+// made of it.
+#pragma once
+
+#include <optional>
+
+#include "deq/data/batch.h"
+#include "deq/train/options.h"
+
+namespace deq {
+
+/// How training solves a segment of a text, or of `sequences`.
+ForwardOptions training_forward(const TrainOptions& options, bool sequences);
+
+/// What a batch was like.
+struct Pass {
+  double loss = 0;                 ///< nats per target that is scored
+  std::optional<double> jacobian;  ///< |J|_F^2 / n, where it was asked for
+  Report forward;                  ///< of an explicit network only its evaluations
+  std::optional<Report> adjoint;   ///< none where the gradient solves for none
+  Histories histories;             ///< for the segment behind it
+  at::Tensor z;                    ///< (B, T, D) where it ended, without its tape
+};
+
+/// Adds `share` times the gradients of loss + jacobian_weight |J|_F^2 / n to those of the model's
+/// parameters.
+Pass pass_batch(Model& model, const Batch& batch, const Histories& histories, ForwardOptions how,
+                double jacobian_weight, double share);
+
+}  // namespace deq

@@ -1,0 +1,158 @@
+// Where a step's solves begin and how they go on: each option does what it says, and resumes.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "deq/cells/convolution.h"
+#include "deq/gradients/unrolled.h"
+#include "deq/solvers/picard.h"
+#include "deq/tasks/prefix_sums.h"
+#include "deq/train/trainer.h"
+#include "tests/base/scratch.h"
+
+namespace deq {
+namespace {
+
+using at::Tensor;
+using testing::error_of;
+
+TrainOptions small() {
+  TrainOptions options;
+  options.task =
+      PrefixSums{.length = 6, .test_lengths = {}, .problems = {.train = 12, .valid = 5, .test = 5}};
+  options.model.cell = Convolution{.width = 5, .convolutions = 3};
+  options.model.embedding.tie_weights = false;
+  options.model.initial = {.init_std = 0.3, .embedding_init_std = 0.3};
+  options.equilibrium = {.solver = Picard{}, .stop = {.max_steps = 6}, .gradient = Unrolled{4}};
+  options.loop.batch = {.batch = 4};
+  options.loop.optimization.optimizer = Sgd{};
+  options.loop.optimization.schedule.rate = 0.1;
+  options.loop.limits.steps = 20;
+  return options;
+}
+
+Trainer trainer_of(const TrainOptions& options) { return Trainer(options, load(options.task, "")); }
+
+NamedTensors after(const TrainOptions& options, int64_t steps) {
+  Trainer trainer = trainer_of(options);
+  for (int64_t step = 0; step < steps; ++step) trainer.step();
+  NamedTensors held;
+  for (const auto& [name, tensor] : trainer.state()) held[name] = tensor.clone();
+  return held;
+}
+
+bool same(const NamedTensors& a, const NamedTensors& b) {
+  if (a.size() != b.size()) return false;
+  for (const auto& [name, tensor] : a) {
+    if (!b.count(name) || !at::equal(tensor, b.at(name))) return false;
+  }
+  return true;
+}
+
+std::vector<std::pair<const char*, PathOptions>> paths() {
+  return {{"normal", {.start = {StartKind::Normal}}},
+          {"wide", {.start = {StartKind::Normal, 2.0}}},
+          {"mixed", {.start = {StartKind::Mixed}}},
+          {"input", {.start = {StartKind::Input}}},
+          {"noise", {.noise = 0.1}},
+          {"progressive", {.progressive = true}},
+          {"segments", {.segments = 3}},
+          {"carry", {.carry = 4}},
+          {"ema", {.ema = 0.9}},
+          {"all",
+           {.start = {StartKind::Mixed},
+            .noise = 0.1,
+            .progressive = true,
+            .segments = 2,
+            .carry = 5,
+            .ema = 0.9}}};
+}
+
+TEST(Path, EveryOptionChangesTheWeightsAndResumesToTheSameBits) {
+  const NamedTensors plain = after(small(), 12);
+  for (const auto& [name, path] : paths()) {
+    TrainOptions options = small();
+    options.loop.path = path;
+    const NamedTensors whole = after(options, 12);
+    EXPECT_FALSE(same(whole, plain)) << name;
+    Trainer resumed = trainer_of(options);
+    resumed.restore(after(options, 7));
+    for (int64_t step = 7; step < 12; ++step) resumed.step();
+    EXPECT_TRUE(same(resumed.state(), whole)) << name;
+  }
+}
+
+TEST(Path, AnAverageIsThatOfTheWeightsAndStandsInForThem) {
+  TrainOptions options = small();
+  options.loop.path.ema = 0.6;
+  Trainer trainer = trainer_of(options);
+  std::map<std::string, Tensor> expected;
+  for (const auto& [name, weight] : parameters_of(trainer.model()))
+    expected[name] = weight.detach().clone();
+  for (int64_t t = 0; t < 9; ++t) {
+    trainer.step();
+    const double r = std::min(0.6, double(1 + t) / double(10 + t));
+    for (const auto& [name, weight] : parameters_of(trainer.model()))
+      expected[name] = r * expected[name] + (1 - r) * weight.detach();
+  }
+  const NamedTensors kept = trainer.weights();
+  for (const auto& [name, value] : expected)
+    EXPECT_LT((kept.at(name) - value).abs().max().item<double>(), 1e-6) << name;
+  const double averaged = trainer.evaluate_valid().loss;
+  load_weights(trainer.model(), kept, "the average");
+  EXPECT_EQ(trainer.evaluate_test().loss != 0, true);
+  TrainOptions without = options;
+  without.loop.path.ema = 0;
+  Trainer other = trainer_of(without);
+  load_weights(other.model(), kept, "the average");
+  EXPECT_EQ(other.evaluate_valid().loss, averaged);
+}
+
+TEST(Path, SegmentsAreAsManyDescentsOfOneBatch) {
+  TrainOptions options = small();
+  options.loop.path.segments = 3;
+  Trainer three = trainer_of(options);
+  three.step();
+  // By hand: one batch, its state carried on, three steps of SGD.
+  Trainer one = trainer_of(small());
+  TrainingReader reader(one.corpus(), {.batch = 4, .seed = small().loop.run.seed});
+  const Batch batch = reader.next();
+  ForwardOptions how = training_forward(small(), true);
+  for (int segment = 0; segment < 3; ++segment) {
+    one.model().zero_grad();
+    const Pass pass = pass_batch(one.model(), batch, {}, how, 0, 1);
+    how.z0 = pass.z;
+    Descent descent(Sgd{}, parameters_of(one.model()));
+    descent.clip(small().loop.stability.clip);
+    descent.step(three.schedule().rate(1));
+  }
+  const NamedTensors found = parameters_of(three.model());
+  for (const auto& [name, weight] : parameters_of(one.model()))
+    EXPECT_LT((found.at(name) - weight).abs().max().item<double>(), 1e-6) << name;
+}
+
+TEST(Path, WhatDoesNotGoTogetherIsAnError) {
+  const auto says = [](const std::function<void(TrainOptions&)>& change) {
+    TrainOptions options = small();
+    change(options);
+    return error_of([&] { trainer_of(options); });
+  };
+  EXPECT_SAYS(says([](TrainOptions& o) { o.loop.path.carry = 1; }), "carry = 1");
+  EXPECT_SAYS(says([](TrainOptions& o) {
+                o.loop.path.segments = 2;
+                o.loop.batch.accumulate = 2;
+              }),
+              "segments = 2 with accumulate = 2");
+  EXPECT_SAYS(says([](TrainOptions& o) {
+                o.loop.path.carry = 3;
+                o.loop.path.start.kind = StartKind::Input;
+              }),
+              "carry = 3 with start = input");
+  EXPECT_SAYS(says([](TrainOptions& o) {
+                o.loop.path.progressive = true;
+                o.equilibrium.gradient = Gradient();
+              }),
+              "progressive = true with gradient implicit");
+}
+
+}  // namespace
+}  // namespace deq
