@@ -12,8 +12,8 @@ struct SudokuSolutions {
   int64_t count = 0;
   Board first;
 };
-/// By trying, always at a place, or for a number in a group, with the fewest choices. Throws
-/// deq::Error for a board whose size is not that of a Sudoku of 4, 9, 16 or 25 a side.
+/// By trying, always at a place with the fewest choices. Throws deq::Error for a board whose size
+/// is not that of a Sudoku of 4, 9, 16 or 25 a side, and for numbers that it cannot have.
 SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2);
 
 /// A full board, and a puzzle from which no given can be taken without a second solution.

@@ -74,9 +74,7 @@ class Search {
     board_[size_t(place)] = 0;
     for (const int64_t group : groups(place)) lacks_[size_t(group)] |= bit;
   }
-  /// A blank with the fewest numbers that fit; -1: the board is full. A number that fits at one
-  /// place of a group alone makes that place have one choice: the caller tries it first through
-  /// `only_place`.
+  /// A blank with the fewest numbers that fit; -1: the board is full.
   int64_t fewest_choices() const {
     int64_t best = -1, least = side_ + 1;
     for (int64_t place = 0; place < side_ * side_; ++place) {

@@ -130,6 +130,11 @@ void Trainer::check_options() const {
   DEQ_CHECK(batch.restart == 0 || batch.history > 0,
             "restart = {} with history = 0: every segment begins anew; expected 0, or a history",
             batch.restart);
+  DEQ_CHECK(
+      path.noise == 0 || batch.subsequence == 0,
+      "noise = {} with subsequence = {}: parts are solved without noise; expected one of them "
+      "to be 0",
+      path.noise, batch.subsequence);
   const Gradient& gradient = options_.equilibrium.gradient;
   DEQ_CHECK(!path.progressive || gradient.is<Unrolled>() || gradient.is<Checkpointed>(),
             "progressive = true with gradient {}: it takes a random number of steps with a tape; "
