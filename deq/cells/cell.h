@@ -102,6 +102,10 @@ class Cell : public torch::nn::Module {
   /// nobody has counted them.
   virtual double operations(int64_t batch, int64_t positions, int64_t past) const;
 
+  /// Where a state is one for each place and symbol, of how many symbols: x and z are (B, T, symbols
+  /// times something). 0: one for each place.
+  virtual int64_t symbols() const { return 0; }
+
   virtual int64_t input_width() const = 0;                        ///< X
   virtual int64_t state_width() const = 0;                        ///< D
   virtual int64_t output_width() const { return state_width(); }  ///< O
@@ -111,6 +115,7 @@ class Cell : public torch::nn::Module {
 struct CellPlace {
   int64_t level = 0;      ///< of an untied stack; 0 for all others
   bool injection = true;  ///< whether f is to depend on x; cells that cannot do otherwise ignore it
+  int64_t symbols = 0;    ///< that the model answers among; 0: not known
 };
 
 /// The last `length` positions of `old` (may be undefined) followed by `fresh`, (B, ., W), without

@@ -1,6 +1,7 @@
 #include "deq/cells/cells.h"
 
 #include "deq/cells/convolution.h"
+#include "deq/cells/groups.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/shift.h"
 #include "deq/cells/tcn.h"
@@ -11,8 +12,8 @@ namespace deq {
 
 // The list.
 const std::vector<CellOptions>& CellMaker::known() {
-  static const std::vector<CellOptions> list{Transformer{}, TrellisNet{}, Lstm{},       Gru{},
-                                             Tcn{},         Shift{},      Convolution{}};
+  static const std::vector<CellOptions> list{Transformer{}, TrellisNet{}, Lstm{},        Gru{},
+                                             Tcn{},         Shift{},      Convolution{}, Groups{}};
   return list;
 }
 

@@ -7,7 +7,7 @@ namespace deq {
 /// z* = f(z*, x) of one cell, differentiated as `EquilibriumOptions::gradient` says.
 class EquilibriumLayer final : public Layer {
  public:
-  EquilibriumLayer(const CellOptions& cell, const DepthOptions& depth) : Layer(cell, depth) {}
+  using Layer::Layer;
 
   LayerOutput forward(const at::Tensor& x, const Histories& histories,
                       const ForwardOptions& how) override;

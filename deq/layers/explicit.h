@@ -9,7 +9,7 @@ namespace deq {
 /// z <- f_1(z), ..., z <- f_L(z).
 class ExplicitLayer final : public Layer {
  public:
-  ExplicitLayer(const CellOptions& cell, const DepthOptions& depth) : Layer(cell, depth) {}
+  using Layer::Layer;
 
   LayerOutput forward(const at::Tensor& x, const Histories& histories,
                       const ForwardOptions& how) override;

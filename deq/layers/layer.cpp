@@ -33,9 +33,9 @@ void check_depth(const DepthOptions& depth, const Cell& cell, const char* name) 
 
 }  // namespace
 
-Layer::Layer(const CellOptions& cell, const DepthOptions& depth) : depth_(depth) {
+Layer::Layer(const CellOptions& cell, const DepthOptions& depth, int64_t symbols) : depth_(depth) {
   for (int64_t level = 0; level < depth.cells(); ++level)
-    cells_.push_back(make_cell(cell, CellPlace{level, depth.injection}));
+    cells_.push_back(make_cell(cell, CellPlace{level, depth.injection, symbols}));
   check_depth(depth, this->cell(), cell.name());
 }
 
@@ -65,9 +65,10 @@ Tensor Layer::start(const Tensor& x, const ForwardOptions& how) const {
   return how.z0.detach();
 }
 
-std::unique_ptr<Layer> make_layer(const CellOptions& cell, const DepthOptions& depth) {
-  if (depth.depth > 0) return std::make_unique<ExplicitLayer>(cell, depth);
-  return std::make_unique<EquilibriumLayer>(cell, depth);
+std::unique_ptr<Layer> make_layer(const CellOptions& cell, const DepthOptions& depth,
+                                  int64_t symbols) {
+  if (depth.depth > 0) return std::make_unique<ExplicitLayer>(cell, depth, symbols);
+  return std::make_unique<EquilibriumLayer>(cell, depth, symbols);
 }
 
 }  // namespace deq

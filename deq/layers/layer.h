@@ -59,6 +59,8 @@ struct LayerOutput {
 /// Owns its cells; a model registers them under the names that `cell_name` gives.
 class Layer {
  public:
+  /// Throws deq::Error for a cell and a depth that do not go together.
+  Layer(const CellOptions& cell, const DepthOptions& depth, int64_t symbols);
   virtual ~Layer() = default;
 
   /// x (B, T, X). Throws deq::Error for histories that do not fit, and for options that the layer's
@@ -75,9 +77,6 @@ class Layer {
   std::string cell_name(size_t index) const;
 
  protected:
-  /// Throws deq::Error for a cell and a depth that do not go together.
-  Layer(const CellOptions& cell, const DepthOptions& depth);
-
   /// What `how` gives or says; or x where the cells do not see x besides.
   at::Tensor start(const at::Tensor& x, const ForwardOptions& how) const;
 
@@ -87,8 +86,9 @@ class Layer {
   std::vector<std::shared_ptr<Cell>> cells_;
 };
 
-/// An equilibrium, or a stack: what `depth` says.
-std::unique_ptr<Layer> make_layer(const CellOptions& cell, const DepthOptions& depth);
+/// An equilibrium, or a stack: what `depth` says; of a model that answers among so many symbols.
+std::unique_ptr<Layer> make_layer(const CellOptions& cell, const DepthOptions& depth,
+                                  int64_t symbols);
 
 /// Throws deq::Error where a solver's scope, forward or of the adjoint, needs a causal cell and the
 /// cell is not.

@@ -45,8 +45,9 @@ Measurement measure_convergence(const TrainedModel& run, const std::string& name
                      {.equilibrium = for_evaluation(run.options.equilibrium)});
   const Tensor& tokens = known.tokens;
   const Map f = model.bind(tokens, known.histories).front().f;
-  const Tensor z0 = at::zeros({tokens.size(0), tokens.size(1), model.cell().state_width()},
-                              model.embedding().tables().front().options().requires_grad(false));
+  std::vector<int64_t> shape = tokens.sizes().vec();
+  shape.push_back(model.cell().state_width());
+  const Tensor z0 = at::zeros(shape, model.parameters().front().options().requires_grad(false));
   Measurement found;
   found.columns = {"run",  "method", "median at 1e-1",          "1e-2", "1e-3", "slowest at 1e-1",
                    "1e-2", "1e-3",   "smallest median residual"};

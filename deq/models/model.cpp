@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include "deq/cells/dropout.h"
+#include "deq/heads/symbols.h"
 #include "deq/heads/words.h"
 
 namespace deq {
@@ -42,22 +43,45 @@ Model::Model(const ModelOptions& options, const Vocabularies& symbols)
   validate(options, "Model");
   for (const int64_t count : {symbols.inputs, symbols.answers})
     DEQ_CHECK(count >= 2, "model: vocabulary of {} tokens; expected >= 2", count);
-  DEQ_CHECK(symbols.inputs == symbols.answers || !options.embedding.tie_weights,
-            "embedding-tie-weights = true: {} symbols are read and {} answered; expected false",
-            symbols.inputs, symbols.answers);
-  layer_ = make_layer(options.cell, options.depth);
+  layer_ = make_layer(options.cell, options.depth, symbols.answers);
   for (size_t i = 0; i < layer_->cells().size(); ++i)
     register_module(layer_->cell_name(i), layer_->cells()[i]);
+  cell().symbols() > 0 ? make_symbol_ends() : make_word_ends();
+  for (const auto& [name, part] : head_->parts()) register_module(name, part);
+  for (const auto& cell : layer_->cells()) cell->initialise(options.initial.init_std);
+  reader_->initialise(options.initial.embedding_init_std);
+  head_->initialise(options.initial.embedding_init_std);
+}
+
+/// Reader and head of vocabularies, which may share their tables.
+void Model::make_word_ends() {
+  DEQ_CHECK(symbols_.inputs == symbols_.answers || !options_.embedding.tie_weights,
+            "embedding-tie-weights = true: {} symbols are read and {} answered; expected false",
+            symbols_.inputs, symbols_.answers);
   const int64_t width = cell().input_width();
   embedding_ = register_module(
       "embedding", std::make_shared<AdaptiveEmbedding>(
-                       Clusters(options.embedding, symbols.inputs, width), options.embedding));
-  head_ = std::make_unique<WordHead>(options.embedding, options.mixture, symbols.answers,
+                       Clusters(options_.embedding, symbols_.inputs, width), options_.embedding));
+  reader_ = embedding_;
+  head_ = std::make_unique<WordHead>(options_.embedding, options_.mixture, symbols_.answers,
                                      cell().output_width(), width, *embedding_);
-  for (const auto& [name, part] : head_->parts()) register_module(name, part);
-  for (const auto& cell : layer_->cells()) cell->initialise(options.initial.init_std);
-  embedding_->initialise(options.initial.embedding_init_std);
-  head_->initialise(options.initial.embedding_init_std);
+}
+
+/// Of a state for each place and symbol.
+void Model::make_symbol_ends() {
+  const int64_t S = cell().symbols();
+  DEQ_CHECK(symbols_.inputs == S + 1,
+            "cell = {}: {} symbols are read and {} answered; expected a blank and each that is "
+            "answered",
+            options_.cell.name(), symbols_.inputs, S);
+  reader_ = register_module("reader", std::make_shared<SymbolReader>(S, cell().input_width() / S));
+  head_ = std::make_unique<SymbolHead>(S, cell().output_width() / S);
+}
+
+AdaptiveEmbedding& Model::embedding() {
+  DEQ_CHECK(embedding_, "cell = {} reads places and symbols; expected a model with an embedding",
+            options_.cell.name());
+  return *embedding_;
 }
 
 std::shared_ptr<Model> Model::another() const {
@@ -82,7 +106,7 @@ std::shared_ptr<Model> Model::clone() const {
   copy->train(is_training());
   const auto parts = modules(/*include_self=*/false), copied = copy->modules(false);
   for (size_t i = 0; i < parts.size(); ++i) copied[i]->train(parts[i]->is_training());
-  copy->embedding_->hold_row(embedding_->held_row());
+  if (embedding_) copy->embedding_->hold_row(embedding_->held_row());
   copy->read_weights({weight_type_});
   return copy;
 }
@@ -104,7 +128,7 @@ void Model::read_weights(const ReadingOptions& options) {
 /// What the layer sees of tokens: (B, T, X).
 Tensor Model::read(const Tensor& tokens) {
   const Tensor ids = checked_ids("token", tokens, 0, symbols_.inputs, device());
-  const Tensor x = embedding_->forward(in_a_row(ids));
+  const Tensor x = reader_->forward(in_a_row(ids));
   return as_placed(
       masked(x, dropout_mask({x.size(0), 1, x.size(2)}, options_.input_dropout, is_training(), x)),
       ids);

@@ -97,10 +97,11 @@ class Model : public torch::nn::Module {
   bool is_explicit() const { return options_.is_explicit(); }
   Cell& cell() { return layer_->cell(); }
   const Cell& cell() const { return layer_->cell(); }
-  AdaptiveEmbedding& embedding() { return *embedding_; }
+  /// Throws deq::Error where the model reads otherwise: places and symbols (Cell::symbols).
+  AdaptiveEmbedding& embedding();
   const Vocabularies& symbols() const { return symbols_; }
   /// Where its weights are, and hence what it returns.
-  c10::Device device() const { return embedding_->tables().front().device(); }
+  c10::Device device() const { return parameters().front().device(); }
   /// All, or all but those of embedding and softmax.
   int64_t parameter_count(bool with_embedding) const;
 
@@ -118,6 +119,8 @@ class Model : public torch::nn::Module {
   virtual std::shared_ptr<Model> another() const;
 
  private:
+  void make_word_ends();
+  void make_symbol_ends();
   at::Tensor read(const at::Tensor& tokens);
   at::Tensor hidden(const at::Tensor& z) const;
 
@@ -125,7 +128,8 @@ class Model : public torch::nn::Module {
   Vocabularies symbols_;
   WeightType weight_type_ = WeightType::Exact;
   std::unique_ptr<Layer> layer_;
-  std::shared_ptr<AdaptiveEmbedding> embedding_;
+  std::shared_ptr<Reader> reader_;
+  std::shared_ptr<AdaptiveEmbedding> embedding_;  // the reader, where it is one
   std::unique_ptr<Head> head_;
 };
 

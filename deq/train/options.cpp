@@ -1,5 +1,6 @@
 #include "deq/train/options.h"
 
+#include "deq/cells/groups.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/tcn.h"
 #include "deq/gradients/implicit.h"
@@ -75,6 +76,18 @@ Idle idle_cuts(const Task& task) {
   return idle;
 }
 
+/// Of a state for each place and symbol, which has no tables of words.
+void add_idle_tables(Idle& idle, const ModelOptions& model) {
+  if (!model.cell.is<Groups>()) return;
+  for (const std::string prefix : {"embedding_", "mixture_"}) {
+    for (const OptionInfo& info : list_options(model)) {
+      if (info.key.rfind(prefix, 0) == 0 && info.key != "embedding_init_std")
+        add(idle, {info.key},
+            "cell groups reads and answers by symbol; expected another cell with it");
+    }
+  }
+}
+
 bool unrolls(const Gradient& gradient) {
   return gradient.is<Unrolled>() || gradient.is<Checkpointed>();
 }
@@ -100,6 +113,7 @@ Idle idle_options(const TrainOptions& options) {
         fmt::format("gradient {} takes its gradient-steps and solves nothing in training; expected "
                     "implicit, phantom or one-step with it",
                     options.equilibrium.gradient.name()));
+  add_idle_tables(idle, options.model);
   idle.merge(idle_cuts(options.task));
   return idle;
 }

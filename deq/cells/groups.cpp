@@ -1,0 +1,185 @@
+#include "deq/cells/groups.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <cmath>
+#include <map>
+
+#include "deq/base/printable.h"
+#include "deq/cells/norm.h"
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+std::vector<std::string> pieces(const std::string& text, char between) {
+  std::vector<std::string> found;
+  for (size_t first = 0; first <= text.size();) {
+    const size_t end = std::min(text.find(between, first), text.size());
+    found.push_back(text.substr(first, end - first));
+    first = end + 1;
+  }
+  return found;
+}
+
+bool is_drawn(const std::string& kind) { return kind.find('/') != std::string::npos; }
+
+void check_kind(const std::string& kind) {
+  if (is_drawn(kind)) return;
+  for (const char* known : {"row", "column", "box", "all"}) {
+    if (kind == known) return;
+  }
+  throw Error(fmt::format(
+      "cell-groups: unknown kind '{}'; known: row, column, box, all, or a drawing as aabb/aabb",
+      printable(kind)));
+}
+
+/// A character for each group, '.' for none.
+Grouping drawn(const std::string& drawing, at::IntArrayRef extents) {
+  Grouping found;
+  std::map<char, int64_t> groups;
+  const auto rows = pieces(drawing, '/');
+  for (const std::string& row : rows) {
+    DEQ_CHECK(extents.size() == 2 && int64_t(rows.size()) == extents[0] &&
+                  int64_t(row.size()) == extents[1],
+              "cell-groups: a drawing of {} rows, one of {} places; expected one of [{}]",
+              rows.size(), row.size(), fmt::join(extents, ", "));
+    for (const char each : row)
+      found.group.push_back(
+          each == '.' ? -1 : groups.emplace(each, int64_t(groups.size())).first->second);
+  }
+  found.count = int64_t(groups.size());
+  return found;
+}
+
+Grouping named(const std::string& kind, at::IntArrayRef extents) {
+  DEQ_CHECK(kind == "all" || extents.size() == 2,
+            "cell-groups: kind '{}' of a sequence; expected all, or a grid", kind);
+  const int64_t H = extents.size() == 2 ? extents[0] : 1, W = extents.back();
+  const auto side = int64_t(std::lround(std::sqrt(double(H))));
+  DEQ_CHECK(kind != "box" || (H == W && side * side == H),
+            "cell-groups: boxes of a grid of {} x {}; expected 4 x 4, 9 x 9, 16 x 16, ...", H, W);
+  Grouping found;
+  found.count = kind == "row" ? H : kind == "column" ? W : kind == "box" ? H : 1;
+  for (int64_t i = 0; i < H; ++i) {
+    for (int64_t j = 0; j < W; ++j)
+      found.group.push_back(kind == "row"      ? i
+                            : kind == "column" ? j
+                            : kind == "box"    ? i / side * side + j / side
+                                               : 0);
+  }
+  return found;
+}
+
+/// (P, P): row p has, for each of the groupings, the mean over the places of p's group.
+Tensor mean_matrix(const std::vector<Grouping>& groupings, const Tensor& like) {
+  const auto P = int64_t(groupings.front().group.size());
+  Tensor sum = at::zeros({P, P}, at::kDouble);
+  for (const Grouping& grouping : groupings) {
+    const Tensor group = at::tensor(grouping.group, at::kLong);
+    const Tensor same = group.unsqueeze(0).eq(group.unsqueeze(1)).logical_and(group.ge(0));
+    sum += same / same.sum(1, true).clamp_min(1);
+  }
+  return sum.to(like.options());
+}
+
+/// What f is of, fixed for a solve.
+struct Board {
+  int64_t symbols, width;
+  Tensor own, place, output;  // (I, w), (I, w), (w, I)
+  std::vector<Tensor> means;  // (P, P), a kind or several that share weights each
+  Tensor heard;               // (I, (1 + kinds) w): `own` beside the weights of `means`
+  Tensor injected;            // (B, P, S, I)
+
+  Tensor operator()(const Tensor& z) const {
+    const Tensor flat = z.reshape({z.size(0), -1, symbols * width});  // (B, P, S w)
+    const Tensor states = flat.view({flat.size(0), flat.size(1), symbols, width});
+    std::vector<Tensor> parts{states};
+    for (const Tensor& mean : means) parts.push_back(at::matmul(mean, flat).view(states.sizes()));
+    const Tensor hidden =
+        (at::linear(at::cat(parts, 3), heard) + at::linear(states.mean(2, true), place) + injected)
+            .relu();
+    return rms_normalised(states + at::linear(hidden, output)).view(z.sizes());
+  }
+};
+
+}  // namespace
+
+std::vector<std::vector<Grouping>> make_groupings(const std::string& kinds,
+                                                  at::IntArrayRef extents) {
+  std::vector<std::vector<Grouping>> all;
+  for (const std::string& shared : pieces(kinds, ',')) {
+    all.emplace_back();
+    for (const std::string& kind : pieces(shared, '+')) {
+      check_kind(kind);
+      all.back().push_back(is_drawn(kind) ? drawn(kind, extents) : named(kind, extents));
+    }
+  }
+  return all;
+}
+
+std::shared_ptr<Cell> Groups::make(const CellPlace& place) const {
+  return std::make_shared<GroupsCell>(*this, place.symbols);
+}
+
+GroupsCell::GroupsCell(const Groups& options, int64_t symbols)
+    : options_(options), symbols_(symbols) {
+  validate(options, "Groups");
+  DEQ_CHECK(symbols >= 1, "GroupsCell: {} symbols; expected those that are answered among",
+            symbols);
+  const int64_t w = options.width, I = options.inner;
+  inject_ = register_module("inject", std::make_shared<Linear>(w, I, true, false));
+  state_ = register_module("state", std::make_shared<Linear>(w, I, false, false));
+  place_ = register_module("place", std::make_shared<Linear>(w, I, false, false));
+  for (const std::string& shared : pieces(options.groups, ',')) {
+    for (const std::string& kind : pieces(shared, '+')) check_kind(kind);
+    kinds_.push_back(register_module("kind" + std::to_string(kinds_.size()),
+                                     std::make_shared<Linear>(w, I, false, false)));
+  }
+  output_ = register_module("output", std::make_shared<Linear>(I, w, false, false));
+  initialise(0.02);
+}
+
+void GroupsCell::initialise(double std) {
+  for (const auto& linear : {inject_, state_, place_, output_}) linear->initialise(std);
+  for (const auto& linear : kinds_) linear->initialise(std);
+}
+
+double GroupsCell::operations(int64_t batch, int64_t positions, int64_t) const {
+  // Products of states and of units; messages are made once a group, far fewer.
+  return 4.0 * double(batch * positions * symbols_) * double(options_.width * options_.inner);
+}
+
+std::vector<Bound> GroupsCell::bind_levels(const Tensor& x, const std::vector<History>& levels) {
+  const int64_t w = options_.width;
+  DEQ_CHECK((x.dim() == 3 || x.dim() == 4) && x.size(-1) == input_width(),
+            "GroupsCell: x has shape [{}]; expected (batch, positions, {}) or (batch, rows, "
+            "columns, {}), {} features of {} symbols",
+            fmt::join(x.sizes(), ", "), input_width(), input_width(), w, symbols_);
+  for (const History& history : levels)
+    DEQ_CHECK(history.length() == 0,
+              "GroupsCell: a history of {} positions; expected none: problems stand alone",
+              history.length());
+  Board board{symbols_, w, state_->weight(), place_->weight(), output_->weight(), {}, {}, {}};
+  std::vector<Tensor> weights{board.own};
+  const auto groupings = make_groupings(options_.groups, x.sizes().slice(1, size_t(x.dim()) - 2));
+  for (size_t k = 0; k < groupings.size(); ++k) {
+    board.means.push_back(mean_matrix(groupings[k], x));
+    weights.push_back(kinds_[k]->weight());
+  }
+  board.heard = at::cat(weights, 1);
+  board.injected =
+      at::linear(x.reshape({x.size(0), -1, symbols_, w}), inject_->weight(), inject_->bias());
+  const auto shared = std::make_shared<const Board>(std::move(board));
+  std::vector<Bound> bound(levels.size());
+  for (Bound& f : bound) {
+    f.f = Map([shared](const Tensor& z) { return (*shared)(z); }, {});
+    f.extend = [](const Tensor&, int64_t) { return History{}; };
+  }
+  return bound;
+}
+
+}  // namespace deq
