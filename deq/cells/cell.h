@@ -102,8 +102,8 @@ class Cell : public torch::nn::Module {
   /// nobody has counted them.
   virtual double operations(int64_t batch, int64_t positions, int64_t past) const;
 
-  /// Where a state is one for each place and symbol, of how many symbols: x and z are (B, T, symbols
-  /// times something). 0: one for each place.
+  /// Where a state is one for each place and symbol, of how many symbols: x and z are (B, T,
+  /// symbols times something). 0: one for each place.
   virtual int64_t symbols() const { return 0; }
 
   virtual int64_t input_width() const = 0;                        ///< X

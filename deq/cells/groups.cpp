@@ -7,11 +7,11 @@
 #include <map>
 
 #include "deq/base/printable.h"
-#include "deq/cells/norm.h"
 
 namespace deq {
 
 using at::Tensor;
+using ops::Grouping;
 
 namespace {
 
@@ -74,38 +74,6 @@ Grouping named(const std::string& kind, at::IntArrayRef extents) {
   return found;
 }
 
-/// (P, P): row p has, for each of the groupings, the mean over the places of p's group.
-Tensor mean_matrix(const std::vector<Grouping>& groupings, const Tensor& like) {
-  const auto P = int64_t(groupings.front().group.size());
-  Tensor sum = at::zeros({P, P}, at::kDouble);
-  for (const Grouping& grouping : groupings) {
-    const Tensor group = at::tensor(grouping.group, at::kLong);
-    const Tensor same = group.unsqueeze(0).eq(group.unsqueeze(1)).logical_and(group.ge(0));
-    sum += same / same.sum(1, true).clamp_min(1);
-  }
-  return sum.to(like.options());
-}
-
-/// What f is of, fixed for a solve.
-struct Board {
-  int64_t symbols, width;
-  Tensor own, place, output;  // (I, w), (I, w), (w, I)
-  std::vector<Tensor> means;  // (P, P), a kind or several that share weights each
-  Tensor heard;               // (I, (1 + kinds) w): `own` beside the weights of `means`
-  Tensor injected;            // (B, P, S, I)
-
-  Tensor operator()(const Tensor& z) const {
-    const Tensor flat = z.reshape({z.size(0), -1, symbols * width});  // (B, P, S w)
-    const Tensor states = flat.view({flat.size(0), flat.size(1), symbols, width});
-    std::vector<Tensor> parts{states};
-    for (const Tensor& mean : means) parts.push_back(at::matmul(mean, flat).view(states.sizes()));
-    const Tensor hidden =
-        (at::linear(at::cat(parts, 3), heard) + at::linear(states.mean(2, true), place) + injected)
-            .relu();
-    return rms_normalised(states + at::linear(hidden, output)).view(z.sizes());
-  }
-};
-
 }  // namespace
 
 std::vector<std::vector<Grouping>> make_groupings(const std::string& kinds,
@@ -163,20 +131,20 @@ std::vector<Bound> GroupsCell::bind_levels(const Tensor& x, const std::vector<Hi
     DEQ_CHECK(history.length() == 0,
               "GroupsCell: a history of {} positions; expected none: problems stand alone",
               history.length());
-  Board board{symbols_, w, state_->weight(), place_->weight(), output_->weight(), {}, {}, {}};
-  std::vector<Tensor> weights{board.own};
-  const auto groupings = make_groupings(options_.groups, x.sizes().slice(1, size_t(x.dim()) - 2));
-  for (size_t k = 0; k < groupings.size(); ++k) {
-    board.means.push_back(mean_matrix(groupings[k], x));
-    weights.push_back(kinds_[k]->weight());
-  }
-  board.heard = at::cat(weights, 1);
-  board.injected =
+  ops::GroupContext context;
+  context.own = state_->weight();
+  context.place = place_->weight();
+  context.output = output_->weight();
+  std::vector<Tensor> kinds;
+  for (const auto& kind : kinds_) kinds.push_back(kind->weight());
+  context.kinds = at::stack(kinds);
+  context.injected =
       at::linear(x.reshape({x.size(0), -1, symbols_, w}), inject_->weight(), inject_->bias());
-  const auto shared = std::make_shared<const Board>(std::move(board));
+  context.groupings = make_groupings(options_.groups, x.sizes().slice(1, size_t(x.dim()) - 2));
+  const ops::GroupStep step(std::move(context));
   std::vector<Bound> bound(levels.size());
   for (Bound& f : bound) {
-    f.f = Map([shared](const Tensor& z) { return (*shared)(z); }, {});
+    f.f = step.map();
     f.extend = [](const Tensor&, int64_t) { return History{}; };
   }
   return bound;

@@ -3,6 +3,7 @@
 #include "deq/base/fields.h"
 #include "deq/cells/cell.h"
 #include "deq/cells/linear.h"
+#include "deq/ops/group_step.h"
 
 namespace deq {
 
@@ -39,15 +40,10 @@ struct Groups {
   std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
 
-/// A kind of groups over some places.
-struct Grouping {
-  std::vector<int64_t> group;  ///< of each place; -1: none
-  int64_t count = 0;           ///< of groups
-};
 /// The groupings of places (T) or (H, W), those that share weights together. Throws deq::Error for
 /// a kind that is not known, or that these places do not have.
-std::vector<std::vector<Grouping>> make_groupings(const std::string& kinds,
-                                                  at::IntArrayRef extents);
+std::vector<std::vector<ops::Grouping>> make_groupings(const std::string& kinds,
+                                                       at::IntArrayRef extents);
 
 /// x (B, T, S X) or (B, H, W, S X) of S symbols, X = width, and states alike. Without a history:
 /// problems stand alone.

@@ -7,8 +7,8 @@
 
 namespace deq {
 
-/// Token 0, a blank, or s + 1, symbol s is given: what (place, symbol) sees is one of three rows, of
-/// a blank, of the symbol that is given, or of another one that is. (B, T, S X).
+/// Token 0, a blank, or s + 1, symbol s is given: what (place, symbol) sees is one of three rows,
+/// of a blank, of the symbol that is given, or of another one that is. (B, T, S X).
 class SymbolReader : public Reader {
  public:
   SymbolReader(int64_t symbols, int64_t width);

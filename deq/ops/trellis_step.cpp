@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "deq/base/error.h"
+#include "deq/ops/shapes.h"
 #include "deq/ops/trellis_step_cpu.h"
 #include "deq/ops/twice.h"
 
@@ -19,10 +20,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 namespace {
-
-std::string shape_of(const Tensor& t) {
-  return t.defined() ? fmt::format("[{}]", fmt::join(t.sizes(), ", ")) : "undefined";
-}
 
 void check_context(const TrellisContext& c) {
   DEQ_CHECK(c.kernel >= 1, "trellis_step: kernel = {}; expected >= 1", c.kernel);

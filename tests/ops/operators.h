@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "deq/ops/affine.h"
+#include "deq/ops/group_step.h"
 #include "deq/ops/relative_attention.h"
 #include "deq/ops/softmax_loss.h"
 #include "deq/ops/transformer_block.h"
@@ -63,6 +64,12 @@ inline ops::TrellisContext trellis_of(const Tensors& x) {
   return c;
 }
 
+inline ops::GroupContext groups_of(const Tensors& x) {
+  ops::GroupContext c{x[2], x[3], x[4], x[5], x[1], {}};
+  c.groupings = {{{{0, 0, 1, -1}, 2}, {{0, 1, 1, 0}, 2}}, {{{0, 0, 0, 0}, 1}}};
+  return c;
+}
+
 inline std::vector<Operator> operators() {
   constexpr int64_t B = 2, T = 5, D = 12, I = 18, M = 3, H = 6, V = 9;
   std::vector<Operator> all;
@@ -98,6 +105,13 @@ inline std::vector<Operator> operators() {
          return [step](const Tensor& z) { return step(z); };
        },
        [](const Tensors& x) { return ops::trellis_step_reference(x[0], trellis_of(x)); }});
+  all.push_back({"groups",
+                 {{B, 4, 3, H}, {B, 4, 3, I}, {I, H}, {I, H}, {2, I, H}, {H, I}},
+                 [](const Tensors& x) {
+                   const ops::GroupStep step(groups_of(x));
+                   return [step](const Tensor& z) { return step(z); };
+                 },
+                 [](const Tensors& x) { return ops::group_step_reference(x[0], groups_of(x)); }});
   const auto attend = [](auto&& f) {
     return [f](const Tensors& x) {
       return f(x[0], x[1], x[2], attention_of(x, 3), ops::AttentionView{2, true, 0});

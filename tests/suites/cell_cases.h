@@ -10,6 +10,7 @@
 
 #include "deq/cells/cells.h"
 #include "deq/cells/convolution.h"
+#include "deq/cells/groups.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/shift.h"
 #include "deq/cells/tcn.h"
@@ -43,23 +44,24 @@ inline std::vector<CellCase> cell_cases() {
   wide.weight_norm = false;
   TrellisNet narrow = trellis;
   narrow.kernel = 1;
-  return {{"transformer", transformer},
-          {"transformer_pre", pre},
-          {"transformer_pre_published", published},
-          {"transformer_window", windowed},
-          {"transformer_bidirectional", bidirectional},
-          {"transformer_without_injection", transformer, {.injection = false}},
-          {"trellisnet", trellis},
-          {"trellisnet_wide", wide},
-          {"trellisnet_kernel_1", narrow},
-          {"lstm", Lstm{{.width = 6}}},
-          {"gru", Gru{{.width = 6}}},
-          {"tcn", Tcn{.width = 6, .kernel = 3}, {.level = 1}},
-          {"shift", Shift{.width = 6, .inner = 9}},
-          {"shift_additive", Shift{.width = 6, .inner = 9, .meeting = Meeting::Additive}},
-          {"conv", Convolution{.width = 6}},
-          {"conv_published",
-           Convolution{.width = 6, .convolutions = 5, .norm = ConvolutionNorm::None}}};
+  return {
+      {"transformer", transformer},
+      {"transformer_pre", pre},
+      {"transformer_pre_published", published},
+      {"transformer_window", windowed},
+      {"transformer_bidirectional", bidirectional},
+      {"transformer_without_injection", transformer, {.injection = false}},
+      {"trellisnet", trellis},
+      {"trellisnet_wide", wide},
+      {"trellisnet_kernel_1", narrow},
+      {"lstm", Lstm{{.width = 6}}},
+      {"gru", Gru{{.width = 6}}},
+      {"tcn", Tcn{.width = 6, .kernel = 3}, {.level = 1}},
+      {"shift", Shift{.width = 6, .inner = 9}},
+      {"shift_additive", Shift{.width = 6, .inner = 9, .meeting = Meeting::Additive}},
+      {"conv", Convolution{.width = 6}},
+      {"conv_published", Convolution{.width = 6, .convolutions = 5, .norm = ConvolutionNorm::None}},
+      {"groups", Groups{.width = 12, .inner = 6, .groups = "all"}, {.symbols = 3}}};
 }
 
 class CellTest : public ::testing::TestWithParam<CellCase> {
