@@ -17,7 +17,7 @@ struct CellMaker : Held<CellMaker> {
   virtual std::shared_ptr<Cell> make(const CellPlace& place) const = 0;
   /// As the cell's causal().
   virtual bool is_causal() const = 0;
-  /// Tells a cell that has both what its places are: 1, a sequence; 2, a grid.
+  /// Tells a cell that has both what its places are: 1, a sequence; 2, a grid, which has no order.
   virtual void set_dimensions(int64_t dimensions) = 0;
 };
 
@@ -33,6 +33,8 @@ struct CellMaker::Of final : HeldAs<CellMaker, Options> {
   bool is_causal() const override { return this->value.is_causal(); }
   void set_dimensions(int64_t dimensions) override {
     if constexpr (requires { this->value.dimensions; }) this->value.dimensions = dimensions;
+    if constexpr (requires { this->value.dimensions, this->value.causal; })
+      this->value.causal = this->value.causal && dimensions == 1;
   }
 };
 

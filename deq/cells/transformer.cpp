@@ -63,6 +63,17 @@ Tensor TransformerCell::positions(const InForce& weights, int64_t positions, int
   return ops::affine(masked(waves, mask).unsqueeze(0), weights.positions, {}).squeeze(0);
 }
 
+/// Of a grid: distances of rows, then of columns, each in its half of the sinusoids.
+Tensor TransformerCell::grid_positions(const InForce& weights, int64_t rows, int64_t columns,
+                                       const Tensor& mask) const {
+  const Tensor frequency = frequency_.slice(0, 0, frequency_.size(0), 2);
+  const auto half = [&](int64_t side) { return sinusoids(side - 1, 2 * side - 1, frequency); };
+  const int64_t D = options_.width;
+  const Tensor waves = at::cat({at::constant_pad_nd(half(rows), {0, D / 2}),
+                                at::constant_pad_nd(half(columns), {D / 2, 0})});
+  return ops::affine(masked(waves, mask).unsqueeze(0), weights.positions, {}).squeeze(0);
+}
+
 /// Of distances that only grow, the nearer ones are the last rows of any longer list.
 Tensor TransformerCell::fixed_positions(Fixed& fixed, int64_t count, int64_t past) const {
   if (!options_.causal) return positions(fixed.weights, count, past, {});
@@ -80,6 +91,11 @@ TransformerCell::TransformerCell(const Transformer& options, bool injection) : o
   const int64_t D = options.width, H = options.heads;
   DEQ_CHECK(D % H == 0, "Transformer.width = {}; expected a multiple of heads = {}", D, H);
   DEQ_CHECK(D % 2 == 0, "Transformer.width = {}; expected an even number (sines and cosines)", D);
+  DEQ_CHECK(
+      options.dimensions == 1 || (D % 4 == 0 && !options.causal && options.window == 0),
+      "cell-dimensions = 2 with cell-width = {}, cell-causal = {}, cell-window = {}; expected "
+      "a multiple of 4, false and 0: places of a grid have no order",
+      D, options.causal, options.window);
   const bool normed = options.weight_norm;
   if (injection)
     inject_ = register_module("inject", std::make_shared<Linear>(D, 3 * D, true, false));
@@ -173,23 +189,28 @@ struct TransformerCell::Level {
   }
 };
 
-std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tensor& x,
-                                                                      int64_t past) {
+std::shared_ptr<const TransformerCell::Shared> TransformerCell::share(const Tensor& x, int64_t past,
+                                                                      int64_t columns) {
   const int64_t B = x.size(0), T = x.size(1), D = options_.width;
   const double share = options_.dropout.hidden;
   auto s = std::make_shared<Shared>();
   ops::BlockContext& c = s->block;
   c.norm = options_.norm;
-  c.view = {options_.heads, options_.causal, options_.window, float_scores_};
+  c.view = {options_.heads, options_.causal, options_.window, float_scores_, columns};
+  const auto places = [&](const InForce& in_force, const Tensor& mask) {
+    return columns > 0 ? grid_positions(in_force, T / columns, columns, mask)
+                       : positions(in_force, T, past, mask);
+  };
   InForce weights;
   if (is_training() || c10::GradMode::is_enabled()) {
     weights = weights_in_force();
-    c.attention.r = positions(weights, T, past, dropout_mask({1, D}, share, is_training(), x));
+    c.attention.r = places(weights, dropout_mask({1, D}, share, is_training(), x));
   } else {
     fixed_->with([&] { return fixed(); },
                  [&](Fixed& made, uint64_t contents) {
                    weights = made.weights;
-                   c.attention.r = fixed_positions(made, T, past);
+                   c.attention.r =
+                       columns > 0 ? places(weights, {}) : fixed_positions(made, T, past);
                    s->contents = contents;
                  });
   }
@@ -216,8 +237,33 @@ Tensor TransformerCell::injection(const Tensor& x) const {
                      inject_->bias().narrow(0, D, 2 * D));
 }
 
+/// The places of a grid, row by row, as a sequence without order.
+std::vector<Bound> TransformerCell::bind_grids(const Tensor& x,
+                                               const std::vector<History>& levels) {
+  DEQ_CHECK(x.dim() == 4 && x.size(3) == options_.width,
+            "TransformerCell: x has shape [{}]; expected (batch, rows, columns, {}), as "
+            "cell-dimensions = 2 says",
+            fmt::join(x.sizes(), ", "), options_.width);
+  for (const History& history : levels)
+    DEQ_CHECK(history.length() == 0,
+              "TransformerCell: a history of {} positions; expected none: grids stand alone",
+              history.length());
+  const Tensor places = x.flatten(1, 2);  // (B, H W, D)
+  const auto shared = share(places, 0, x.size(2));
+  ops::BlockContext context = shared->block;
+  context.injected = shared->injected;
+  const ops::TransformerBlock f(std::move(context));
+  std::vector<Bound> bound(levels.size());
+  for (Bound& level : bound) {
+    level.f = Map([f](const Tensor& z) { return f(z.flatten(1, 2)).view(z.sizes()); }, {});
+    level.extend = [](const Tensor&, int64_t) { return History{}; };
+  }
+  return bound;
+}
+
 std::vector<Bound> TransformerCell::bind_levels(const Tensor& x,
                                                 const std::vector<History>& levels) {
+  if (options_.dimensions == 2) return bind_grids(x, levels);
   const int64_t D = options_.width;
   check_bound_shapes("TransformerCell", x, D, D, levels);
   const int64_t past = levels.front().length();

@@ -36,6 +36,7 @@ struct Transformer {
   int64_t window = 0;
   bool causal = true;
   bool weight_norm = true;
+  int64_t dimensions = 1;
   TransformerDropout dropout;
 
   static void fields(auto& self, auto&& field) {
@@ -46,6 +47,8 @@ struct Transformer {
     field("window", self.window, "keys this near are attended to; 0: all", between(0, 1 << 30));
     field("causal", self.causal, "attend to earlier positions only");
     field("weight_norm", self.weight_norm, "normalise the weights of f");
+    field("dimensions", self.dimensions, "of the places: 1, a sequence; 2, a grid; as the task's",
+          between(1, 2));
     field("dropout", self.dropout);
   }
 
@@ -63,6 +66,9 @@ struct Transformer {
 ///          = y + FF(LN(y))                         pre
 ///          = n + FF(n), n = LN(y)                  pre-published: as the authors' code has it
 ///     FF(y) = W_2 relu(W_1 y + b_1) + b_2,  layer norms without parameters
+///
+/// Over grids (B, H, W, D) it has no order and no history, and relative positions in both
+/// directions: half of the sinusoids are of the rows between two places, half of the columns.
 class TransformerCell : public Cell {
  public:
   /// Throws deq::Error where width is odd or not divisible by heads. Without `injection` there is
@@ -96,8 +102,11 @@ class TransformerCell : public Cell {
   at::Tensor fixed_positions(Fixed& fixed, int64_t count, int64_t past) const;
   at::Tensor positions(const InForce& weights, int64_t positions, int64_t past,
                        const at::Tensor& mask) const;
-  std::shared_ptr<const Shared> share(const at::Tensor& x, int64_t past);
+  at::Tensor grid_positions(const InForce& weights, int64_t rows, int64_t columns,
+                            const at::Tensor& mask) const;
+  std::shared_ptr<const Shared> share(const at::Tensor& x, int64_t past, int64_t columns = 0);
   at::Tensor injection(const at::Tensor& x) const;
+  std::vector<Bound> bind_grids(const at::Tensor& x, const std::vector<History>& levels);
 
   Transformer options_;
   bool float_scores_ = false;

@@ -1,5 +1,7 @@
 #include "deq/layers/explicit.h"
 
+#include <torch/types.h>
+
 #include "deq/gradients/unrolled.h"
 
 namespace deq {
@@ -29,9 +31,23 @@ LayerOutput run_levels(const std::vector<Bound>& levels, const at::Tensor& z0, i
   return output;
 }
 
+ExplicitLayer::ExplicitLayer(const CellOptions& cell, const DepthOptions& depth, int64_t symbols)
+    : Layer(cell, depth, symbols) {
+  if (depth.step_embedding)
+    steps_ = torch::zeros({depth.depth, this->cell().state_width()}).requires_grad_(true);
+}
+
 LayerOutput ExplicitLayer::forward(const at::Tensor& x, const Histories& histories,
                                    const ForwardOptions& how) {
-  return run_levels(bind(x, histories), start(x, how), how.history, depth_.checkpointed);
+  std::vector<Bound> levels = bind(x, histories);
+  for (size_t l = 0; l < levels.size() && steps_.defined(); ++l) {
+    const at::Tensor step = steps_[int64_t(l)];
+    levels[l].f = Map([f = levels[l].f, step](const at::Tensor& z) { return f(z + step); }, {});
+    levels[l].extend = [extend = levels[l].extend, step](const at::Tensor& z, int64_t length) {
+      return extend(z + step.detach(), length);
+    };
+  }
+  return run_levels(levels, start(x, how), how.history, depth_.checkpointed);
 }
 
 }  // namespace deq

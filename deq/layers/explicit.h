@@ -6,13 +6,18 @@
 
 namespace deq {
 
-/// z <- f_1(z), ..., z <- f_L(z).
+/// z <- f_1(z), ..., z <- f_L(z); with step embeddings z <- f_l(z + e_l) (Dehghani et al. 2019,
+/// Universal Transformers).
 class ExplicitLayer final : public Layer {
  public:
-  using Layer::Layer;
+  ExplicitLayer(const CellOptions& cell, const DepthOptions& depth, int64_t symbols);
 
   LayerOutput forward(const at::Tensor& x, const Histories& histories,
                       const ForwardOptions& how) override;
+  at::Tensor step_embedding() const override { return steps_; }
+
+ private:
+  at::Tensor steps_;  // (L, D), undefined without
 };
 
 /// The same from z0 (B, T, D), taped when gradients are on; `history` positions of each level's

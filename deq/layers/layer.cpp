@@ -25,6 +25,11 @@ void check_depth(const DepthOptions& depth, const Cell& cell, const char* name) 
             name);
   DEQ_CHECK(depth.injection || !cell.injects(),
             "injection = false: levels of {} always see x; expected true", name);
+  DEQ_CHECK(
+      !depth.step_embedding || (depth.depth > 0 && depth.tied),
+      "step-embedding = true with depth = {}, tied = {}; expected a depth >= 1 of tied levels: "
+      "others need none to differ",
+      depth.depth, depth.tied);
   DEQ_CHECK(depth.depth > 0 || (depth.tied && !depth.checkpointed),
             "tied = {}, checkpointed = {}: an equilibrium has one level; expected depth >= 1 with "
             "them",

@@ -14,6 +14,7 @@ struct DepthOptions {
   bool tied = true;
   bool injection = true;
   bool checkpointed = false;
+  bool step_embedding = false;
 
   static void fields(auto& self, auto&& field) {
     field("depth", self.depth, "levels of an explicit network; 0: an equilibrium",
@@ -23,6 +24,8 @@ struct DepthOptions {
           "its levels see x (Transformer; false: z starts at x, as in Transformer-XL)");
     field("checkpointed", self.checkpointed,
           "keep every sqrt(depth)-th state for backward, evaluate the rest again");
+    field("step_embedding", self.step_embedding,
+          "add a learned vector to the state that each of the tied levels sees");
   }
 
   /// Cells with weights of their own.
@@ -75,6 +78,8 @@ class Layer {
   const std::vector<std::shared_ptr<Cell>>& cells() const { return cells_; }
   Cell& cell() const { return *cells_.front(); }  ///< the first; all are alike
   std::string cell_name(size_t index) const;
+  /// (depth, D), which a model registers as `step_embedding`; undefined without them.
+  virtual at::Tensor step_embedding() const { return {}; }
 
  protected:
   /// What `how` gives or says; or x where the cells do not see x besides.

@@ -46,9 +46,15 @@ Model::Model(const ModelOptions& options, const Vocabularies& symbols)
   layer_ = make_layer(options.cell, options.depth, symbols.answers);
   for (size_t i = 0; i < layer_->cells().size(); ++i)
     register_module(layer_->cell_name(i), layer_->cells()[i]);
+  at::Tensor steps = layer_->step_embedding();
+  if (steps.defined()) register_parameter("step_embedding", steps);
   cell().symbols() > 0 ? make_symbol_ends() : make_word_ends();
   for (const auto& [name, part] : head_->parts()) register_module(name, part);
   for (const auto& cell : layer_->cells()) cell->initialise(options.initial.init_std);
+  if (steps.defined()) {
+    c10::AutoGradMode no_tape(false);
+    steps.normal_(0, options.initial.init_std);
+  }
   reader_->initialise(options.initial.embedding_init_std);
   head_->initialise(options.initial.embedding_init_std);
 }

@@ -70,7 +70,12 @@ void check_attention(int64_t B, int64_t T, int64_t D, const AttentionContext& co
     check_shape("past_k", context.past_k, {B, M, D});
     check_shape("past_v", context.past_v, {B, M, D});
   }
-  check_shape("r", context.r, {std::max<int64_t>(0, relative_rows(T, M, view.causal)), D});
+  DEQ_CHECK(
+      view.columns == 0 || (T % view.columns == 0 && M == 0 && !view.causal && view.window == 0),
+      "relative_attention: {} places in rows of {}, {} of a past, causal = {}, window = {}; "
+      "expected whole rows, and none of these of a grid",
+      T, view.columns, M, view.causal, view.window);
+  check_shape("r", context.r, {std::max<int64_t>(0, relative_rows(T, M, view)), D});
   check_shape("content_bias", context.content_bias, {D});
   check_shape("position_bias", context.position_bias, {D});
   if (context.mask.defined()) check_shape("mask", context.mask, {B, H, T, M + T});
@@ -86,6 +91,33 @@ int64_t relative_rows(int64_t positions, int64_t past, bool causal) {
   return causal ? past + positions : past + 2 * positions - 1;
 }
 
+int64_t relative_rows(int64_t positions, int64_t past, const AttentionView& view) {
+  if (view.columns == 0) return relative_rows(positions, past, view.causal);
+  return 2 * (positions / view.columns) - 1 + 2 * view.columns - 1;
+}
+
+namespace {
+
+/// What (q + b) . r is of query i and key j, from that of every row of r, (B, H, T, R).
+Tensor by_pair(const Tensor& by_distance, int64_t K, const AttentionView& view) {
+  const int64_t T = by_distance.size(2), R = by_distance.size(3);
+  const auto longs = by_distance.options().dtype(at::kLong).requires_grad(false);
+  const auto chosen = [&](const Tensor& row) {
+    return by_distance.gather(3, row.expand({by_distance.size(0), by_distance.size(1), T, K}));
+  };
+  const Tensor query = at::arange(T, longs).unsqueeze(1), key = at::arange(K, longs).unsqueeze(0);
+  // Query i meets key j at distance M + i - j, which is row K - 1 - (M + i - j) = T - 1 - i + j of
+  // r.
+  if (view.columns == 0) return chosen((T - 1 - query + key).clamp_max(R - 1));
+  const int64_t W = view.columns, H = T / W;
+  const auto row_of = [W](const Tensor& place) { return at::floor_divide(place, W); };
+  const Tensor rows = H - 1 - row_of(query) + row_of(key);
+  const Tensor columns = 2 * H - 1 + W - 1 - query.remainder(W) + key.remainder(W);
+  return chosen(rows) + chosen(columns);
+}
+
+}  // namespace
+
 Tensor relative_attention_reference(const Tensor& q, const Tensor& k, const Tensor& v,
                                     const AttentionContext& context, const AttentionView& view) {
   check_shapes(q, k, v, context, view);
@@ -100,13 +132,7 @@ Tensor relative_attention_reference(const Tensor& q, const Tensor& k, const Tens
   const Tensor content = at::matmul(split_heads(q + context.content_bias, H), keys.transpose(2, 3));
   const Tensor by_distance = at::matmul(split_heads(q + context.position_bias, H),
                                         positions.transpose(1, 2));  // (B, H, T, R)
-  // Query i meets key j at distance M + i - j, which is row K - 1 - (M + i - j) = T - 1 - i + j of
-  // r.
-  const auto longs = q.options().dtype(at::kLong).requires_grad(false);
-  const Tensor row = (T - 1 - at::arange(T, longs).unsqueeze(1) + at::arange(K, longs).unsqueeze(0))
-                         .clamp_max(positions.size(1) - 1);
-  const Tensor position = by_distance.gather(3, row.expand({q.size(0), H, T, K}));
-  Tensor score = (content + position) * (1 / std::sqrt(double(d)));
+  Tensor score = (content + by_pair(by_distance, K, view)) * (1 / std::sqrt(double(d)));
   const Tensor hidden = hidden_keys(T, M, view, context.hidden, q);
   if (view.float_scores && hidden.any().item<bool>())
     score = score.to(at::kFloat).to(q.scalar_type());
@@ -189,7 +215,7 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
 Tensor relative_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                           const AttentionContext& context, const AttentionView& view) {
   check_shapes(q, k, v, context, view);
-  if (view.float_scores || !attention_on_cpu(q))
+  if (view.float_scores || view.columns > 0 || !attention_on_cpu(q))
     return relative_attention_reference(q, k, v, context, view);
   const auto packed = std::make_shared<const PackedAttention>(context, view);
   const Tensor rows_q = with_rows(q), rows_k = with_rows(k), rows_v = with_rows(v);

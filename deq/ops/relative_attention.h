@@ -6,6 +6,8 @@
 //
 // H heads, T queries, M past keys, K = M + T keys in all: key j < M is past, key M + t is position
 // t.
+//
+// Of a grid the places stand row by row, and r_{i - j} is r_{rows between} + r'_{columns between}.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,12 +24,14 @@ struct AttentionView {
   /// Round the scores to float where any key is hidden, as the published code does; no change in
   /// float.
   bool float_scores = false;
+  int64_t columns = 0;  ///< of a grid, which has no past, no order and no window; 0: a sequence
 };
 
 /// What does not depend on the state, bound once per solve. D is divisible by H.
 struct AttentionContext {
   at::Tensor past_k, past_v;  ///< (B, M, D), or undefined: no past
-  at::Tensor r;  ///< (R, D) projected positions: row i is distance K - 1 - i; R as relative_rows()
+  at::Tensor r;  ///< (R, D) projected positions: row i is distance K - 1 - i; R as relative_rows().
+                 ///< Of a grid (H, W): distances H - 1 .. 1 - H of rows, W - 1 .. 1 - W of columns
   at::Tensor content_bias;   ///< (D) a
   at::Tensor position_bias;  ///< (D) b
   at::Tensor mask;           ///< (B, H, T, K) dropout mask on the probabilities, or undefined
@@ -38,6 +42,8 @@ struct AttentionContext {
 /// Rows of r: K for causal attention (distances K - 1 .. 0), K + T - 1 otherwise (down to -(T -
 /// 1)).
 int64_t relative_rows(int64_t positions, int64_t past, bool causal);
+/// The same of any view; of a grid (H, W) 2 H - 1 + 2 W - 1.
+int64_t relative_rows(int64_t positions, int64_t past, const AttentionView& view);
 
 /// Which scores are not there, bool, (T, K) or with `hidden` (B, 1, T, K); on the device of `like`.
 at::Tensor hidden_keys(int64_t positions, int64_t past, const AttentionView& view,

@@ -227,7 +227,8 @@ const PackedAttention* TransformerBlock::attention(const Tensor& z) const {
   const BlockContext& c = bound_->context;
   check_state(z, c);
   check_unchanged(c, bound_->unchanged);
-  if (!c.weights.packed || c.view.float_scores || z.numel() == 0) return nullptr;
+  if (!c.weights.packed || c.view.float_scores || c.view.columns > 0 || z.numel() == 0)
+    return nullptr;
   check_attention(z.size(0), z.size(1), z.size(2), c.attention, c.view);
   std::call_once(bound_->once, [&] {
     bound_->attention = std::make_shared<const PackedAttention>(c.attention, c.view);
@@ -238,7 +239,7 @@ const PackedAttention* TransformerBlock::attention(const Tensor& z) const {
 /// f where the kernels are not.
 Tensor TransformerBlock::without_kernels(const Tensor& z) const {
   const BlockContext& c = bound_->context;
-  if (!z.is_cuda() || c.view.float_scores || z.numel() == 0)
+  if (!z.is_cuda() || c.view.float_scores || c.view.columns > 0 || z.numel() == 0)
     return transformer_block_reference(z, c);
   check_attention(z.size(0), z.size(1), z.size(2), c.attention, c.view);
   std::call_once(bound_->once,

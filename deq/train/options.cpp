@@ -155,8 +155,11 @@ void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const As
 }
 
 void settle(TrainOptions& options, const Assignments& given) {
-  if (!given.count("cell_dimensions"))
+  if (!given.count("cell_dimensions")) {
     options.model.cell->set_dimensions(options.task->dimensions());
+    if (given.count("cell_causal"))  // which is refused of a grid, not overruled
+      assign_options(options.model, {{"cell_causal", given.at("cell_causal")}});
+  }
   if (options.task->own_answers() && !given.count("embedding_tie_weights"))
     options.model.embedding.tie_weights = false;
   settle(options.equilibrium, options.model, given);

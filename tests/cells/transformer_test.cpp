@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "tests/base/scratch.h"
+
 namespace deq {
 namespace {
 
@@ -102,6 +104,56 @@ TEST(TransformerCell, MasksAreDrawnOncePerBinding) {
   const Map f = m.cell.bind(m.x, m.history);
   EXPECT_TRUE(at::equal(f(m.z), f(m.z)));
   EXPECT_FALSE(at::equal(f(m.z), m.cell.bind(m.x, m.history)(m.z)));
+}
+
+/// A cell over grids of weights drawn from one seed.
+struct OnGrids {
+  TransformerCell cell;
+  explicit OnGrids(bool normed = true) : cell(options(normed)) {
+    at::manual_seed(6);
+    cell.initialise(0.6);
+    cell.to(at::kDouble);
+    cell.eval();
+  }
+  static Transformer options(bool normed) {
+    Transformer options = small(NormPlace::Post, normed);
+    options.dimensions = 2;
+    options.causal = false;
+    return options;
+  }
+};
+
+TEST(TransformerCell, RowsAndColumnsOfAGridStandForEachOther) {
+  for (const bool normed : {false, true}) {
+    OnGrids one(normed), other(normed);
+    c10::NoGradGuard no_tape;
+    for (const auto& item : other.cell.named_parameters()) {  // the halves of the sinusoids
+      if (item.key() != (normed ? "positions.v" : "positions.weight")) continue;
+      const auto halves = item.value().clone().chunk(2, 1);
+      item.value().copy_(at::cat({halves[1], halves[0]}, 1));
+    }
+    const Tensor x = at::randn({2, 3, 5, 8}, at::kDouble), z = at::randn_like(x);
+    const auto turned = [](const Tensor& t) { return t.transpose(1, 2).contiguous(); };
+    const Tensor f = one.cell.bind(x, {})(z);
+    const Tensor g = other.cell.bind(turned(x), {})(turned(z));
+    EXPECT_LT((turned(f) - g).abs().max().item<double>(), 1e-12);
+    EXPECT_GT((turned(f) - one.cell.bind(turned(x), {})(turned(z))).abs().max().item<double>(),
+              1e-3);
+  }
+}
+
+TEST(TransformerCell, GridsHaveNoOrderAndNoHistory) {
+  OnGrids grids;
+  const Tensor x = at::zeros({1, 2, 3, 8}, at::kDouble);
+  EXPECT_SAYS(testing::error_of([&] { grids.cell.bind(x[0], {}); }),
+              "expected (batch, rows, columns, 8)");
+  EXPECT_SAYS(testing::error_of([&] {
+                grids.cell.bind(x, {at::zeros({1, 1, 8}), at::zeros({1, 1, 8})});
+              }),
+              "a history of 1 positions; expected none");
+  Transformer ordered = OnGrids::options(true);
+  ordered.causal = true;
+  EXPECT_SAYS(testing::error_of([&] { TransformerCell{ordered}; }), "cell-causal = true");
 }
 
 TEST(TransformerCell, RefusesWidthsThatDoNotFit) {

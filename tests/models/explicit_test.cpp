@@ -71,6 +71,40 @@ TEST(Explicit, TiedLevelsAreTheUnrolledEquilibrium) {
   }
 }
 
+TEST(Explicit, EachTiedLevelSeesItsStepEmbedding) {
+  for (const CellOptions& cell : kCells) {
+    LanguageModel model = make_model(cell, {.depth = 3, .step_embedding = true});
+    LanguageModel plain = make_model(cell, {.depth = 1});
+    const Tensor steps = *model.named_parameters().find("step_embedding");
+    ASSERT_EQ(steps.sizes(), at::IntArrayRef({3, model.cell().state_width()}));
+    ASSERT_GT(steps.norm().item<double>(), 0.1);
+    c10::NoGradGuard no_tape;
+    for (const auto& item : plain.named_parameters())
+      item.value().set_data(*model.named_parameters().find(item.key()));
+    model.eval();
+    plain.eval();
+    const Tensor tokens = tokens_of(2, 6);
+    const Bound f = plain.bind(tokens, {}).front();
+    Tensor z = at::zeros({2, 6, model.cell().state_width()}, at::kDouble);
+    for (int64_t l = 0; l < 3; ++l) z = f(z + steps[l]);
+    EXPECT_LT((model.forward(tokens, {}, {}).z - z).abs().max().item<double>(), 1e-12);
+  }
+}
+
+TEST(Explicit, StepEmbeddingsLearnAndAreSeenByTheNextSegment) {
+  LanguageModel model = make_model(kCells[0], {.depth = 3, .step_embedding = true});
+  gradients(model, tokens_of(2, 5), {}, {});
+  const Tensor gradient = model.named_parameters().find("step_embedding")->grad();
+  for (int64_t l = 0; l < 3; ++l) EXPECT_GT(gradient[l].norm().item<double>(), 0) << l;
+  c10::NoGradGuard no_tape;
+  model.eval();
+  const Tensor tokens = tokens_of(2, 8);
+  const Tensor whole = model.forward(tokens, {}, {}).z;
+  const LayerOutput first = model.forward(tokens.narrow(1, 0, 5), {}, {.history = 5});
+  const Tensor rest = model.forward(tokens.narrow(1, 5, 3), first.histories, {}).z;
+  EXPECT_LT((rest - whole.narrow(1, 5, 3)).abs().max().item<double>(), 1e-12);
+}
+
 TEST(Explicit, CheckpointedLevelsHaveTheSameGradients) {
   for (const CellOptions& cell : kCells) {
     for (const bool tied : {true, false}) {

@@ -251,4 +251,36 @@ TEST(RelativeAttention, APastWithoutPositionsIsNone) {
   EXPECT_LT(relative(deq::ops::relative_attention_reference(q, q, q, empty, view), expected), 1e-5);
 }
 
+TEST(RelativeAttention, OfAGridMeetsEachPlaceAtItsRowsAndColumns) {
+  at::manual_seed(23);
+  const int64_t rows = 3, columns = 4, T = rows * columns, H = 2, d = 5, D = H * d;
+  const AttentionView view{.heads = H, .causal = false, .columns = columns};
+  EXPECT_EQ(deq::ops::relative_rows(T, 0, view), 5 + 7);
+  const auto draw = [](at::IntArrayRef shape) { return at::randn(shape, at::kDouble); };
+  const Tensor q = draw({1, T, D}), k = draw({1, T, D}), v = draw({1, T, D});
+  AttentionContext context{
+      .r = draw({12, D}), .content_bias = draw({D}), .position_bias = draw({D})};
+  const Tensor y = deq::ops::relative_attention(q, k, v, context, view);
+  for (int64_t i = 0; i < T; ++i) {
+    for (int64_t head = 0; head < H; ++head) {
+      const auto of = [&](const Tensor& t) { return t.narrow(-1, head * d, d); };
+      std::vector<double> scores;
+      for (int64_t j = 0; j < T; ++j) {
+        const int64_t down = i / columns - j / columns, right = i % columns - j % columns;
+        const Tensor r = context.r[rows - 1 - down] + context.r[5 + columns - 1 - right];
+        const Tensor content = of(q[0][i] + context.content_bias).dot(of(k[0][j]));
+        const Tensor position = of(q[0][i] + context.position_bias).dot(of(r));
+        scores.push_back((content + position).item<double>() / std::sqrt(double(d)));
+      }
+      const Tensor expected = at::matmul(at::tensor(scores, at::kDouble).softmax(0), of(v[0]));
+      EXPECT_LT((of(y[0][i]) - expected).abs().max().item<double>(), 1e-12);
+    }
+  }
+  AttentionView wrong = view;
+  wrong.columns = 5;
+  EXPECT_SAYS(
+      deq::testing::error_of([&] { deq::ops::relative_attention(q, k, v, context, wrong); }),
+      "12 places in rows of 5");
+}
+
 }  // namespace
