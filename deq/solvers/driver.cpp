@@ -31,7 +31,7 @@ class Driver : JudgedLoop {
       if (!fz.defined()) fz = call(z, done());
       if (watch && step == watch->limits[seen] && step < stop_.max_steps) {
         const Clock::time_point before = Clock::now();
-        watch->see(ended_here(*watch, z, fz, step, start));
+        watch->see(ended_here(z, fz, step, start));
         start += Clock::now() - before;
         ++seen;
       }
@@ -51,18 +51,21 @@ class Driver : JudgedLoop {
     const Tensor best = best_;
     conclude(z);
     const Solution solution = finish();
-    for (; watch && seen < watch->limits.size(); ++seen)
-      watch->see(at_limit(watch->limits[seen], solution, best, step, start));
+    if (!watch) return solution;
+    AtLimit last = at_limit(0, solution, best, step, start);
+    for (; seen < watch->limits.size(); ++seen) {  // it is that of all limits that are left
+      last.max_steps = last.solution.report.max_steps = watch->limits[seen];
+      watch->see(last);
+    }
     return solution;
   }
 
  private:
   /// What comes of the loop if this evaluation, not yet judged, is its last. Nothing changes here:
-  /// a copy of all that is known is judged and concluded.
-  AtLimit ended_here(const Watch& watch, const Tensor& z, Tensor fz, int64_t step,
-                     Clock::time_point start) const {
+  /// a copy of all that is known is judged and concluded. Where that evaluates f, what is done is
+  /// where it was, as our next evaluation supposes.
+  AtLimit ended_here(const Tensor& z, Tensor fz, int64_t step, Clock::time_point start) const {
     Driver end = *this;
-    end.f_ = watch.f.series();  // ours goes on from its latest evaluation
     end.stop_.max_steps = step;
     for (size_t r = 0; r < rows_; ++r) {
       if (end.steps_[r] == stop_.max_steps) end.steps_[r] = step;
@@ -117,12 +120,12 @@ Solution iterate(const Map& f, const at::Tensor& z0, const Propose& propose, con
   return Driver(f, z0, stop, layout).run(propose);
 }
 
-void iterate_watched(const at::Tensor& z0, const Propose& propose, const StopRule& stop,
-                     const Layout& layout, const Watch& watch) {
+void iterate_watched(const Map& f, const at::Tensor& z0, const Propose& propose,
+                     const StopRule& stop, const Layout& layout, const Watch& watch) {
   check(z0, stop);
   c10::AutoGradMode no_tape(false);
   const FreeThreads threads;
-  Driver(watch.f, z0, stop, layout).run(propose, &watch);
+  Driver(f, z0, stop, layout).run(propose, &watch);
 }
 
 }  // namespace deq

@@ -11,14 +11,13 @@ struct AtLimit;
 
 /// Who hears of a solve at which steps (limits.h).
 struct Watch {
-  const Map& f;
   std::vector<int64_t> limits;  ///< rising; the last is that of the solve
   std::function<void(AtLimit)> see;
 };
 
 /// `iterate`, watched.
-void iterate_watched(const at::Tensor& z0, const Propose& propose, const StopRule& stop,
-                     const Layout& layout, const Watch& watch);
+void iterate_watched(const Map& f, const at::Tensor& z0, const Propose& propose,
+                     const StopRule& stop, const Layout& layout, const Watch& watch);
 
 /// What the loops on the host share: rows that are judged after every evaluation, held where they
 /// are done, and put back where f was not finite. A row counts evaluations from its own beginning.

@@ -29,7 +29,7 @@ void solve_at_limits(const Map& f, const at::Tensor& z0, const Solver& solver, c
     count_bad_starts(at.solution.report, z0, layout);
     see(at);
   };
-  iterate_watched(from.z, propose, last, layout, {f, limits, complete});
+  iterate_watched(f, from.z, propose, last, layout, {limits, complete});
 }
 
 }  // namespace deq

@@ -1,9 +1,13 @@
 // One solve at several limits against a solve of its own for each of them.
 #include "deq/solvers/limits.h"
 
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include "deq/cells/cells.h"
 #include "deq/cells/shift.h"
+#include "deq/cells/transformer.h"
+#include "deq/solvers/anderson.h"
 #include "deq/solvers/picard.h"
 #include "deq/solvers/sweep.h"
 #include "tests/problems.h"
@@ -96,6 +100,19 @@ TEST(Limits, TheBestIterateStandsBesideTheLatest) {
                     EXPECT_TRUE(best.le(latest).all().item<bool>()) << at.max_steps;
                     EXPECT_EQ(best.lt(latest).all().item<bool>(), at.max_steps > 1);
                   });
+}
+
+/// Whose evaluations leave out what has converged.
+TEST(Limits, AnFThatIsEvaluatedInPartIsSeenAsAWhole) {
+  at::manual_seed(4);
+  c10::NoGradGuard no_tape;
+  const auto cell = make_cell(Transformer{.width = 8, .heads = 2, .inner = 12}, {});
+  cell->initialise(0.4);
+  cell->eval();
+  const Tensor x = randn({3, 10, 8}, at::kFloat, 11);
+  const auto bind = [&] { return cell->bind(x, {}).f; };
+  for (const Scope scope : {Scope::Causal, Scope::Sample})
+    expect_limits(bind, at::zeros_like(x), Anderson{.scope = scope}, {.rel_tol = 1e-3});
 }
 
 TEST(Limits, ThoseOfNoSolveAreErrors) {
