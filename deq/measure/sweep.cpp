@@ -110,6 +110,14 @@ std::vector<int64_t> telling_problems(const std::vector<Trial>& trials, int64_t 
   return chosen;
 }
 
+/// The input symbol of each answer, by name; -1 where there is none.
+std::vector<int64_t> as_inputs(const TrainedModel& run) {
+  std::vector<int64_t> found;
+  for (int64_t id = 0; id < run.answers.size(); ++id)
+    found.push_back(run.vocabulary.find(run.answers.token(id)).value_or(-1));
+  return found;
+}
+
 /// Counts the solves of a set, for progress.
 class Steps {
  public:
@@ -156,8 +164,8 @@ SweptSet sweep_set(const TrainedModel& run, const Split& all, SweptSet found,
                                   steps.next()));
   found.breadth = count_starts(starts);
   if (options.paths > 0)
-    found.paths = measure_paths(model, beginning(split, options.paths), how, options.start_seed,
-                                options.start_std);
+    found.paths = measure_paths(model, beginning(split, options.paths), how, as_inputs(run),
+                                options.start_seed, options.start_std);
   steps.next()(1);
   if (pictures)
     found.pictures = draw_problems(run, split, how, found.trials.at.back(),

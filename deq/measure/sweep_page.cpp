@@ -22,9 +22,9 @@ std::string table_html(const SweepTable& table) {
 
 std::string charts_html(const std::vector<SweptRun>& runs) {
   std::string out =
-      "<p class=note>Each run is a thin line and their mean a thick one; circles are explicit "
-      "networks, which have no limit: hollow of meaning beyond their depth. A problem costs what "
-      "its own solve took until it was done.</p>\n<div class=charts>\n";
+      "<p class=note>Each run is a thin line and their mean a thick one. Circles are explicit "
+      "networks, which have no limit, and runs that are done before the first one. A problem costs "
+      "what its own solve took until it was done.</p>\n<div class=charts>\n";
   for (const Chart& chart : sweep_charts(runs)) out += line_chart(chart.series, chart.axes);
   return out + "</div>\n";
 }

@@ -70,6 +70,7 @@ Json json_of(const SweptSet& set, bool is_explicit) {
       row["paths"].push_back({{"from", path.from},
                               {"problems", path.problems},
                               {"same_answer", number(path.same)},
+                              {"right", number(path.right)},
                               {"converged", number(path.converged)},
                               {"distance", number(path.distance)},
                               {"cosine", number(path.cosine)}});
@@ -165,14 +166,14 @@ SweepTable paths_table(const std::vector<SweptRun>& runs) {
       "with the same answer, share of which both converged, mean relative distance "
       "and cosine of the two states. The last row of a set says what states of "
       "different problems are like.",
-      {"run", "set", "from", "problems", "same answer", "converged", "distance", "cosine"},
+      {"run", "set", "from", "problems", "same answer", "right", "converged", "distance", "cosine"},
       {}};
   for (const SweptRun& run : runs) {
     for (const SweptSet& set : run.sets) {
       for (const PathRow& path : set.paths) {
         if (path.problems == 0) continue;
         table.rows.push_back({run.name, set.name, path.from, fmt::format("{}", path.problems),
-                              per_cent(path.same), per_cent(path.converged),
+                              per_cent(path.same), per_cent(path.right), per_cent(path.converged),
                               shown(path.distance, "{:.1e}"), shown(path.cosine, "{:.4f}")});
       }
     }

@@ -135,7 +135,9 @@ class Canvas {
   }
 
   std::string line(const Points& points, const std::string& classes) const {
-    if (points.size() == 1)
+    const bool in_place =
+        std::count(points.begin(), points.end(), points[0]) == int64_t(points.size());
+    if (in_place)
       return fmt::format("<circle class='{}' cx='{:.1f}' cy='{:.1f}' r='3'/>", classes,
                          across(points[0].first), down(points[0].second));
     std::string path;

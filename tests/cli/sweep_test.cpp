@@ -151,7 +151,7 @@ TEST_F(SweepTest, ARecurrenceHasOneStateWhereverItStarts) {
   const json set = sweep(at("recurrent") + " --sets 5 --starts 1 --paths 19 --out " +
                          at("paths"))["runs"][0]["sets"][0];
   const json& paths = set["paths"];
-  ASSERT_EQ(paths.size(), 4u);
+  ASSERT_EQ(paths.size(), 5u);
   for (size_t from = 0; from < 3; ++from) {
     EXPECT_EQ(paths[from]["same_answer"], 1.0) << paths[from];
     EXPECT_EQ(paths[from]["converged"], 1.0);
@@ -159,8 +159,23 @@ TEST_F(SweepTest, ARecurrenceHasOneStateWhereverItStarts) {
     EXPECT_LT(paths[from]["distance"], 1e-5);
     EXPECT_GT(paths[from]["cosine"], 0.99999);
   }
-  EXPECT_GT(paths[3]["distance"], 1e-2) << "states of different problems differ";
-  EXPECT_LT(paths[3]["cosine"], paths[0]["cosine"]);
+  EXPECT_GT(paths[4]["distance"], 1e-2) << "states of different problems differ";
+  EXPECT_LT(paths[4]["cosine"], paths[0]["cosine"]);
+}
+
+/// A board can hold its solution, and bits cannot hold their sums.
+TEST_F(SweepTest, ASolutionHasAStateWhereProblemsCanHoldIt) {
+  const std::string board =
+      " --task sudoku --task-side 4 --task-pool 40 --task-valid 8 --task-test 9 --steps 3 --cell "
+      "conv --cell-dimensions 2 --cell-width 8 --threads 1 --solver picard --max-steps 5";
+  ASSERT_EQ(run_deq("train " + at("board") + board + " 2>&1").exit_code, 0);
+  const auto solution = [&](const std::string& run) {
+    return sweep(at(run) + " --sets test --limits 3 --starts 1 --pictures 0 --out " +
+                 at("solution-" + run))["runs"][0]["sets"][0]["paths"][3];
+  };
+  EXPECT_EQ(solution("board")["from"], "its solution's state");
+  EXPECT_EQ(solution("board")["problems"], 9);
+  EXPECT_EQ(solution("recurrent")["problems"], 0);
 }
 
 TEST_F(SweepTest, AStateThatDoesNotConvergeIsNotItsOwn) {
@@ -171,9 +186,10 @@ TEST_F(SweepTest, AStateThatDoesNotConvergeIsNotItsOwn) {
 }
 
 TEST_F(SweepTest, APageHasEveryRunItsChartsAndItsPictures) {
-  const std::string out = at("page <b>");
-  const auto result = run_deq("sweep " + at("a") + " " + at("b") + " " + at("levels") + " --out '" +
-                              out + "' --problems 0 --threads 1 2>/dev/null");
+  const std::string out = at("page"), named = at("a <b>'");
+  fs::copy(at("a"), named, fs::copy_options::recursive);
+  const auto result = run_deq("sweep \"" + named + "\" " + at("b") + " " + at("levels") +
+                              " --out '" + out + "' --problems 0 --threads 1 2>/dev/null");
   ASSERT_EQ(result.exit_code, 0) << result.text;
   for (const char* title : {"## Accuracy against the step limit", "## Path independence",
                             "| levels | 9 | depth 3 |", "| b | test | 4 (trained) |"})
@@ -184,6 +200,8 @@ TEST_F(SweepTest, APageHasEveryRunItsChartsAndItsPictures) {
   EXPECT_EQ(count(page, "limit in training</text>"), 3u) << "marked on each axis of cost";
   EXPECT_GE(count(page, "polyline class='s0 thin'"), 2u) << "a line for each seed";
   EXPECT_GE(count(page, "polyline class='s0 thick'"), 1u) << "and one for their mean";
+  EXPECT_EQ(count(page, "a <b>"), 0u) << "the name of a run is not escaped";
+  EXPECT_GE(count(page, "a &lt;b&gt;&#39;"), 1u);
   for (const char* outside : {"http:", "https:", "src=", "href=", "import", "fetch("})
     EXPECT_EQ(count(page, outside), 0u) << outside;
   const json written = json::parse(testing::slurp(fs::path(out) / "sweep.json"));

@@ -9,6 +9,7 @@
 #include "deq/measure/leaving.h"
 #include "deq/measure/starts.h"
 #include "deq/measure/verdict.h"
+#include "deq/report/problem_picture.h"
 #include "deq/solvers/limits.h"
 #include "deq/solvers/picard.h"
 #include "tests/problems.h"
@@ -73,6 +74,21 @@ TEST(Starts, AProblemsStartIsItsOwnWhereverItStands) {
   EXPECT_TRUE(part.equal(all.narrow(0, 2, 2)));
   EXPECT_FALSE(all[0].equal(all[1]));
   EXPECT_FALSE(random_start(1, 2.0, 4)(at::zeros({5, 7, 2}), 10).equal(all));
+}
+
+TEST(ProblemPicture, NoSymbolEndsItsScript) {
+  const ProblemPicture picture{.title = "<i>",
+                               .columns = 2,
+                               .symbols = {"</script><b>", "\xff\n"},
+                               .problem = {0, 1},
+                               .wanted = {1, -1},
+                               .frames = {{3, 0.5, {1, -1}, {1e-3, NAN}}}};
+  const std::string page = draw_problem(picture);
+  EXPECT_EQ(page.find("<b>"), std::string::npos);
+  EXPECT_EQ(page.find("<i>"), std::string::npos);
+  EXPECT_EQ(page.find("</script>"), page.rfind("</script>"));
+  EXPECT_NE(page.find("\"levels\":\"6-\""), std::string::npos) << "1e-3 is six half decades";
+  EXPECT_EQ(draw_problem({}), "") << "nothing to see";
 }
 
 /// Problems that converge one after the other.
