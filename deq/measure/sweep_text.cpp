@@ -139,6 +139,38 @@ SweepTable limits_table(const std::vector<SweptRun>& runs) {
   return table;
 }
 
+/// Where there are several runs with limits: what they have in common, and how far they differ.
+SweepTable seeds_table(const std::vector<SweptRun>& runs) {
+  SweepTable table{"All runs together",
+                   "Accuracy over the runs with a limit, none left out: mean, lowest and highest.",
+                   {"set", "limit, times that in training", "right, mean", "lowest", "highest",
+                    "evaluations, mean"},
+                   {}};
+  std::vector<const SweptRun*> solved;
+  for (const SweptRun& run : runs) {
+    if (run.depth == 0) solved.push_back(&run);
+  }
+  if (solved.size() < 2) return table;
+  for (size_t set = 0; set < solved.front()->sets.size(); ++set) {
+    for (size_t limit = 0; limit < solved.front()->sets[set].limits.size(); ++limit) {
+      double sum = 0, evaluations = 0, lowest = 1, highest = 0, times = 0;
+      for (const SweptRun* run : solved) {
+        if (limit >= run->sets[set].limits.size()) return {};  // other limits
+        const SweptLimit& at = run->sets[set].limits[limit];
+        sum += at.accuracy / double(solved.size());
+        evaluations += at.evaluations / double(solved.size());
+        lowest = std::min(lowest, at.accuracy);
+        highest = std::max(highest, at.accuracy);
+        times += double(at.max_steps) / double(run->trained) / double(solved.size());
+      }
+      table.rows.push_back({solved.front()->sets[set].name, fmt::format("{:.3g}", times),
+                            per_cent(sum), per_cent(lowest), per_cent(highest),
+                            fmt::format("{:.1f}", evaluations)});
+    }
+  }
+  return table;
+}
+
 SweepTable starts_table(const std::vector<SweptRun>& runs) {
   SweepTable table{"Accuracy against the number of random starts",
                    "At the largest limit. The start with the smallest residual answers; the "
@@ -225,8 +257,8 @@ nlohmann::ordered_json json_of(const std::vector<SweptRun>& runs, const std::str
 }
 
 std::vector<SweepTable> tables_of(const std::vector<SweptRun>& runs) {
-  std::vector<SweepTable> tables = {limits_table(runs), starts_table(runs), paths_table(runs),
-                                    wrong_table(runs)};
+  std::vector<SweepTable> tables = {seeds_table(runs), limits_table(runs), starts_table(runs),
+                                    paths_table(runs), wrong_table(runs)};
   std::erase_if(tables, [](const SweepTable& table) { return table.rows.empty(); });
   return tables;
 }

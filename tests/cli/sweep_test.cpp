@@ -191,8 +191,9 @@ TEST_F(SweepTest, APageHasEveryRunItsChartsAndItsPictures) {
   const auto result = run_deq("sweep \"" + named + "\" " + at("b") + " " + at("levels") +
                               " --out '" + out + "' --problems 0 --threads 1 2>/dev/null");
   ASSERT_EQ(result.exit_code, 0) << result.text;
-  for (const char* title : {"## Accuracy against the step limit", "## Path independence",
-                            "| levels | 9 | depth 3 |", "| b | test | 4 (trained) |"})
+  for (const char* title :
+       {"## All runs together", "\n| 9 | 16 |", "## Accuracy against the step limit",
+        "## Path independence", "| levels | 9 | depth 3 |", "| b | test | 4 (trained) |"})
     EXPECT_EQ(count(result.text, title), 1u) << title;
   const std::string page = testing::slurp(fs::path(out) / "sweep.html");
   EXPECT_GE(count(page, "<svg"), 3u + 2 + 2 + 3);

@@ -115,6 +115,23 @@ TEST(Limits, AnFThatIsEvaluatedInPartIsSeenAsAWhole) {
     expect_limits(bind, at::zeros_like(x), Anderson{.scope = scope}, {.rel_tol = 1e-3});
 }
 
+/// A row that rounding lifts above its tolerance is left at rest while others move, and is not
+/// called converged at the end.
+TEST(Limits, NothingIsAllowedForAtTheEnd) {
+  const auto make = [] {
+    return Map([calls = std::make_shared<int>(0)](const Tensor& z) {
+      const double by = ++*calls == 1 ? 1e-3 * (1 - 1e-12) : 1e-3 * (1 + 1e-12);
+      return z + at::tensor({by, 1.0}, at::kDouble).view({2, 1});
+    });
+  };
+  const Tensor z0 = at::tensor({1.0, 0.0}, at::kDouble).view({2, 1});
+  const StopRule stop{.rel_tol = 0, .abs_tol = 1e-3};
+  expect_limits(make, z0, Picard{.scope = Scope::Sample}, stop);
+  solve_at_limits(make(), z0, Picard{.scope = Scope::Sample}, stop, {1, 2}, [](const AtLimit& at) {
+    EXPECT_EQ(at.solution.report.count(Reason::Converged), at.max_steps == 1 ? 1 : 0);
+  });
+}
+
 TEST(Limits, ThoseOfNoSolveAreErrors) {
   const Map f = [](const Tensor& z) { return 0.5 * z; };
   const auto nothing = [](const AtLimit&) {};
