@@ -6,11 +6,12 @@
 #include <gtest/gtest.h>
 
 #include "deq/cells/convolution.h"
+#include "deq/cells/transformer.h"
 #include "deq/measure/leaving.h"
 #include "deq/measure/starts.h"
 #include "deq/measure/verdict.h"
 #include "deq/report/problem_picture.h"
-#include "deq/solvers/limits.h"
+#include "deq/solvers/anderson.h"
 #include "deq/solvers/picard.h"
 #include "tests/problems.h"
 
@@ -91,31 +92,42 @@ TEST(ProblemPicture, NoSymbolEndsItsScript) {
   EXPECT_EQ(draw_problem({}), "") << "nothing to see";
 }
 
-/// Problems that converge one after the other.
-TEST(Leaving, GivesTheBitsOfAllTogether) {
+/// Problems that converge one after the other; a solve of all of them, and one that they leave.
+void expect_leaving(const CellOptions& cell, const Solver& solver, double init_std) {
   at::manual_seed(2);
   c10::NoGradGuard no_tape;
   ModelOptions options;
-  options.cell = Convolution{.width = 6, .convolutions = 1};
-  options.initial.init_std = 0.25;
+  options.cell = cell;
+  options.initial.init_std = init_std;
   options.initial.embedding_init_std = 1;
   Model model(options, {3, 3});
   model.eval();
   const Tensor tokens = at::randint(3, {9, 8}, at::kLong);
   const Tensor zeros = zero_state(model, tokens);
   const Map all = model.bind(tokens, {}).front().f, part = leaving(model, tokens);
-  std::vector<int64_t> steps;
   const auto compare = [&](const StopRule& stop) {
-    const Solution wanted = solve(all, zeros, Picard{.scope = Scope::Sample}, stop);
-    const Solution found = solve(part, zeros, Picard{.scope = Scope::Sample}, stop);
+    const Solution wanted = solve(all, zeros, solver, stop),
+                   found = solve(part, zeros, solver, stop);
     EXPECT_TRUE(found.z.equal(wanted.z));
     EXPECT_TRUE(found.report.residual.equal(wanted.report.residual));
+    EXPECT_TRUE(found.report.reason.equal(wanted.report.reason));
     EXPECT_EQ(found.report.evaluations, wanted.report.evaluations);
-    const Tensor own = wanted.report.steps;
-    return own.max().item<int64_t>() - own.min().item<int64_t>();
+    const Tensor last = std::get<0>(wanted.report.steps.view({9, -1}).max(1));
+    return last.max().item<int64_t>() - last.min().item<int64_t>();
   };
   EXPECT_GE(compare({.max_steps = 200, .rel_tol = 1e-3}), 2) << "they leave at different times";
   compare({.max_steps = 7, .rel_tol = 1e-2});
+}
+
+TEST(Leaving, GivesTheBitsOfAllTogether) {
+  expect_leaving(Convolution{.width = 6, .convolutions = 1}, Picard{.scope = Scope::Sample}, 0.25);
+}
+
+/// Whose evaluations leave out the first positions that are done besides.
+TEST(Leaving, OfACellWithASeriesToo) {
+  const Transformer cell{.width = 8, .heads = 2, .inner = 12};
+  expect_leaving(cell, Anderson{.scope = Scope::Causal}, 0.4);
+  expect_leaving(cell, Anderson{.scope = Scope::Sample}, 0.4);
 }
 
 }  // namespace
