@@ -11,6 +11,7 @@ int import_weights(int argc, char** argv);
 int info(int argc, char** argv);
 int measure(int argc, char** argv);
 int report(int argc, char** argv);
+int sweep(int argc, char** argv);
 int train(int argc, char** argv);
 
 }  // namespace deq::cli

@@ -34,6 +34,7 @@ constexpr Command kCommands[] = {
     {"generate", generate, "continue a text, one equilibrium per new token"},
     {"bench", bench, "time a training step and a new token of a run"},
     {"measure", measure, "what the paper claims of a run or several, as a table and a picture"},
+    {"sweep", sweep, "what more steps and more starts give, for problems with an answer"},
     {"report", report, "a page with loss, residuals and solves of one run or several"},
     {"import", import_weights, "weights of the published code as a run folder"},
     {"data", data, "fetch the usual text data sets; say what is in one"},

@@ -9,4 +9,5 @@
 #include "deq/layers/equilibrium.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
+#include "deq/solvers/limits.h"
 #include "deq/solvers/picard.h"

@@ -95,10 +95,13 @@ std::string number(double value) {
   return fmt::format("{:.0f}e{}", value / std::pow(10, power), power);
 }
 
-/// Its colour, and how its line is dashed from the ninth series on.
-std::string classes(size_t series) {
-  const size_t dash = series / kColours % kDashes;
-  return fmt::format("s{}{}", series % kColours, dash > 0 ? fmt::format(" d{}", dash) : "");
+/// Its colour, how its line is dashed from the ninth on, and how thick it is.
+std::string classes(const Series& series, size_t number) {
+  const size_t colour = series.colour.value_or(number), dash = colour / kColours % kDashes;
+  return fmt::format("s{}{}{}", colour % kColours, dash > 0 ? fmt::format(" d{}", dash) : "",
+                     series.stroke == Stroke::Thin    ? " thin"
+                     : series.stroke == Stroke::Thick ? " thick"
+                                                      : "");
 }
 
 class Canvas {
@@ -131,13 +134,24 @@ class Canvas {
                              kHeight - 6, html(axes.x));
   }
 
-  std::string line(const Points& points, size_t series) const {
-    if (points.size() == 1)
-      return fmt::format("<circle class='{}' cx='{:.1f}' cy='{:.1f}' r='3'/>", classes(series),
+  std::string line(const Points& points, const std::string& classes) const {
+    const bool in_place =
+        std::count(points.begin(), points.end(), points[0]) == int64_t(points.size());
+    if (in_place)
+      return fmt::format("<circle class='{}' cx='{:.1f}' cy='{:.1f}' r='3'/>", classes,
                          across(points[0].first), down(points[0].second));
     std::string path;
     for (const auto& [x, y] : points) path += fmt::format("{:.1f},{:.1f} ", across(x), down(y));
-    return fmt::format("<polyline class='{}' points='{}'/>", classes(series), path);
+    return fmt::format("<polyline class='{}' points='{}'/>", classes, path);
+  }
+
+  std::string mark(double x, const std::string& label) const {
+    const bool far = across(x) > kWidth / 2;
+    return fmt::format(
+        "<line class='mark' x1='{0:.1f}' x2='{0:.1f}' y1='{1}' y2='{2}'/>"
+        "<text x='{3:.1f}' y='{4}' text-anchor='{5}'>{6}</text>",
+        across(x), kTop, kHeight - kBottom, across(x) + (far ? -4 : 4), kHeight / 2,
+        far ? "end" : "start", html(label));
   }
 
  private:
@@ -153,18 +167,27 @@ std::string plot(const std::vector<Series>& series, const Axes& axes) {
     for (const auto& [px, py] : lines.back()) x.add(px), y.add(py);
   }
   if (!(x.low <= x.high)) return "";
+  Points marks;
+  for (const Mark& mark : axes.marks) {
+    const double at = axes.logarithmic_x ? std::log10(mark.x) : mark.x;
+    marks.emplace_back(at, 0);
+    if (std::isfinite(at)) x.add(at);
+  }
   x.widen();
   y.widen();
   const Canvas canvas(x, y);
   std::string svg = canvas.grid(axes);
+  for (size_t i = 0; i < marks.size(); ++i) {
+    if (std::isfinite(marks[i].first)) svg += canvas.mark(marks[i].first, axes.marks[i].label);
+  }
   for (size_t i = 0; i < lines.size(); ++i) {
-    if (!lines[i].empty()) svg += canvas.line(lines[i], i);
+    if (!lines[i].empty()) svg += canvas.line(lines[i], classes(series[i], i));
   }
   return svg;
 }
 
-bool has_points(const Series& series, const Axes& axes) {
-  return !drawn(series.points, axes).empty();
+bool has_key(const Series& series, const Axes& axes) {
+  return series.stroke != Stroke::Thin && !drawn(series.points, axes).empty();
 }
 
 }  // namespace
@@ -192,8 +215,9 @@ std::string line_chart(const std::vector<Series>& series, const Axes& axes) {
   if (svg.empty()) return "";
   std::string legend;
   for (size_t i = 0; i < series.size(); ++i) {
-    if (has_points(series[i], axes))
-      legend += fmt::format("<span class='key {}'>{}</span> ", classes(i), html(series[i].name));
+    if (has_key(series[i], axes))
+      legend += fmt::format("<span class='key {}'>{}</span> ", classes(series[i], i),
+                            html(series[i].name));
   }
   return fmt::format(
       "<figure><figcaption><b>{}</b> {}</figcaption>\n<svg viewBox='0 0 {} {}' role=img "
@@ -214,11 +238,12 @@ std::string picture(const std::vector<Chart>& charts) {
     body += fmt::format("<g transform='translate(0 {})'>{}</g>\n", top, svg);
     top += kHeight;
     for (size_t i = 0; i < chart.series.size(); ++i) {
-      if (!has_points(chart.series[i], chart.axes)) continue;
+      if (!has_key(chart.series[i], chart.axes)) continue;
       top += kLine;
-      body += fmt::format(
-          "<polyline class='{}' points='{},{} {},{}'/><text x='{}' y='{}'>{}</text>\n", classes(i),
-          kLeft, top - 4, kLeft + 18, top - 4, kLeft + 24, top, html(chart.series[i].name));
+      body +=
+          fmt::format("<polyline class='{}' points='{},{} {},{}'/><text x='{}' y='{}'>{}</text>\n",
+                      classes(chart.series[i], i), kLeft, top - 4, kLeft + 18, top - 4, kLeft + 24,
+                      top, html(chart.series[i].name));
     }
     top += kLine;
   }

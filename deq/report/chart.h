@@ -2,16 +2,28 @@
 // s7) and dashes (d1 to d3), or as a picture of its own.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace deq {
 
+/// How a line is drawn. Thin ones stand behind what they belong to and have no key.
+enum class Stroke { Usual, Thin, Thick };
+
 /// One line of a chart.
 struct Series {
   std::string name;
   std::vector<std::pair<double, double>> points;  ///< x rising; what is not finite is left out
+  std::optional<size_t> colour = {};              ///< that of which series; its own
+  Stroke stroke = Stroke::Usual;
+};
+
+/// A vertical line at a place that means something.
+struct Mark {
+  double x = 0;
+  std::string label;
 };
 
 /// What stands beside the lines of a chart.
@@ -19,6 +31,7 @@ struct Axes {
   std::string title, x, y;
   bool logarithmic = false;  ///< y; what is not positive is left out
   bool logarithmic_x = false;
+  std::vector<Mark> marks = {};
 };
 
 /// The colours of series, and the dashes of those beyond the eighth, as rules of a style sheet.
@@ -26,7 +39,9 @@ inline constexpr const char* kSeriesColours =
     ".s0{--c:#2f6fde}.s1{--c:#d9662b}.s2{--c:#2a9d63}.s3{--c:#b4479b}.s4{--c:#b08a00}"
     ".s5{--c:#1a9ba8}.s6{--c:#c9404a}.s7{--c:#7a6ae0}"
     "polyline.d1{stroke-dasharray:7 3}polyline.d2{stroke-dasharray:2 3}"
-    "polyline.d3{stroke-dasharray:9 3 2 3}";
+    "polyline.d3{stroke-dasharray:9 3 2 3}"
+    "polyline.thin{stroke-width:1;opacity:.5}polyline.thick{stroke-width:3}"
+    ".mark{stroke:#8a8a90;stroke-dasharray:3 3}";
 
 /// What stands below charts of long series.
 inline constexpr const char* kAveraged =

@@ -1,10 +1,23 @@
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "deq/solvers/solver_loop.h"
 
 namespace deq {
+
+struct AtLimit;
+
+/// Who hears of a solve at which steps (limits.h).
+struct Watch {
+  std::vector<int64_t> limits;  ///< rising; the last is that of the solve
+  std::function<void(AtLimit)> see;
+};
+
+/// `iterate`, watched.
+void iterate_watched(const Map& f, const at::Tensor& z0, const Propose& propose,
+                     const StopRule& stop, const Layout& layout, const Watch& watch);
 
 /// What the loops on the host share: rows that are judged after every evaluation, held where they
 /// are done, and put back where f was not finite. A row counts evaluations from its own beginning.

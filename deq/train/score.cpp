@@ -17,17 +17,31 @@ void AnswerScore::add(const AnswerScore& other) {
   exact += other.exact;
 }
 
+namespace {
+
+/// The places of the batch's answers, of (B, T, ...) or (B, H, W, ...).
+Tensor answer_places(const Tensor& all, const Batch& batch) {
+  const int64_t positions = all.size(1);
+  const int64_t held = batch.answer == kEveryPosition ? positions : batch.answer;
+  return all.narrow(1, positions - held, held);
+}
+
+}  // namespace
+
+Answers answers_of(const Model& model, const Tensor& z, const Batch& batch) {
+  const Tensor wanted = answer_places(batch.targets, batch).to(z.device());
+  const auto [best, likeliest] = model.log_probabilities(answer_places(z, batch)).max(-1);
+  const Tensor right = likeliest.eq(wanted).logical_and(best.isfinite()).logical_or(wanted.lt(0));
+  return {likeliest, right};
+}
+
 AnswerScore score_answer(const Model& model, const Tensor& z, const Losses& losses,
                          const Batch& batch) {
-  const int64_t positions = z.size(1);
-  const int64_t held = batch.answer == kEveryPosition ? positions : batch.answer;
-  const auto answer = [&](const Tensor& all) { return all.narrow(1, positions - held, held); };
-  const Tensor wanted = answer(batch.targets).to(z.device());  // (B, answer)
-  const auto [best, likeliest] = model.log_probabilities(answer(z)).max(-1);
-  const Tensor right = likeliest.eq(wanted).logical_and(best.isfinite()).logical_or(wanted.lt(0));
-  return {.nats = answer(losses.nats).to(at::kDouble).sum().item<double>(),
-          .targets = wanted.ge(0).sum().item<int64_t>(),
-          .right = right.logical_and(wanted.ge(0)).sum().item<int64_t>(),
+  const Tensor right = answers_of(model, z, batch).right;
+  const Tensor scored = answer_places(batch.targets, batch).to(z.device()).ge(0);
+  return {.nats = answer_places(losses.nats, batch).to(at::kDouble).sum().item<double>(),
+          .targets = scored.sum().item<int64_t>(),
+          .right = right.logical_and(scored).sum().item<int64_t>(),
           .exact = right.flatten(1).all(1).sum().item<int64_t>()};
 }
 

@@ -16,6 +16,16 @@ struct Losses {
 /// and its tape.
 Losses losses_of(const Model& model, const at::Tensor& z, const at::Tensor& targets);
 
+/// What a model answers at the places of a batch that hold its answers.
+struct Answers {
+  at::Tensor likeliest;  ///< (B, places) or (B, H, W) int64, the likeliest symbols
+  at::Tensor right;  ///< of that shape, bool: it is the target, and its probability finite; true
+                     ///< where no target is scored
+};
+
+/// z as the batch with its features behind; `batch.answer` is not 0.
+Answers answers_of(const Model& model, const at::Tensor& z, const Batch& batch);
+
 /// Of the answers of a segment's sequences.
 struct AnswerScore {
   double nats = 0;      ///< sum of the losses of their targets

@@ -1,0 +1,83 @@
+#include "deq/measure/starts.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <map>
+
+#include "deq/data/random.h"
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+/// The start whose residual is smallest; the first of several.
+const Trial& surest(const std::vector<const Trial*>& starts) {
+  const Trial* best = starts.front();
+  for (const Trial* one : starts) {
+    if (one->residual < best->residual) best = one;
+  }
+  return *best;
+}
+
+bool majority_right(const std::vector<const Trial*>& starts) {
+  std::map<uint64_t, std::vector<const Trial*>> answers;
+  for (const Trial* one : starts) answers[one->answer].push_back(one);
+  const std::vector<const Trial*>* most = &answers.begin()->second;
+  for (const auto& [answer, given] : answers) {
+    const bool surer = surest(given).residual < surest(*most).residual;
+    if (given.size() > most->size() || (given.size() == most->size() && surer)) most = &given;
+  }
+  return most->front()->right;
+}
+
+Breadth count(const std::vector<Trials>& all, size_t starts, size_t limit) {
+  const size_t problems = all.front().at[limit].size();
+  Breadth found{.starts = int64_t(starts), .limit = all.front().limits[limit]};
+  for (size_t p = 0; p < problems; ++p) {
+    std::vector<const Trial*> own;
+    bool any = false;
+    for (size_t s = 0; s < starts; ++s) {
+      own.push_back(&all[s].at[limit][p]);
+      any = any || own.back()->right;
+      found.evaluations += double(own.back()->evaluations);
+    }
+    found.by_residual += surest(own).right;
+    found.majority += majority_right(own);
+    found.any += any;
+  }
+  for (double* sum : {&found.by_residual, &found.majority, &found.any, &found.evaluations})
+    *sum /= double(problems);
+  return found;
+}
+
+}  // namespace
+
+StartOf random_start(int64_t seed, double std, int64_t start) {
+  return [=](const Tensor& zeros, int64_t first) {
+    Tensor z0 = at::empty_like(zeros);
+    for (int64_t b = 0; b < zeros.size(0); ++b) {
+      const uint64_t own = random_stream({seed, start, first + b})();
+      auto generator = at::make_generator<at::CPUGeneratorImpl>(own);
+      z0[b].copy_(at::randn(z0[b].sizes(), generator, at::kFloat).mul_(std));
+    }
+    return z0;
+  };
+}
+
+std::vector<Breadth> count_starts(const std::vector<Trials>& starts) {
+  std::vector<Breadth> found;
+  if (starts.empty() || starts.front().at.front().empty()) return found;
+  std::vector<size_t> numbers;
+  for (size_t n = 1; n < starts.size(); n *= 2) numbers.push_back(n);
+  numbers.push_back(starts.size());
+  for (const size_t n : numbers) {
+    for (size_t limit = 0; limit < starts.front().limits.size(); ++limit)
+      found.push_back(count(starts, n, limit));
+  }
+  return found;
+}
+
+}  // namespace deq
