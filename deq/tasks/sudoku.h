@@ -1,6 +1,7 @@
 #pragma once
 
 #include "deq/tasks/problems.h"
+#include "deq/tasks/written.h"
 
 namespace deq {
 
@@ -50,6 +51,15 @@ struct Sudoku {
   /// In a run's vocabularies, which must be this task's own.
   Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,
               const Vocabulary& answers) const;
+
+  /// A board as a line, or as a line for each of its rows; '.', '0' or '_' for a blank; lines
+  /// between boxes are passed over. Throws deq::Error for a puzzle that has not one solution.
+  std::vector<WrittenProblem> read_text(const std::string& text, const std::string& source,
+                                        const Vocabulary& inputs) const;
+  /// A board as a line, or as a picture with lines between its boxes.
+  std::string show(const Shown& shown) const;
+  /// Whether rows, columns and boxes have every number once, and the givens are where they were.
+  std::string check(const at::Tensor& problem, const at::Tensor& answer) const;
 };
 
 }  // namespace deq
