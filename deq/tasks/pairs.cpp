@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <memory>
 #include <tuple>
 #include <unordered_map>
 
@@ -30,7 +31,8 @@ struct Pair {
 
 /// A file and where its pairs stand in it.
 struct PairFile {
-  std::string name, text;
+  std::string name;
+  std::unique_ptr<const std::string> text;  // where it stays while the file is moved
   std::vector<Pair> pairs;
 
   std::string at(const Pair& pair) const { return at_line(name, pair.line); }
@@ -89,8 +91,8 @@ Pair read_pair(std::string_view line, int64_t number, const std::string& name, i
 }
 
 PairFile read_pairs(const fs::path& path, int64_t dimensions) {
-  PairFile file{path.string(), read_file(path, kMaxFile), {}};
-  std::string_view text = file.text;
+  PairFile file{path.string(), std::make_unique<const std::string>(read_file(path, kMaxFile)), {}};
+  std::string_view text = *file.text;
   if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark)
     text.remove_prefix(kByteOrderMark.size());
   int64_t number = 0;
@@ -104,8 +106,7 @@ PairFile read_pairs(const fs::path& path, int64_t dimensions) {
     file.pairs.push_back(read_pair(line, number, file.name, dimensions));
   }
   DEQ_CHECK(!file.pairs.empty(),
-            "'{}' has no problems; expected lines of a problem, a tab and its "
-            "answer",
+            "'{}' has no problems; expected lines of a problem, a tab and its answer",
             printable(file.name, 400));
   return file;
 }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "deq/tasks/problems.h"
 #include "deq/tasks/written.h"
 
@@ -12,10 +14,13 @@ using Board = std::vector<int64_t>;
 struct SudokuSolutions {
   int64_t count = 0;
   Board first;
+  bool complete = true;  ///< false: it ended before it was through, and before the limit
 };
 /// By trying, always at a place with the fewest choices. Throws deq::Error for a board whose size
 /// is not that of a Sudoku of 4, 9, 16 or 25 a side, and for numbers that it cannot have.
-SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2);
+/// Ends after `steps` numbers that were tried.
+SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2,
+                             int64_t steps = std::numeric_limits<int64_t>::max());
 
 /// A full board, and a puzzle from which no given can be taken without a second solution.
 struct SudokuPuzzle {
@@ -53,7 +58,8 @@ struct Sudoku {
               const Vocabulary& answers) const;
 
   /// A board as a line, or as a line for each of its rows; '.', '0' or '_' for a blank; lines
-  /// between boxes are passed over. Throws deq::Error for a puzzle that has not one solution.
+  /// between boxes are passed over. Throws deq::Error for a puzzle that has not one solution, as far
+  /// as a search of half a second tells.
   std::vector<WrittenProblem> read_text(const std::string& text, const std::string& source,
                                         const Vocabulary& inputs) const;
   /// A board as a line, or as a picture with lines between its boxes.

@@ -11,7 +11,8 @@ namespace deq {
 namespace {
 
 constexpr std::string_view kDrawn = " \t|/-+=";  // what boards are drawn with
-constexpr std::string_view kBlanks = "0_";       // and '.', as in the vocabulary
+constexpr int64_t kSteps = 1 << 20;
+constexpr std::string_view kBlanks = "0_";  // and '.', as in the vocabulary
 
 /// n of n * n places; 0 where that is no board.
 int64_t side_of(size_t places) {
@@ -53,18 +54,20 @@ bool are_rows(const std::vector<Line>& lines, int64_t side) {
   return first < 16 || (n == 16 && first == 16);
 }
 
-/// Throws deq::Error unless there is one solution.
+/// Throws deq::Error unless there is one solution. There are puzzles without one that a search takes
+/// minutes to see; what `kSteps` do not decide passes, since its answer is checked anyway.
 void check_puzzle(const at::Tensor& tokens, const std::string& where) {
   const at::Tensor held = tokens.contiguous();
   const int64_t* first = held.data_ptr<int64_t>();
   SudokuSolutions found;
   try {
-    found = solve_sudoku(Board(first, first + held.numel()));
+    found = solve_sudoku(Board(first, first + held.numel()), 2, kSteps);
   } catch (const Error& error) {
     throw Error(fmt::format("{}: {}", where, error.what()));
   }
-  DEQ_CHECK(found.count > 0, "{}: a puzzle without a solution; expected one", where);
-  DEQ_CHECK(found.count == 1, "{}: a puzzle with more than one solution; expected one", where);
+  DEQ_CHECK(found.count > 0 || !found.complete, "{}: a puzzle without a solution; expected one",
+            where);
+  DEQ_CHECK(found.count <= 1, "{}: a puzzle with more than one solution; expected one", where);
 }
 
 std::string draw(const at::Tensor& board, const Vocabulary& vocabulary) {
