@@ -78,6 +78,15 @@ FolderLock::~FolderLock() {
   ::close(descriptor_);
 }
 
+void check_unlocked(const fs::path& folder) {
+  const int descriptor = ::open((folder / "lock").c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  const bool held = ::flock(descriptor, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  const std::string other = held ? holder(descriptor) : "";
+  ::close(descriptor);
+  DEQ_CHECK(!held, "run folder '{}' is in use by {}", printable(folder.string(), 400), other);
+}
+
 FolderLock::FolderLock(FolderLock&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)) {}
 

@@ -19,4 +19,8 @@ class FolderLock {
   int descriptor_ = -1;
 };
 
+/// Throws deq::Error, as FolderLock does, where another process holds the folder's lock now. Takes
+/// and makes nothing: a folder that cannot be written to, or has no lock, is free.
+void check_unlocked(const std::filesystem::path& folder);
+
 }  // namespace deq
