@@ -16,7 +16,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr uint64_t kMaxFile = 1 << 20;
 constexpr const char* kTrust = "trust.json";
-constexpr int64_t kOneWrong = 1000;  // right answers that outweigh a wrong one
+constexpr int64_t kOneWrong = 1000;    // right answers that outweigh a wrong one
+constexpr int64_t kMostJudged = 2000;  // problems of the split
 
 std::string sum_of(const Model& model) {
   Sha256 sum;
@@ -146,9 +147,9 @@ KnownTrust trust_of(const TrainedModel& run, const AnswerOptions& options, const
     if (trust.settings == settings) return {trust};
   }
   const Corpus corpus = load_corpus(run, data);
+  const Split judged = beginning(corpus.valid, kMostJudged);
   KnownTrust found{
-      choose_trust(judge(*run.model, corpus.valid, options, progress), options.equilibrium.stop),
-      true};
+      choose_trust(judge(*run.model, judged, options, progress), options.equilibrium.stop), true};
   found.trust.weights = weights;
   found.trust.settings = settings;
   set_sizes(corpus.train, found.trust);

@@ -44,9 +44,9 @@ struct KnownTrust {
   std::string not_kept;  ///< why it could not be written; empty: it was, or stands there
 };
 
-/// From trust.json, where that is of these weights and settings; or else chosen on the validation
-/// split, of `data` where it is given, and written there beside those of other settings. `progress`
-/// hears the share done.
+/// From trust.json, where that is of these weights and settings; or else chosen on the first 2,000
+/// problems of the validation split, of `data` where it is given, and written there beside those of
+/// other settings. `progress` hears the share done.
 KnownTrust trust_of(const TrainedModel& run, const AnswerOptions& options, const std::string& data,
                     const std::function<void(double)>& progress = {});
 

@@ -58,8 +58,8 @@ struct Sudoku {
               const Vocabulary& answers) const;
 
   /// A board as a line, or as a line for each of its rows; '.', '0' or '_' for a blank; lines
-  /// between boxes are passed over. Throws deq::Error for a puzzle that has not one solution, as far
-  /// as a search of half a second tells.
+  /// between boxes are passed over. Throws deq::Error for a puzzle that has not one solution, as
+  /// far as a search of a second tells.
   std::vector<WrittenProblem> read_text(const std::string& text, const std::string& source,
                                         const Vocabulary& inputs) const;
   /// A board as a line, or as a picture with lines between its boxes.

@@ -54,8 +54,8 @@ bool are_rows(const std::vector<Line>& lines, int64_t side) {
   return first < 16 || (n == 16 && first == 16);
 }
 
-/// Throws deq::Error unless there is one solution. There are puzzles without one that a search takes
-/// minutes to see; what `kSteps` do not decide passes, since its answer is checked anyway.
+/// Throws deq::Error unless there is one solution. There are puzzles without one that a search
+/// takes minutes to see; what `kSteps` do not decide passes, since its answer is checked anyway.
 void check_puzzle(const at::Tensor& tokens, const std::string& where) {
   const at::Tensor held = tokens.contiguous();
   const int64_t* first = held.data_ptr<int64_t>();

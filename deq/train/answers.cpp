@@ -80,8 +80,9 @@ std::vector<OnTheWay> answer_along(Model& model, const Tensor& problem,
   const int64_t most = options.equilibrium.stop.max_steps;
   for (int64_t steps = 1; steps < most; steps *= 2) {
     until.equilibrium.stop.max_steps = steps;
-    way.push_back({steps, solve_from(model, problem.unsqueeze(0), until, start)});
-    if (way.back().found.converged) break;
+    Answered found = solve_from(model, problem.unsqueeze(0), until, start);
+    if (found.converged) break;
+    way.push_back({steps, std::move(found)});
   }
   return way;
 }

@@ -54,8 +54,8 @@ struct Answered {
 /// deq::Error for starts of an explicit network, and for a model in training mode.
 Answered answer_problem(Model& model, const at::Tensor& problem, const AnswerOptions& options);
 
-/// The answer on its way: what the solve from `start` has after 1, 2, 4, 8, ... steps, for as long
-/// as it has not converged. Each is a solve of its own that ends there.
+/// The answer on its way: what the solve from `start` has after 1, 2, 4, 8, ... steps, before it
+/// converges or ends. Each is a solve of its own that ends there.
 struct OnTheWay {
   int64_t steps = 0;
   Answered found;

@@ -168,7 +168,7 @@ TEST(Answers, TheWayEndsWhereTheSolveDoes) {
     EXPECT_EQ(way[i].found.residual, answer_problem(run.trainer.model(), problem, how).residual);
   }
   how.equilibrium.stop = {.max_steps = 100, .rel_tol = 10};
-  EXPECT_EQ(answer_along(run.trainer.model(), problem, how, 0).size(), 1u);
+  EXPECT_TRUE(answer_along(run.trainer.model(), problem, how, 0).empty());
 }
 
 TEST(Answers, WhatIsNotFiniteAnswersNothing) {
