@@ -227,6 +227,33 @@ TEST(Written, AnyShortestPathIsRight) {
   EXPECT_EQ(wrong({1, 1, 1, 0, 0, 1, 0, 0, 0}), "the end is not on the path");
 }
 
+TEST(Written, AnyTextIsReadOrRefusedInOneLine) {
+  const std::string alphabet("0123#.SE _/|-+ \n\n\t\r\x80\0", 21);
+  std::mt19937_64 random(11);
+  int64_t read = 0, refused = 0;
+  for (const Task& task : checked_tasks()) {
+    const Corpus corpus = load(task, "");
+    for (int trial = 0; trial < 2000; ++trial) {
+      std::string text;
+      for (int64_t i = below(40, random); i > 0; --i)
+        text += alphabet[size_t(below(int64_t(alphabet.size()), random))];
+      try {
+        for (const WrittenProblem& problem : task->read(text, "x", corpus.vocabulary)) {
+          EXPECT_EQ(problem.tokens.dim(), task->dimensions());
+          EXPECT_GT(problem.tokens.numel(), 0);
+          EXPECT_LT(problem.tokens.max().item<int64_t>(), corpus.vocabulary.size());
+          ++read;
+        }
+      } catch (const Error& error) {
+        EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+        ++refused;
+      }
+    }
+  }
+  EXPECT_GT(read, 100);
+  EXPECT_GT(refused, 1000);
+}
+
 TEST(Written, TasksWithoutACheckSayNothing) {
   const Task task = TaskData::known().front();
   EXPECT_FALSE(task->check(at::zeros({2}, at::kLong), at::zeros({2}, at::kLong)));
