@@ -235,8 +235,12 @@ TEST(Written, AnyTextIsReadOrRefusedInOneLine) {
     const Corpus corpus = load(task, "");
     for (int trial = 0; trial < 2000; ++trial) {
       std::string text;
-      for (int64_t i = below(40, random); i > 0; --i)
-        text += alphabet[size_t(below(int64_t(alphabet.size()), random))];
+      for (int64_t i = below(20, random); i > 0; --i) {
+        if (trial % 2 && below(8, random) > 0)
+          text += corpus.vocabulary.token(below(corpus.vocabulary.size(), random)) + " ";
+        else
+          text += alphabet[size_t(below(int64_t(alphabet.size()), random))];
+      }
       try {
         for (const WrittenProblem& problem : task->read(text, "x", corpus.vocabulary)) {
           EXPECT_EQ(problem.tokens.dim(), task->dimensions());
