@@ -177,6 +177,53 @@ TEST(Written, SudokuIsReadAsPeopleWriteIt) {
   EXPECT_EQ(task.read_text("1.../..2./.3../...4", "x", inputs).size(), 1u);
 }
 
+/// Numbers of a full board of 4 or 16 a side, from 0.
+at::Tensor full_board(int64_t side, int64_t box) {
+  const at::Tensor row = at::arange(side).view({side, 1});
+  return (row * box + at::div(row, box, "floor") + at::arange(side)).remainder(side);
+}
+
+// 16 characters are a row of one board, and all of another.
+TEST(Written, BoardsOf16ASideAndOf4AreToldApart) {
+  const Task large = Sudoku{.side = 16}, small = Sudoku{.side = 4};
+  std::vector<std::string> tokens{".", "1", "2", "3", "4", "5", "6", "7", "8",
+                                  "9", "A", "B", "C", "D", "E", "F", "G"};
+  const Vocabulary inputs = symbols(tokens);
+  at::Tensor board = full_board(16, 4) + 1;
+  board[3][5] = 0;
+  for (const bool picture : {false, true}) {
+    const std::string text = large->show({board, {}, inputs, inputs, picture});
+    const auto read = large->read(text + "\n\n" + text + "\n", "x", inputs);
+    ASSERT_EQ(read.size(), 2u);
+    EXPECT_TRUE(at::equal(read[1].tokens, board));
+  }
+  EXPECT_EQ(large->read(write_symbols(board, inputs, {"", "\n"}), "x", inputs).size(), 1u);
+  tokens.resize(5);
+  std::string boards;
+  for (int i = 0; i < 16; ++i)
+    boards += small->show({full_board(4, 2) + 1, {}, symbols(tokens), inputs}) + "\n";
+  EXPECT_EQ(small->read(boards, "x", symbols(tokens)).size(), 16u);
+  EXPECT_EQ(large->read("1234341221434321\n", "x", inputs).size(), 1u);
+}
+
+TEST(Written, AFullBoardIsNoAnswerToAnotherPuzzle) {
+  const Task task = Sudoku{.side = 4};
+  const at::Tensor board = full_board(4, 2);
+  at::Tensor puzzle = board + 1;
+  puzzle[0][1] = 0;
+  EXPECT_EQ(task->check(puzzle, board), "");
+  for (int64_t shift = 1; shift < 4; ++shift)  // other numbers, above and below those given
+    EXPECT_EQ(task->check(puzzle, (board + shift).remainder(4)),
+              "another number than is given in row 1, column 1");
+  const at::Tensor blank = at::zeros({4, 4}, at::kLong);
+  EXPECT_EQ(task->check(blank, board), "");
+  const at::Tensor columns = at::arange(4).repeat({4, 1});
+  EXPECT_EQ(task->check(blank, columns), "column 1 has a number twice");
+  EXPECT_EQ(task->check(blank, columns.t()), "row 1 has a number twice");
+  const at::Tensor shifted = (columns + columns.t()).remainder(4);  // rows and columns are full
+  EXPECT_EQ(task->check(blank, shifted), "box 1 has a number twice");
+}
+
 TEST(Written, PuzzlesHaveOneSolution) {
   const Sudoku task{.side = 4};
   const Vocabulary& inputs = load(Task(Sudoku{.side = 4, .problems = kFew}), "").vocabulary;
