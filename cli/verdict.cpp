@@ -39,8 +39,9 @@ std::string describe(const Trust& trust) {
                 beyond = trust.right_beyond + trust.wrong_beyond;
   if (!trust.threshold)
     return fmt::format(
-        "no threshold, nothing is trusted: of {} problems of {} {} are right, and no "
-        "residual tells them from the others",
+        "no threshold, nothing is trusted: of {} problems of {} {} are right, but not 99.9% of the "
+        "20 "
+        "or more that converged within any residual",
         beyond, trust.split, trust.right_beyond);
   return fmt::format(
       "threshold {:.1e}: of {} problems of {} within it {} are right, of {} beyond {}",

@@ -17,6 +17,7 @@ using Json = nlohmann::ordered_json;
 constexpr uint64_t kMaxFile = 1 << 20;
 constexpr const char* kTrust = "trust.json";
 constexpr int64_t kOneWrong = 1000;    // right answers that outweigh a wrong one
+constexpr int64_t kFewest = 20;        // problems that a threshold can stand on
 constexpr int64_t kMostJudged = 2000;  // problems of the split
 
 std::string sum_of(const Model& model) {
@@ -120,7 +121,8 @@ Trust choose_trust(const std::vector<Judged>& judged, const StopRule& stop) {
     wrong += !converged[i]->right;
     const bool last_of_its_residual =
         i + 1 == converged.size() || converged[i + 1]->residual > converged[i]->residual;
-    if (last_of_its_residual && wrong * kOneWrong <= int64_t(i + 1)) within = i + 1;
+    const auto count = int64_t(i + 1);
+    if (last_of_its_residual && count >= kFewest && wrong * kOneWrong <= count) within = i + 1;
   }
   Trust trust;
   if (within > 0) {

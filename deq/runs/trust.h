@@ -33,8 +33,8 @@ struct Trust {
 /// The largest threshold such that of the problems that converged within it 99.9% are right: all of
 /// them where they are fewer than 1,000. It ends at the next residual with a wrong answer; where
 /// there is none, at the tolerance of the solve, since what did not converge is not trusted
-/// whatever its answer. None where no answer is right, and where wrong ones have residuals as small
-/// as any.
+/// whatever its answer. None where fewer than 20 problems would be within it, and so where wrong
+/// answers have residuals as small as any.
 Trust choose_trust(const std::vector<Judged>& judged, const StopRule& stop);
 
 /// A run's trust, and where it is from.

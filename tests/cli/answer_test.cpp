@@ -237,7 +237,8 @@ TEST_F(Answer, PairsFromAFileToAnAnswer) {
   const std::string file = text("lights.tsv", data);
   make("lights", " --task pairs --data " + file +
                      " --cell shift --cell-width 8 --cell-inner 16 --solver sweep --batch 4"
-                     " --rate 0.03 --init-std 0.3 --steps 60 --eval-every 60 --threads 1");
+                     " --rate 0.03 --init-std 0.3 --steps 60 --eval-every 60 --threads 1"
+                     " --task-valid-share 0.2");
   const std::string problems = text("lights.txt", "green green red\nred\n");
   const auto output = run_deq("answer " + path("lights") + " " + problems + " --quiet");
   EXPECT_EQ(output.exit_code, 0) << output.text;

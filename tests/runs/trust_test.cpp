@@ -35,14 +35,24 @@ TEST(Trust, WhereAllThatConvergedIsRightItIsTheTolerance) {
 
 TEST(Trust, ItEndsBeforeAWrongAnswer) {
   std::vector<Judged> judged;
-  add(judged, 10, true, 1e-6);
+  add(judged, 30, true, 1e-6);
   add(judged, 1, false, 1e-4);
   add(judged, 90, true, 5e-4);
   const Trust trust = choose_trust(judged, kStop);
   EXPECT_EQ(trust.threshold, 1e-6);
-  EXPECT_EQ(trust.right_within, 10);
+  EXPECT_EQ(trust.right_within, 30);
   EXPECT_EQ(trust.right_beyond, 90);
   EXPECT_EQ(trust.wrong_beyond, 1);
+}
+
+TEST(Trust, AFewRightAnswersAreNoThreshold) {
+  for (const int64_t right : {19, 20}) {
+    std::vector<Judged> judged;
+    add(judged, right, true, 1e-6);
+    add(judged, 1, false, 1e-5);
+    add(judged, 500, true, 2e-2);
+    EXPECT_EQ(choose_trust(judged, kStop).threshold.has_value(), right == 20);
+  }
 }
 
 TEST(Trust, AThousandRightOnesOutweighAWrongOne) {
