@@ -108,8 +108,10 @@ class Answers {
   }
 
   void print_one(const at::Tensor& problem, const Answered& found, const std::string& end) const {
-    fmt::print("{}{}{:.2e}\t{}\t{}\n{}", shown(problem, found.answer), style_.picture ? "\n" : "\t",
-               found.residual, found.evaluations, end, style_.picture ? "\n" : "");
+    const std::string residual =
+        std::isfinite(found.residual) ? fmt::format("{:.2e}", found.residual) : "-";
+    fmt::print("{}{}{}\t{}\t{}\n{}", shown(problem, found.answer), style_.picture ? "\n" : "\t",
+               residual, found.evaluations, end, style_.picture ? "\n" : "");
   }
 
   void print_text(const at::Tensor& problem, const Answered& found,
