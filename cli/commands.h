@@ -3,6 +3,7 @@
 
 namespace deq::cli {
 
+int answer(int argc, char** argv);
 int bench(int argc, char** argv);
 int data(int argc, char** argv);
 int eval(int argc, char** argv);

@@ -102,6 +102,12 @@ std::string describe(const Corpus& corpus, const Split& split, const char* unit)
     return fmt::format("{} {}s, unigram entropy {:.4f} bits per {}", tokens.numel(), unit,
                        unigram_bits(corpus.train.tokens, tokens, vocabulary), unit);
   }
+  if (corpus.answers) {
+    const at::IntArrayRef largest = tokens.sizes().slice(1);
+    return fmt::format("{} problems of {}{} {}s, {} of the answers are scored", tokens.size(0),
+                       split.extents.defined() ? "up to " : "", fmt::join(largest, " x "), unit,
+                       split.targets.ge(0).sum().item<int64_t>());
+  }
   return fmt::format("{} sequences of {} {}s, entropy by position {:.4g} nats per {}",
                      tokens.size(0), tokens.size(1), unit,
                      positional_nats(corpus.train, split, vocabulary), unit);
@@ -115,11 +121,17 @@ int print_info(const std::string& path, const std::string& vocabulary, const Ass
   const char* unit = unit_name(options.task);
   fmt::print("vocabulary  {} {}s, fingerprint {}\n", corpus.vocabulary.size(), unit,
              corpus.vocabulary.fingerprint());
+  if (corpus.answers)
+    fmt::print("answers     {} {}s, fingerprint {}\n", corpus.answers->size(), unit,
+               corpus.answers->fingerprint());
   const std::pair<const char*, const Split&> splits[] = {
       {"train", corpus.train}, {"valid", corpus.valid}, {"test", corpus.test}};
   for (const auto& [name, split] : splits) {
     fmt::print("{:<11} {}\n", name, describe(corpus, split, unit));
   }
+  std::vector<std::string> more;
+  for (const NamedSplit& named : corpus.more) more.push_back(named.name);
+  if (!more.empty()) fmt::print("test sets   {}\n", join(more, ", "));
   return 0;
 }
 

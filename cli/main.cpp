@@ -1,5 +1,5 @@
 // `deq <command> [options]`: the table of commands, and the one place that turns errors into exit
-// codes. 0: done; 1: it failed; 2: the command line was wrong.
+// codes. 0: done; 1: it failed; 2: the command line was wrong; of `answer` 3: not all is trusted.
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
@@ -31,6 +31,7 @@ struct Command {
 constexpr Command kCommands[] = {
     {"train", train, "train a model into a run folder, or go on with one"},
     {"eval", eval, "perplexity of a text, with residual and converged share"},
+    {"answer", answer, "answer problems, and say which answers are to be trusted"},
     {"generate", generate, "continue a text, one equilibrium per new token"},
     {"bench", bench, "time a training step and a new token of a run"},
     {"measure", measure, "what the paper claims of a run or several, as a table and a picture"},

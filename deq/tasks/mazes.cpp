@@ -88,6 +88,48 @@ Corpus Mazes::load(const std::filesystem::path& data, const Vocabulary& inputs,
   return load(data);
 }
 
+std::vector<WrittenProblem> Mazes::read_text(const std::string& text, const std::string& source,
+                                             const Vocabulary& inputs) const {
+  std::vector<WrittenProblem> problems = read_problems(text, source, inputs, dimensions);
+  for (const WrittenProblem& problem : problems) {
+    try {
+      path_through(problem.tokens);
+    } catch (const Error& error) {
+      throw Error(fmt::format("{}: {}", at_line(source, problem.line), error.what()));
+    }
+  }
+  return problems;
+}
+
+std::string Mazes::show(const Shown& shown) const {
+  const Joined joined{.symbols = "", .rows = shown.picture ? "\n" : "/"};
+  at::Tensor squares = shown.problem;
+  if (!shown.answer.defined()) return write_symbols(squares, shown.inputs, joined);
+  constexpr int64_t kPath = 4;
+  const at::Tensor own = Open + (kPath - Open) * shown.answer.sign();  // negative stays negative
+  squares = at::where(shown.picture ? squares.eq(Open) : squares.ne(Wall), own, squares);
+  return write_symbols(squares, symbols({"#", ".", "S", "E", "*"}), joined);
+}
+
+std::string Mazes::check(const at::Tensor& problem, const at::Tensor& answer) const {
+  const at::Tensor marked = answer.eq(1).logical_and(problem.ne(Wall));
+  for (const auto& [square, name] : {std::pair{Start, "start"}, {End, "end"}}) {
+    if (!marked.masked_select(problem.eq(square)).all().item<bool>())
+      return fmt::format("the {} is not on the path", name);
+  }
+  // If the squares that are marked lead from start to end by themselves, and are no more than the
+  // shortest path has, they are one.
+  const int64_t count = marked.sum().item<int64_t>();
+  const int64_t shortest = path_through(problem).sum().item<int64_t>();
+  try {
+    path_through(problem.masked_fill(marked.logical_not(), Wall));
+  } catch (const Error&) {
+    return "the path is broken";
+  }
+  if (count == shortest) return "";
+  return fmt::format("{} squares are marked; the path has {}", count, shortest);
+}
+
 at::Tensor path_through(const at::Tensor& maze) {
   DEQ_CHECK(maze.dim() == 2 && maze.scalar_type() == at::kLong,
             "a maze of shape [{}], {}; expected (rows, columns), Long",

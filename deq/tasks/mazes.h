@@ -1,6 +1,7 @@
 #pragma once
 
 #include "deq/tasks/problems.h"
+#include "deq/tasks/written.h"
 
 namespace deq {
 
@@ -30,6 +31,15 @@ struct Mazes {
   /// In a run's vocabularies, which must be this task's own.
   Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,
               const Vocabulary& answers) const;
+
+  /// Rows of squares, a line each or joined by '/'. Throws deq::Error where there is not one start,
+  /// one end and a path between them.
+  std::vector<WrittenProblem> read_text(const std::string& text, const std::string& source,
+                                        const Vocabulary& inputs) const;
+  /// A '*' for each square of the path. A picture has start and end besides.
+  std::string show(const Shown& shown) const;
+  /// Whether the squares of the answer that are no walls are a shortest path.
+  std::string check(const at::Tensor& problem, const at::Tensor& answer) const;
 };
 
 /// The squares of the shortest path of a maze (H, W) from Start to End, both included, 1, all

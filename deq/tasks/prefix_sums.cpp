@@ -38,4 +38,19 @@ Corpus PrefixSums::load(const std::filesystem::path& data, const Vocabulary& inp
   return load(data);
 }
 
+std::string PrefixSums::show(const Shown& shown) const {
+  const at::Tensor& bits = shown.answer.defined() ? shown.answer : shown.problem;
+  return write_symbols(bits, shown.inputs, {.symbols = ""});
+}
+
+std::string PrefixSums::check(const at::Tensor& problem, const at::Tensor& answer) const {
+  const auto bit = problem.accessor<int64_t, 1>(), sums = answer.accessor<int64_t, 1>();
+  int64_t sum = 0;
+  for (int64_t t = 0; t < bit.size(0); ++t) {
+    sum = (sum + bit[t]) % 2;
+    if (sums[t] != sum) return fmt::format("the sum is {} at position {}", sum, t + 1);
+  }
+  return "";
+}
+
 }  // namespace deq

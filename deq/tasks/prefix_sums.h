@@ -1,6 +1,7 @@
 #pragma once
 
 #include "deq/tasks/problems.h"
+#include "deq/tasks/written.h"
 
 namespace deq {
 
@@ -24,6 +25,11 @@ struct PrefixSums {
   /// In a run's vocabularies, which must be this task's own.
   Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,
               const Vocabulary& answers) const;
+
+  /// Bits side by side.
+  std::string show(const Shown& shown) const;
+  /// By adding them up.
+  std::string check(const at::Tensor& problem, const at::Tensor& answer) const;
 };
 
 }  // namespace deq

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <limits>
+
 #include "deq/tasks/problems.h"
+#include "deq/tasks/written.h"
 
 namespace deq {
 
@@ -11,10 +14,13 @@ using Board = std::vector<int64_t>;
 struct SudokuSolutions {
   int64_t count = 0;
   Board first;
+  bool complete = true;  ///< false: it ended before it was through, and before the limit
 };
 /// By trying, always at a place with the fewest choices. Throws deq::Error for a board whose size
 /// is not that of a Sudoku of 4, 9, 16 or 25 a side, and for numbers that it cannot have.
-SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2);
+/// Ends after `steps` numbers that were tried.
+SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2,
+                             int64_t steps = std::numeric_limits<int64_t>::max());
 
 /// A full board, and a puzzle from which no given can be taken without a second solution.
 struct SudokuPuzzle {
@@ -50,6 +56,16 @@ struct Sudoku {
   /// In a run's vocabularies, which must be this task's own.
   Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,
               const Vocabulary& answers) const;
+
+  /// A board as a line, or as a line for each of its rows; '.', '0' or '_' for a blank; lines
+  /// between boxes are passed over. Throws deq::Error for a puzzle that has not one solution, as
+  /// far as a search of a second tells.
+  std::vector<WrittenProblem> read_text(const std::string& text, const std::string& source,
+                                        const Vocabulary& inputs) const;
+  /// A board as a line, or as a picture with lines between its boxes.
+  std::string show(const Shown& shown) const;
+  /// Whether rows, columns and boxes have every number once, and the givens are where they were.
+  std::string check(const at::Tensor& problem, const at::Tensor& answer) const;
 };
 
 }  // namespace deq

@@ -1,6 +1,7 @@
 // Sudoku by search: the boards of a task, and the check of an answer.
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <numeric>
 
 #include "deq/tasks/sudoku.h"
@@ -19,12 +20,13 @@ int64_t side_of(const Board& board) {
 /// The state of a search: which numbers each group still lacks, as bits.
 class Search {
  public:
-  explicit Search(int64_t side)
+  explicit Search(int64_t side, int64_t steps = std::numeric_limits<int64_t>::max())
       : side_(side),
         box_(side == 4    ? 2
              : side == 9  ? 3
              : side == 16 ? 4
                           : 5),
+        steps_left_(steps),
         all_((uint32_t(1) << side) - 1),
         board_(size_t(side * side), 0),
         lacks_(size_t(3 * side), all_) {}
@@ -52,6 +54,8 @@ class Search {
     for (size_t i = numbers.size(); random && i > 1; --i)
       std::swap(numbers[i - 1], numbers[size_t(below(int64_t(i), *random))]);
     for (const int64_t number : numbers) {
+      if (steps_left_ == 0) found.complete = false;
+      if (steps_left_-- <= 0) return;
       put(place, number);
       run(limit, found, random);
       take(place);
@@ -90,6 +94,7 @@ class Search {
   }
 
   int64_t side_, box_;
+  int64_t steps_left_;
   uint32_t all_;
   Board board_;
   std::vector<uint32_t> lacks_;
@@ -97,10 +102,10 @@ class Search {
 
 }  // namespace
 
-SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit) {
+SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit, int64_t steps) {
   const int64_t side = side_of(puzzle);
   SudokuSolutions found;
-  Search search(side);
+  Search search(side, steps);
   for (size_t place = 0; place < puzzle.size(); ++place) {
     DEQ_CHECK(puzzle[place] >= 0 && puzzle[place] <= side,
               "number {} on a board of {} a side; expected 1 to {}, 0 for a blank", puzzle[place],

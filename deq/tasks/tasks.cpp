@@ -4,6 +4,7 @@
 #include "deq/tasks/characters.h"
 #include "deq/tasks/copy_memory.h"
 #include "deq/tasks/mazes.h"
+#include "deq/tasks/pairs.h"
 #include "deq/tasks/prefix_sums.h"
 #include "deq/tasks/sudoku.h"
 #include "deq/tasks/word_problem.h"
@@ -13,8 +14,9 @@ namespace deq {
 
 // The list.
 const std::vector<Task>& TaskData::known() {
-  static const std::vector<Task> list{Words{},      Bytes{},       Characters{}, CopyMemory{},
-                                      PrefixSums{}, WordProblem{}, Mazes{},      Sudoku{}};
+  static const std::vector<Task> list{Words{},      Bytes{},      Characters{},
+                                      CopyMemory{}, PrefixSums{}, WordProblem{},
+                                      Mazes{},      Sudoku{},     Pairs{}};
   return list;
 }
 

@@ -4,6 +4,7 @@
 
 #include "deq/base/choice.h"
 #include "deq/data/corpus.h"
+#include "deq/tasks/written.h"
 
 namespace deq {
 
@@ -25,6 +26,18 @@ struct TaskData : Held<TaskData> {
   virtual int64_t dimensions() const = 0;
   /// Whether answers have a vocabulary of their own, whatever its size.
   virtual bool own_answers() const = 0;
+
+  /// Problems as a user has them, by the task's `read_text`, or else by `read_problems`. Throws
+  /// deq::Error, with source and line, for what is none, or has no answer.
+  virtual std::vector<WrittenProblem> read(const std::string& text, const std::string& source,
+                                           const Vocabulary& inputs) const = 0;
+  /// By the task's `show`, or else symbols and rows as `write_symbols` joins them. What is shown of
+  /// a problem alone `read` reads.
+  virtual std::string show(const Shown& shown) const = 0;
+  /// What is wrong with an answer by a check of its own, without a model; empty: nothing. Nothing
+  /// at all where the task has no `check`.
+  virtual std::optional<std::string> check(const at::Tensor& problem,
+                                           const at::Tensor& answer) const = 0;
 };
 
 /// One of the tasks; Words unless told otherwise.
@@ -44,11 +57,30 @@ struct TaskData::Of final : HeldAs<TaskData, Options> {
   }
   int64_t known_vocabulary() const override { return this->value.known_vocabulary(); }
   int64_t dimensions() const override {
-    if constexpr (requires { Options::dimensions; }) return Options::dimensions;
+    if constexpr (requires { this->value.dimensions; }) return this->value.dimensions;
     return 1;
   }
   bool own_answers() const override {
     return requires { this->value.load({}, Vocabulary(), Vocabulary()); };
+  }
+  std::vector<WrittenProblem> read(const std::string& text, const std::string& source,
+                                   const Vocabulary& inputs) const override {
+    if constexpr (requires { this->value.read_text(text, source, inputs); })
+      return this->value.read_text(text, source, inputs);
+    else
+      return read_problems(text, source, inputs, dimensions());
+  }
+  std::string show(const Shown& shown) const override {
+    if constexpr (requires { this->value.show(shown); }) return this->value.show(shown);
+    const bool own = shown.answer.defined();
+    return write_symbols(own ? shown.answer : shown.problem, own ? shown.answers : shown.inputs,
+                         {.rows = shown.picture ? "\n" : " / "});
+  }
+  std::optional<std::string> check(const at::Tensor& problem,
+                                   const at::Tensor& answer) const override {
+    if constexpr (requires { this->value.check(problem, answer); })
+      return this->value.check(problem, answer);
+    return std::nullopt;
   }
 };
 

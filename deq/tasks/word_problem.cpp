@@ -130,4 +130,16 @@ Corpus WordProblem::load(const std::filesystem::path& data, const Vocabulary& in
   return load(data);
 }
 
+std::string WordProblem::check(const at::Tensor& problem, const at::Tensor& answer) const {
+  const std::vector<Permutation> elements = elements_of(group);
+  const auto factor = problem.accessor<int64_t, 1>(), products = answer.accessor<int64_t, 1>();
+  Permutation product = elements.front();  // the identity
+  for (int64_t t = 0; t < factor.size(0); ++t) {
+    product = after(product, elements[size_t(factor[t])]);
+    if (products[t] < 0 || elements[size_t(products[t])] != product)
+      return fmt::format("another product at position {}", t + 1);
+  }
+  return "";
+}
+
 }  // namespace deq

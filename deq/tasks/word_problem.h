@@ -42,6 +42,9 @@ struct WordProblem {
   /// In a run's vocabularies, which must be this task's own.
   Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,
               const Vocabulary& answers) const;
+
+  /// By the permutations of the points.
+  std::string check(const at::Tensor& problem, const at::Tensor& answer) const;
 };
 
 }  // namespace deq

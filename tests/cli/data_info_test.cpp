@@ -34,6 +34,23 @@ TEST(DataInfo, CountsAndMeasures) {
   EXPECT_SAYS(run_deq("data info 2>&1").text, "error: data is not set; expected a text file");
 }
 
+TEST(DataInfo, OfProblems) {
+  Scratch scratch;
+  spill(scratch / "train.tsv", "a b / a a\tx y / _ x\na\x2F b\tx / z\n");
+  spill(scratch / "valid.tsv", "a / b\tx / z\n");
+  spill(scratch / "test.tsv", "b b b / a a a\tx y x / x x x\n");
+  spill(scratch / "other.tsv", "b / b\tx / y\n");
+  const Output pairs = run_deq("data info '" + scratch.folder().string() +
+                               "' --task pairs --task-dimensions 2 2>&1");
+  EXPECT_EQ(pairs.exit_code, 0);
+  EXPECT_SAYS(pairs.text, "vocabulary  2 symbols");
+  EXPECT_SAYS(pairs.text, "answers     3 symbols");
+  EXPECT_SAYS(pairs.text,
+              "train       2 problems of up to 2 x 2 symbols, 5 of the answers are scored");
+  EXPECT_SAYS(pairs.text, "test        1 problems of 2 x 3 symbols, 6 of the answers are scored");
+  EXPECT_SAYS(pairs.text, "test sets   other");
+}
+
 TEST(DataInfo, OfSequences) {
   const Output copy = run_deq("data info --task copy-memory --task-delay 100");
   EXPECT_EQ(copy.exit_code, 0);

@@ -37,6 +37,20 @@ TEST(FolderLockTest, ASecondProcessIsToldWhoHoldsIt) {
   EXPECT_EQ(error_of([&] { FolderLock second(scratch.folder()); }), expected);
 }
 
+TEST(FolderLockTest, WhoOnlyLooksTakesNothing) {
+  Scratch scratch;
+  check_unlocked(scratch.folder());
+  EXPECT_TRUE(scratch.names().empty());
+  {
+    FolderLock lock(scratch.folder());
+    const std::string message = error_of([&] { check_unlocked(scratch.folder()); });
+    EXPECT_EQ(message, error_of([&] { FolderLock second(scratch.folder()); }));
+  }
+  check_unlocked(scratch.folder());
+  EXPECT_NO_THROW(FolderLock lock(scratch.folder()));
+  check_unlocked(scratch / "missing");
+}
+
 TEST(FolderLockTest, IsReleasedAtDestructionAndByAKill) {
   Scratch scratch;
   { FolderLock lock(scratch.folder()); }

@@ -205,6 +205,10 @@ TEST(Sudoku, CountsSolutions) {
   Board twice(16, 0);
   twice[0] = twice[3] = 1;
   EXPECT_EQ(solve_sudoku(twice).count, 0);
+  EXPECT_TRUE(solve_sudoku(twice).complete);
+  // 288 boards are not found in 100 steps; one is.
+  EXPECT_FALSE(solve_sudoku(Board(16, 0), 1000, 100).complete);
+  EXPECT_TRUE(solve_sudoku(Board(16, 0), 1, 100).complete);
   EXPECT_SAYS(error_of([] { solve_sudoku(Board(10, 0)); }), "a board of 10 places");
   EXPECT_SAYS(error_of([] { solve_sudoku(Board(16, 5)); }), "number 5 on a board of 4 a side");
 }
@@ -289,12 +293,13 @@ TEST(Sudoku, ReadsFilesAndTheirLevels) {
               "9 boards, of which 2 for validation and 8 for test leave none");
 }
 
-TEST(Problems, EveryTaskThatMakesItsOwnIsListed) {
+TEST(Problems, EveryTaskOfProblemsIsListed) {
   std::set<std::string> names;
   for (const Task& task : TaskData::known()) {
     if (task->own_answers()) names.insert(task.name());
   }
-  EXPECT_EQ(names, (std::set<std::string>{"prefix-sums", "word-problem", "mazes", "sudoku"}));
+  EXPECT_EQ(names,
+            (std::set<std::string>{"prefix-sums", "word-problem", "mazes", "sudoku", "pairs"}));
 }
 
 }  // namespace
