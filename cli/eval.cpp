@@ -22,11 +22,13 @@ struct EvalOptions {
   EquilibriumOptions equilibrium;
   EvaluationOptions eval;
   ReadingOptions reading;
+  Task task;
 
   static void fields(auto& self, auto&& field) {
     EquilibriumOptions::solve_fields(self.equilibrium, field);
     field("eval", self.eval);
     field("", self.reading);
+    field("task", self.task, "the run's, with other options: sizes, seeds, numbers of problems");
   }
 };
 
@@ -113,8 +115,9 @@ int eval(int argc, char** argv) {
 
   TrainedModel run = load_run(folder, checkpoint, device);
   if (require_converged) check_equilibrium(run);
-  EvalOptions options{run.options.equilibrium, run.options.eval};
+  EvalOptions options{run.options.equilibrium, run.options.eval, {}, run.options.task};
   assign_options(options, flags);
+  set_task(run, options.task);
   settle(options.equilibrium, run.options.model, flags);
   check_evaluation(run.options.task, flags, leak);
   run.model->read_weights(options.reading);

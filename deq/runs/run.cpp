@@ -5,6 +5,7 @@
 #include <charconv>
 #include <chrono>
 #include <deque>
+#include <tuple>
 
 #include "deq/base/device.h"
 #include "deq/base/toml.h"
@@ -315,6 +316,25 @@ TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
   run.model->to(place);
   run.model->eval();
   return run;
+}
+
+void set_task(TrainedModel& run, const Task& task) {
+  DEQ_CHECK(task.name() == std::string(run.options.task.name()),
+            "task = {}; expected {}, the run's, of which other options can be given", task.name(),
+            run.options.task.name());
+  run.options.task = task;
+  const auto own = task->vocabularies();
+  if (!own || (own->first.fingerprint() == run.vocabulary.fingerprint() &&
+               own->second.fingerprint() == run.answers.fingerprint()))
+    return;
+  std::tie(run.vocabulary, run.answers) = *own;
+  const at::Device place = run.model->device();
+  const auto model =
+      make_model(task, run.options.model, {run.vocabulary.size(), run.answers.size()});
+  load_weights(*model, named_tensors(*run.model), run.folder);
+  model->to(place);
+  model->eval();
+  run.model = model;
 }
 
 Corpus load_corpus(const TrainedModel& run, const std::string& data) {

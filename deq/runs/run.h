@@ -56,6 +56,11 @@ struct TrainedModel {
 TrainedModel load_run(const std::filesystem::path& folder, const std::string& checkpoint = "",
                       const std::string& device = "cpu");
 
+/// Puts other options of its task in place of the run's. Where these have other vocabularies, as of
+/// boards of another size, its weights go on in a model of these. Throws deq::Error for another
+/// task, and where the weights do not fit.
+void set_task(TrainedModel& run, const Task& task);
+
 /// A run's data, or other data of its task, in its vocabularies.
 Corpus load_corpus(const TrainedModel& run, const std::string& data = "");
 

@@ -146,6 +146,11 @@ Corpus of_levels(const Boards& boards, int64_t side, Corpus corpus) {
 
 }  // namespace
 
+std::pair<Vocabulary, Vocabulary> Sudoku::vocabularies() const {
+  ProblemMaker made = maker(side);
+  return {std::move(made.inputs), std::move(made.answers)};
+}
+
 Corpus Sudoku::load(const fs::path& data) const {
   const Corpus corpus = load(data, maker(side).inputs, maker(side).answers);
   DEQ_CHECK(corpus.more.empty(),

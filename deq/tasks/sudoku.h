@@ -52,6 +52,8 @@ struct Sudoku {
   }
 
   int64_t known_vocabulary() const { return side + 1; }
+  /// A blank and the numbers; the numbers.
+  std::pair<Vocabulary, Vocabulary> vocabularies() const;
   Corpus load(const std::filesystem::path& data) const;
   /// In a run's vocabularies, which must be this task's own.
   Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,

@@ -24,6 +24,8 @@ struct TaskData : Held<TaskData> {
   virtual int64_t known_vocabulary() const = 0;
   /// Of the places of a problem or a text: 1, a sequence; 2, a grid.
   virtual int64_t dimensions() const = 0;
+  /// Of inputs and of answers, where the options tell without data, by the task's `vocabularies`.
+  virtual std::optional<std::pair<Vocabulary, Vocabulary>> vocabularies() const = 0;
   /// Whether answers have a vocabulary of their own, whatever its size.
   virtual bool own_answers() const = 0;
 
@@ -59,6 +61,10 @@ struct TaskData::Of final : HeldAs<TaskData, Options> {
   int64_t dimensions() const override {
     if constexpr (requires { this->value.dimensions; }) return this->value.dimensions;
     return 1;
+  }
+  std::optional<std::pair<Vocabulary, Vocabulary>> vocabularies() const override {
+    if constexpr (requires { this->value.vocabularies(); }) return this->value.vocabularies();
+    return std::nullopt;
   }
   bool own_answers() const override {
     return requires { this->value.load({}, Vocabulary(), Vocabulary()); };
