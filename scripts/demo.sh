@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What `make demo` shows: a sample from the model that comes with the repository, then 90 seconds of
-# training on the repository's own text, and a sample of that.
+# What `make demo` shows: a sample from a model that comes with the repository, 90 seconds of
+# training on the repository's own text, a sample of that, and two Sudokus, one of which is beyond
+# the other model that comes with it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deq=build/release/cli/deq
@@ -32,6 +33,9 @@ echo "== 4. A sample: one equilibrium per byte, earlier ones kept"
 echo
 echo "== 5. What the run did, and its solves, on a page to open in a browser"
 "$deq" report "$run"
+echo
+echo "== 6. Sudoku, by models/sudoku (38 kB): the equilibrium is the answer; what is none is not trusted"
+"$deq" answer models/sudoku models/sudoku/boards.txt --pretty || [[ $? == 3 ]]
 cat <<END
 
 The run is in $run: config.toml, metrics.jsonl, vocab.txt, best.safetensors, last.safetensors.
@@ -39,6 +43,7 @@ Try next:
   $deq generate models/shakespeare --prompt "JULIET:" --tokens 1000 --temperature 0.7
   $deq generate $run --prompt "#include" --tokens 400 --top-p 0.9
   $deq eval $run --solver broyden --solver-scope sample --rel-tol 0.1 --check-leak
+  echo 701009200005300408000080010010006000020010000000400007003000002960000040052000031 | $deq answer models/sudoku --show
   $deq train $run --resume --steps 2000 --minutes 10
   $deq train my-run --data your.txt --task characters --config runs/demo.toml --minutes 10
 END

@@ -1,9 +1,10 @@
-// The model that comes with the repository, as a newcomer meets it.
+// The models that come with the repository, as a newcomer meets them.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
@@ -15,6 +16,7 @@ namespace fs = std::filesystem;
 using testing::run_deq;
 
 const fs::path kModel = fs::path(DEQ_SOURCE_DIR) / "models" / "shakespeare";
+const fs::path kSudoku = fs::path(DEQ_SOURCE_DIR) / "models" / "sudoku";
 
 TEST(Pretrained, GeneratesFromAFolderThatItMustNotWriteTo) {
   const testing::Scratch scratch;
@@ -87,6 +89,32 @@ TEST(Pretrained, RoundedWeightsCostNoPerplexity) {  // within 0.1%
     return found.at("bits per character").get<double>();
   };
   EXPECT_NEAR(bits("bfloat16"), bits("exact"), std::log2(1.001));
+}
+
+TEST(PretrainedSudoku, IsSmallAndNamesNoPlaceOfWhoeverTrainedIt) {
+  size_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(kSudoku)) bytes += fs::file_size(entry.path());
+  EXPECT_LE(bytes, 100u << 10);
+  const std::string config = testing::slurp(kSudoku / "config.toml");
+  EXPECT_EQ(config.find("\"/"), std::string::npos) << config;
+}
+
+TEST(PretrainedSudoku, SolvesOneBoardAndSaysThatAnotherIsBeyondIt) {
+  const testing::Scratch scratch;
+  const fs::path copy = scratch / "model";
+  fs::copy(kSudoku, copy);
+  fs::permissions(copy, fs::perms::owner_read | fs::perms::owner_exec);  // its threshold is there
+  const auto result =
+      run_deq("answer " + copy.string() + " " + (copy / "boards.txt").string() + " --json");
+  fs::permissions(copy, fs::perms::owner_all);
+  EXPECT_EQ(result.exit_code, 3) << result.text;
+  std::istringstream lines(result.text);
+  std::vector<nlohmann::json> found;
+  for (std::string line; std::getline(lines, line);) found.push_back(nlohmann::json::parse(line));
+  ASSERT_EQ(found.size(), 2u) << result.text;
+  EXPECT_TRUE(found[0].at("trusted").get<bool>()) << found[0];
+  EXPECT_TRUE(found[0].at("valid").get<bool>()) << found[0];
+  EXPECT_FALSE(found[1].at("trusted").get<bool>()) << found[1];
 }
 
 }  // namespace
