@@ -4,6 +4,7 @@
 #include <c10/core/GradMode.h>
 
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "deq/base/printable.h"
@@ -117,8 +118,16 @@ void GroupsCell::initialise(double std) {
 }
 
 double GroupsCell::operations(int64_t batch, int64_t positions, int64_t) const {
-  // Products of states and of units; messages are made once a group, far fewer.
-  return 4.0 * double(batch * positions * symbols_) * double(options_.width * options_.inner);
+  const auto side = int64_t(std::lround(std::sqrt(double(positions))));
+  const bool square = side * side == positions;
+  if (!square && options_.groups != "all") return std::numeric_limits<double>::quiet_NaN();
+  const std::vector<int64_t> extents =
+      square ? std::vector<int64_t>{side, side} : std::vector<int64_t>{positions};
+  int64_t rows = positions + 2 * positions * symbols_;  // of places, states and units
+  for (const auto& shared : make_groupings(options_.groups, extents)) {
+    for (const Grouping& grouping : shared) rows += grouping.count * symbols_;
+  }
+  return 2.0 * double(batch * rows) * double(options_.width * options_.inner);
 }
 
 std::vector<Bound> GroupsCell::bind_levels(const Tensor& x, const std::vector<History>& levels) {

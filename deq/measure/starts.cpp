@@ -1,11 +1,11 @@
 #include "deq/measure/starts.h"
 
 #include <ATen/ATen.h>
-#include <ATen/CPUGeneratorImpl.h>
 
 #include <map>
 
 #include "deq/data/random.h"
+#include "deq/train/answers.h"
 
 namespace deq {
 
@@ -59,9 +59,7 @@ StartOf random_start(int64_t seed, double std, int64_t start) {
   return [=](const Tensor& zeros, int64_t first) {
     Tensor z0 = at::empty_like(zeros);
     for (int64_t b = 0; b < zeros.size(0); ++b) {
-      const uint64_t own = random_stream({seed, start, first + b})();
-      auto generator = at::make_generator<at::CPUGeneratorImpl>(own);
-      z0[b].copy_(at::randn(z0[b].sizes(), generator, at::kFloat).mul_(std));
+      z0[b].copy_(random_state(z0[b].sizes(), std, random_stream({seed, start, first + b})()));
     }
     return z0;
   };

@@ -93,12 +93,6 @@ struct GroupStep::Bound {
   GroupWeights weights;
 };
 
-/// What an evaluation leaves for its backward.
-struct GroupStep::Kept {
-  Tensor z;
-  GroupKept numbers;
-};
-
 GroupStep::GroupStep(GroupContext context) {
   check_context(context);
   context.injected = context.injected.contiguous();
@@ -114,8 +108,6 @@ GroupStep::GroupStep(GroupContext context) {
   bound->context = std::move(context);
   bound_ = std::move(bound);
 }
-GroupStep::~GroupStep() = default;
-GroupStep::GroupStep(const GroupStep&) = default;
 
 const GroupContext& GroupStep::context() const { return bound_->context; }
 
@@ -131,13 +123,13 @@ struct GroupStep::Node : torch::autograd::Function<GroupStep::Node> {
   static constexpr size_t kInputs = 6;
   struct Held : torch::CustomClassHolder {
     std::shared_ptr<const Bound> bound;
-    Kept kept;
+    GroupKept kept;
   };
 
   static Tensor forward(AutogradContext* context, const Tensor& z, const Tensor& /*injected*/,
                         const Tensor& /*own*/, const Tensor& /*place*/, const Tensor& /*kinds*/,
                         const Tensor& /*output*/, c10::intrusive_ptr<Held> held) {
-    const GroupKept k = std::exchange(held->kept, {}).numbers;
+    const GroupKept k = std::exchange(held->kept, {});
     context->save_for_backward({z, k.f, k.hidden, k.scale, k.means});
     context->saved_data["held"] = c10::IValue::make_capsule(std::move(held));
     return k.f;
@@ -176,7 +168,7 @@ struct GroupStep::Node : torch::autograd::Function<GroupStep::Node> {
 };
 
 /// f(z) with its tape, which `kept` was made for.
-Tensor GroupStep::taped(const Tensor& z, Kept kept) const {
+Tensor GroupStep::taped(const Tensor& z, GroupKept kept) const {
   auto held = c10::make_intrusive<Node::Held>();
   held->bound = bound_;
   held->kept = std::move(kept);
@@ -190,14 +182,14 @@ Tensor GroupStep::operator()(const Tensor& z) const {
   const bool tape = c10::GradMode::is_enabled();
   const Tensor at_z = z.detach().contiguous();
   GroupKept kept = group_forward_cpu(context(), bound_->weights, at_z, tape);
-  return tape ? taped(z, {at_z, std::move(kept)}) : kept.f;
+  return tape ? taped(z, std::move(kept)) : kept.f;
 }
 
 Map::Linearised GroupStep::linearise(const Tensor& z) const {
   if (!on_cpu(z)) return Map([step = *this](const Tensor& x) { return step(x); }).linearise(z);
   const Tensor at_z = z.detach().contiguous();
   GroupKept kept = group_forward_cpu(context(), bound_->weights, at_z, true);
-  const Tensor fz = taped(z, {at_z, kept});
+  const Tensor fz = taped(z, kept);
   kept.f = kept.f.detach();  // what is f's product must not hold f's tape
   const Unchanged state({{"z", at_z}, {"f(z)", kept.f}});
   return {fz, [bound = bound_, kept, state, passed = std::make_shared<GroupSeries>()](

@@ -26,6 +26,8 @@ struct GroupContext {
   std::vector<std::vector<Grouping>> groupings;
 };
 
+struct GroupKept;
+
 /// One evaluation of the cell `groups` (cells/groups.h) as a single operator: for every place p and
 /// symbol s,
 ///
@@ -37,9 +39,6 @@ class GroupStep {
  public:
   /// Throws deq::Error for shapes that do not fit.
   explicit GroupStep(GroupContext context);
-  ~GroupStep();
-  GroupStep(const GroupStep&);
-  GroupStep& operator=(const GroupStep&) = delete;
 
   /// z (B, P, S, w), or anything of B times these numbers in this order, -> f(z) of z's shape.
   /// Differentiable, twice as well. A sample's result does not depend on those beside it, nor on
@@ -55,10 +54,9 @@ class GroupStep {
 
  private:
   struct Bound;
-  struct Kept;
   struct Node;
   bool on_cpu(const at::Tensor& z) const;
-  at::Tensor taped(const at::Tensor& z, Kept kept) const;
+  at::Tensor taped(const at::Tensor& z, GroupKept kept) const;
   Map::Linearised linearise(const at::Tensor& z) const;
 
   std::shared_ptr<const Bound> bound_;

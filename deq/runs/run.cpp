@@ -5,7 +5,6 @@
 #include <charconv>
 #include <chrono>
 #include <deque>
-#include <tuple>
 
 #include "deq/base/device.h"
 #include "deq/base/toml.h"
@@ -14,19 +13,13 @@
 #include "deq/files/safetensors.h"
 #include "deq/files/sha256.h"
 #include "deq/runs/metrics.h"
+#include "deq/runs/run_files.h"
 
 namespace deq {
 namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
-
-constexpr uint64_t kMaxText = uint64_t(1) << 30;  // config.toml
-constexpr const char* kLast = "last.safetensors";
-constexpr const char* kBest = "best.safetensors";
-constexpr const char* kMetrics = "metrics.jsonl";
-constexpr const char* kVocabulary = "vocab.txt";
-constexpr const char* kAnswers = "answers.txt";
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -39,11 +32,6 @@ struct Progress {
   int64_t since_best = 0;     // evaluations
   int64_t evaluated_at = -1;  // the step
 };
-
-/// Of targets; the vocabulary itself where a run has but one.
-Vocabulary answers_in(const fs::path& folder) {
-  return Vocabulary::load(folder / (fs::exists(folder / kAnswers) ? kAnswers : kVocabulary));
-}
 
 std::string sum_of(const Split& split) {
   Sha256 sum;
@@ -268,84 +256,6 @@ RunResult run_training(const TrainOptions& options, const fs::path& folder, bool
   validate(options, "TrainOptions");
   device_of(options.loop.run.device);
   return Run(options, folder, resume, observer, interrupt).train();
-}
-
-TrainOptions read_run_options(const fs::path& folder) {
-  DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing", folder.string());
-  const fs::path path = folder / "config.toml";
-  TrainOptions options;
-  assign_options(options, parse_toml(read_file(path, kMaxText), path.string()));
-  return options;
-}
-
-TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
-                      const std::string& device) {
-  const at::Device place = use_device(device);
-  DEQ_CHECK(checkpoint.empty() || checkpoint == "best" || checkpoint == "last",
-            "unknown checkpoint '{}'; known: best, last", checkpoint);
-  TrainedModel run{read_run_options(folder),
-                   Vocabulary::load(folder / kVocabulary),
-                   answers_in(folder),
-                   nullptr,
-                   checkpoint,
-                   folder.string()};
-  if (checkpoint.empty()) run.weights = fs::exists(folder / kBest) ? "best" : "last";
-  const fs::path path = folder / (run.weights + ".safetensors");
-  TensorFile file = load_tensors(path);
-  require_all_read(file, path.string());
-  const auto fingerprint = file.metadata.find("vocabulary");
-  DEQ_CHECK(
-      fingerprint != file.metadata.end() && fingerprint->second == run.vocabulary.fingerprint(),
-      "{}: vocab.txt does not fit the checkpoint", folder.string());
-  const auto answers = file.metadata.find("answers");
-  DEQ_CHECK(answers == file.metadata.end() || answers->second == run.answers.fingerprint(),
-            "{}: answers.txt does not fit the checkpoint", folder.string());
-  if (run.weights == "last") {
-    NamedTensors weights;
-    for (const std::string prefix :
-         {"model.", "average.value."}) {  // the average, where one is kept
-      for (const auto& [name, tensor] : file.tensors) {
-        if (name.rfind(prefix, 0) == 0) weights[name.substr(prefix.size())] = tensor;
-      }
-    }
-    file.tensors = std::move(weights);
-  }
-  run.model =
-      make_model(run.options.task, run.options.model, {run.vocabulary.size(), run.answers.size()});
-  load_weights(*run.model, file.tensors, path.string());
-  run.model->to(place);
-  run.model->eval();
-  return run;
-}
-
-void set_task(TrainedModel& run, const Task& task) {
-  DEQ_CHECK(task.name() == std::string(run.options.task.name()),
-            "task = {}; expected {}, the run's, of which other options can be given", task.name(),
-            run.options.task.name());
-  run.options.task = task;
-  const auto own = task->vocabularies();
-  if (!own || (own->first.fingerprint() == run.vocabulary.fingerprint() &&
-               own->second.fingerprint() == run.answers.fingerprint()))
-    return;
-  std::tie(run.vocabulary, run.answers) = *own;
-  const at::Device place = run.model->device();
-  const auto model =
-      make_model(task, run.options.model, {run.vocabulary.size(), run.answers.size()});
-  load_weights(*model, named_tensors(*run.model), run.folder);
-  model->to(place);
-  model->eval();
-  run.model = model;
-}
-
-Corpus load_corpus(const TrainedModel& run, const std::string& data) {
-  return load(run.options.task, data.empty() ? run.options.data : data, run.vocabulary,
-              run.answers);
-}
-
-void check_equilibrium(const TrainedModel& run) {
-  DEQ_CHECK(!run.model->is_explicit(),
-            "run '{}' is an explicit network of depth {}; expected one with equilibria", run.folder,
-            run.options.model.depth.depth);
 }
 
 }  // namespace deq

@@ -26,10 +26,8 @@ Tensor start_of(const Model& model, const Tensor& problem, const StartsOptions& 
   if (start == 0) return {};
   std::vector<int64_t> shape = problem.sizes().vec();
   shape.push_back(model.cell().state_width());
-  auto generator =
-      at::make_generator<at::CPUGeneratorImpl>(random_stream({from.start_seed, start})());
-  const Tensor like = model.parameters().front();
-  return at::randn(shape, generator, at::kFloat).mul_(from.start_std).to(like.options());
+  return random_state(shape, from.start_std, random_stream({from.start_seed, start})())
+      .to(model.device());
 }
 
 Answered solve_from(Model& model, const Tensor& problem, const AnswerOptions& options,
@@ -52,6 +50,10 @@ Answered solve_from(Model& model, const Tensor& problem, const AnswerOptions& op
 }
 
 }  // namespace
+
+Tensor random_state(at::IntArrayRef shape, double std, uint64_t seed) {
+  return at::randn(shape, at::make_generator<at::CPUGeneratorImpl>(seed), at::kFloat).mul_(std);
+}
 
 Answered answer_problem(Model& model, const Tensor& problem, const AnswerOptions& options) {
   validate(options, "Answer");

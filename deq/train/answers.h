@@ -39,6 +39,9 @@ struct AnswerOptions {
   }
 };
 
+/// N(0, std) for each number of a state, float: the same for the same seed wherever they are drawn.
+at::Tensor random_state(at::IntArrayRef shape, double std, uint64_t seed);
+
 /// One problem's answer.
 struct Answered {
   at::Tensor answer;  ///< as the problem, (L) or (H, W) int64: the likeliest symbol of each place;

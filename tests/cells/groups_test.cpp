@@ -164,6 +164,15 @@ TEST(Groups, AreDrawnOrNamed) {
               "a drawing of 2 rows, one of 3 places; expected one of [2, 4]");
 }
 
+TEST(Groups, CountTheirProducts) {
+  const GroupsCell cell({.width = 5, .inner = 7}, 9);
+  // States and units of 81 places and 9 symbols, 81 places, and 3 times 9 groups of 9 symbols.
+  EXPECT_EQ(cell.operations(2, 81, 0), 2.0 * 2 * (5 * 7) * (2 * 729 + 81 + 3 * 81));
+  EXPECT_TRUE(std::isnan(cell.operations(1, 12, 0)));
+  EXPECT_EQ(GroupsCell({.width = 5, .inner = 7, .groups = "all"}, 3).operations(1, 12, 0),
+            2.0 * (5 * 7) * (2 * 36 + 12 + 3));
+}
+
 TEST(Groups, RefuseWhatTheyCannotTake) {
   EXPECT_SAYS(error_of([] { GroupsCell({}, 0); }), "0 symbols");
   EXPECT_SAYS(error_of([] { GroupsCell({.groups = "row,ring"}, 4); }), "unknown kind 'ring'");

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "deq/base/toml.h"
+#include "deq/cells/transformer.h"
 #include "deq/files/files.h"
 #include "deq/models/language_model.h"
 #include "deq/runs/dry_run.h"
@@ -162,6 +163,23 @@ TEST(DryRun, TakesOneStepOfAnyNetwork) {
   EXPECT_EQ(levels.vocabulary, 10);
   EXPECT_EQ(levels.forward.evaluations, 3);
   EXPECT_EQ(levels.adjoint.evaluations, 0);
+}
+
+TEST(TrainOptions, ATransformerOverGridsHasNoOrder) {
+  const auto settled = [](Assignments given) {
+    given["task"] = "mazes";
+    TrainOptions options;
+    assign_options(options, given);
+    settle(options, given);
+    return options.model.cell;
+  };
+  const CellOptions cell = settled({});
+  EXPECT_FALSE(cell->is_causal());
+  EXPECT_EQ(cell.get_if<Transformer>()->dimensions, 2);
+  EXPECT_SAYS(testing::error_of([&] {
+                make_cell(settled({{"cell_causal", "true"}}));
+              }),
+              "cell-causal = true");
 }
 
 }  // namespace

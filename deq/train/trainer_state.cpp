@@ -1,0 +1,117 @@
+// What of a trainer stands in a checkpoint: everything that its next step depends on.
+#include <ATen/ATen.h>
+
+#include "deq/base/device.h"
+#include "deq/train/trainer.h"
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+constexpr const char* kModel = "model.";
+constexpr const char* kOptimizer = "optimizer.";
+constexpr const char* kHistory = "history.";
+constexpr const char* kAverage = "average.";
+constexpr const char* kCarried = "carried.";
+constexpr const char* kDeviceRandom = "random.device";
+
+at::Generator default_generator(at::Device device) {
+  return at::globalContext().defaultGenerator(device);
+}
+
+/// The entries of `all` whose names begin with `prefix`, without it.
+NamedTensors section(const NamedTensors& all, const std::string& prefix) {
+  NamedTensors part;
+  for (const auto& [name, tensor] : all) {
+    if (name.rfind(prefix, 0) == 0) part[name.substr(prefix.size())] = tensor;
+  }
+  return part;
+}
+
+const Tensor& require(const NamedTensors& state, const std::string& name) {
+  const auto found = state.find(name);
+  DEQ_CHECK(found != state.end(), "checkpoint: '{}' is missing", name);
+  return found->second;
+}
+
+/// Of each row, from a checkpoint.
+std::vector<int64_t> hidden_positions(const Tensor& held, const History& history) {
+  const int64_t rows = history.z.defined() ? history.z.size(0) : 0, length = history.length();
+  DEQ_CHECK(held.scalar_type() == at::kLong && held.sizes() == at::IntArrayRef({rows}),
+            "checkpoint: hidden positions are {} [{}]; expected Long [{}]",
+            c10::toString(held.scalar_type()), fmt::join(held.sizes(), ", "), rows);
+  std::vector<int64_t> hidden;
+  for (int64_t row = 0; row < rows; ++row) {
+    hidden.push_back(held[row].item<int64_t>());
+    DEQ_CHECK(hidden.back() >= 0 && hidden.back() <= length,
+              "checkpoint: {} hidden positions; expected 0 to {}", hidden.back(), length);
+  }
+  return hidden;
+}
+
+}  // namespace
+
+NamedTensors Trainer::state() const {
+  NamedTensors state;
+  for (const auto& [name, tensor] : named_tensors(*model_)) state[kModel + name] = tensor.detach();
+  for (const auto& [name, tensor] : descent_->state()) state[kOptimizer + name] = tensor;
+  for (size_t level = 0; level < histories_.size(); ++level) {
+    const std::string prefix = kHistory + std::to_string(level);
+    if (histories_[level].z.defined()) state[prefix + ".z"] = histories_[level].z;
+    if (histories_[level].x.defined()) state[prefix + ".x"] = histories_[level].x;
+    if (!histories_[level].hidden.empty())
+      state[prefix + ".hidden"] = at::tensor(histories_[level].hidden, at::kLong);
+  }
+  for (const auto& [name, tensor] : average_->state()) state[kAverage + name] = tensor;
+  for (const auto& [name, tensor] : carried_.state()) state[kCarried + name] = tensor;
+  state["random"] = default_generator(at::kCPU).get_state();
+  if (model_->device().is_cuda())
+    state[kDeviceRandom] = default_generator(model_->device()).get_state();
+  state["step"] = at::scalar_tensor(step_, at::kLong);
+  state["position"] = at::scalar_tensor(reader_.position(), at::kLong);
+  for (const auto& [name, value] : schedule_.state())
+    state["schedule." + name] = at::scalar_tensor(value, at::kDouble);
+  return state;
+}
+
+void Trainer::restore(const NamedTensors& state) {
+  load_weights(*model_, section(state, kModel), "checkpoint");
+  descent_->restore(section(state, kOptimizer));
+  average_->restore(section(state, kAverage));
+  carried_.restore(section(state, kCarried), model_->device());
+  histories_.clear();
+  const NamedTensors histories = section(state, kHistory);
+  if (!histories.empty()) histories_.resize(size_t(options_.model.depth.levels()));
+  for (size_t level = 0; level < histories_.size(); ++level) {
+    const auto part = [&](const char* name) {
+      const auto found = histories.find(std::to_string(level) + name);
+      return found == histories.end() ? Tensor() : found->second;
+    };
+    for (const auto& [name, place] :
+         {std::pair{".z", &histories_[level].z}, {".x", &histories_[level].x}}) {
+      const Tensor held = part(name);
+      if (held.defined()) *place = held.to(model_->device());
+    }
+    if (const Tensor hidden = part(".hidden"); hidden.defined())
+      histories_[level].hidden = hidden_positions(hidden, histories_[level]);
+  }
+  std::map<std::string, double> schedule;
+  for (const auto& [name, tensor] : section(state, "schedule."))
+    schedule[name] = tensor.item<double>();
+  schedule_.restore(schedule);
+  for (const char* name : {"step", "position"}) {
+    DEQ_CHECK(require(state, name).numel() == 1,
+              "checkpoint: '{}' has shape [{}]; expected one number", name,
+              fmt::join(require(state, name).sizes(), ", "));
+  }
+  step_ = require(state, "step").item<int64_t>();
+  reader_.seek(require(state, "position").item<int64_t>());
+  default_generator(at::kCPU).set_state(require(state, "random"));
+  // A run that goes on with another kind of device starts that one's numbers from the seed.
+  if (model_->device().is_cuda() && state.count(kDeviceRandom))
+    default_generator(model_->device()).set_state(state.at(kDeviceRandom));
+}
+
+}  // namespace deq
