@@ -32,6 +32,12 @@ Tensor after_free_steps(const Map& f, Tensor z, int64_t steps) {
   return z;
 }
 
+/// (B) of a state (B, T, D), or (B, H, W, D). Its scale has no gradient.
+Tensor motion(const Map& f, const Tensor& z) {
+  const Tensor fz = f(z);
+  return (fz - z).square().flatten(1).sum(1) / fz.detach().square().flatten(1).sum(1);
+}
+
 }  // namespace
 
 void check_scope(const EquilibriumOptions& options, bool causal_cell) {
@@ -66,6 +72,7 @@ LayerOutput EquilibriumLayer::forward(const Tensor& x, const Histories& historie
   output.report = std::move(found.report);
   output.histories = {f.extend(found.z.detach(), options.history)};
   if (options.jacobian_loss) output.jacobian_loss = jacobian_loss(f.f, found.z.detach());
+  if (options.rest_loss) output.rest_loss = motion(f.f, found.z);
   output.z = std::move(found.z);
   return output;
 }

@@ -43,6 +43,7 @@ struct ForwardOptions {
   int64_t history = 0;         ///< positions of history to keep for the next segment
   int64_t subsequence = 0;     ///< positions solved at a time; 0: all
   bool jacobian_loss = false;  ///< estimate it, differentiably
+  bool rest_loss = false;      ///< of an equilibrium: evaluate f once more, at z, with its tape
   StartOptions start = {};     ///< of an equilibrium, where no state is given
   at::Tensor z0 = {};          ///< the state that it starts from; of an explicit network too
   int64_t free_steps = 0;      ///< plain steps from there, without a tape, before the solve
@@ -57,6 +58,7 @@ struct LayerOutput {
   Histories histories;       ///< for the next segment
   Report report;             ///< of the forward solve; of an explicit network only its evaluations
   at::Tensor jacobian_loss;  ///< |J|_F^2 / n at z, when asked for
+  at::Tensor rest_loss;      ///< (B) |f(z) - z|^2 / |f(z)|^2, when asked for
 };
 
 /// Owns its cells; a model registers them under the names that `cell_name` gives.

@@ -50,9 +50,12 @@ DryRun dry_run(const TrainOptions& options) {
   Model& model = *owned;
   run.parameters = model.parameter_count(true);
   run.parameters_without_embedding = model.parameter_count(false);
-  const double jacobian_weight = model.is_explicit() ? 0 : options.loop.stability.jacobian_weight;
+  Weights weights;
+  if (!model.is_explicit())
+    weights = {options.loop.stability.jacobian_weight, options.loop.path.rest_weight};
   ForwardOptions how = training_forward(options, !text);
-  how.jacobian_loss = jacobian_weight > 0;
+  how.jacobian_loss = weights.jacobian > 0;
+  how.rest_loss = weights.rest > 0;
   Histories histories;
   if (text) {
     const auto draw = [&] {
@@ -72,7 +75,7 @@ DryRun dry_run(const TrainOptions& options) {
   const auto start = Clock::now();
   Pass pass;
   run.activation_bytes = peak_tensor_bytes(
-      [&] { pass = pass_batch(model, sample.batch, histories, how, jacobian_weight, 1); },
+      [&] { pass = pass_batch(model, sample.batch, histories, how, weights, 1); },
       model.device().type());
   run.loss = pass.loss;
   run.forward = std::move(pass.forward);

@@ -91,6 +91,7 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
     row["adjoint_evaluations"] = report.adjoint_evaluations;
   }
   if (report.jacobian_estimates > 0) row["jacobian"] = finite_or_null(report.jacobian);
+  if (report.rest > 0) row["rest"] = report.rest;
   if (!report.finite) row["skipped"] = true;
   row["tokens_per_second"] = std::round(tokens_per_second);
   row["seconds"] = to_tenths(seconds);

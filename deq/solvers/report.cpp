@@ -46,6 +46,16 @@ int64_t rows_above(const Report& report) {
       .item<int64_t>();
 }
 
+/// Of layers with conditions of their own.
+constexpr std::pair<Reason, const char*> kConditions[] = {
+    {Reason::Infeasible, "no state meets the constraints"},
+    {Reason::Unbounded, "the objective falls without end"},
+    {Reason::NotConvex, "the objective curves downwards"},
+    {Reason::NotUnique, "the state is one of many"},
+    {Reason::StepUnderflow, "the step size fell to nothing"},
+    {Reason::EventMissed, "no event before the end"},
+};
+
 /// What a user would not expect of a residual this small.
 std::string far_from_the_solution(const Report& report) {
   constexpr double kFar = 10;
@@ -77,6 +87,10 @@ std::string why_it_stopped(const Report& report) {
   if (const int64_t bad = report.count(Reason::NonFinite)) {
     return fmt::format("f(z) is not finite in {} of {} rows after {} evaluations", bad, rows,
                        report.evaluations);
+  }
+  for (const auto& [reason, what] : kConditions) {
+    if (const int64_t such = report.count(reason))
+      return fmt::format("{} in {} of {} rows", what, such, rows);
   }
   if (const int64_t bad = report.count(Reason::Diverged)) {
     return fmt::format(

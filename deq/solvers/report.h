@@ -24,6 +24,13 @@ enum class Reason : uint8_t {
   Diverged,
   /// f(z) was infinite or NaN.
   NonFinite,
+  // Of layers with conditions of their own, whose headers say what each means there.
+  Infeasible,     ///< no state meets the constraints
+  Unbounded,      ///< the objective falls without end
+  NotConvex,      ///< the objective curves downwards
+  NotUnique,      ///< the state is one of many
+  StepUnderflow,  ///< the step size fell below what the type can tell apart
+  EventMissed,    ///< no event before the end
 };
 inline constexpr double kDivergence = 1e6;
 

@@ -45,15 +45,21 @@ Carried::Step Carried::next(TrainingReader& reader, const StartOptions& start, i
   return {batch_, z_};
 }
 
-void Carried::keep(const Tensor& z) {
+void Carried::keep(const Tensor& z, const Tensor& right) {
   z_ = z.detach().clone();
   for (int64_t& age : age_) ++age;
+  if (right_ == 0) return;
+  const Tensor goes = right.cpu().logical_and(at::rand({z.size(0)}, at::kDouble) * right_ < 1);
+  for (size_t row = 0; row < age_.size(); ++row) {
+    if (goes[int64_t(row)].item<bool>()) limit_[row] = age_[row];
+  }
 }
 
 NamedTensors Carried::state() const {
   if (!batch_.tokens.defined()) return {};
   NamedTensors state{{"tokens", batch_.tokens},
                      {"targets", batch_.targets},
+                     {"answer", at::scalar_tensor(batch_.answer, at::kLong)},
                      {"z", z_},
                      {"age", at::tensor(age_, at::kLong)},
                      {"limit", at::tensor(limit_, at::kLong)}};
@@ -80,7 +86,7 @@ void Carried::restore(const NamedTensors& state, c10::Device device) {
   batch_ = {.tokens = part("tokens").clone(),
             .targets = part("targets").clone(),
             .reset = true,
-            .answer = kEveryPosition};
+            .answer = state.count("answer") ? part("answer").item<int64_t>() : kEveryPosition};
   z_ = part("z").to(device);
   age_ = numbers("age");
   limit_ = numbers("limit");

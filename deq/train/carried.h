@@ -9,10 +9,11 @@ namespace deq {
 /// Problems that are trained on for several steps, each with its state: a batch whose rows change
 /// one by one. A row takes the stream's next problem once it is as old as was drawn for it, 2 to
 /// `most` steps; so states of every age stand side by side, and equilibria are reached from states
-/// that a model has left behind itself.
+/// that a model has left behind itself. With `right` > 0 a problem whose answer is right goes with
+/// probability 1 / right at each step besides: what is left longest is what is hard.
 class Carried {
  public:
-  explicit Carried(int64_t most) : most_(most) {}
+  Carried(int64_t most, int64_t right) : most_(most), right_(right) {}
 
   struct Step {
     Batch batch;
@@ -21,10 +22,11 @@ class Carried {
   /// Draws from LibTorch's generator. Throws deq::Error for problems of several extents.
   Step next(TrainingReader& reader, const StartOptions& start, int64_t state_width,
             c10::Device device);
-  /// The states z (B, T, D) that this step left.
-  void keep(const at::Tensor& z);
+  /// The states z (B, T, D) that this step left, and which answers are right, (B) bool; undefined
+  /// where nobody asked.
+  void keep(const at::Tensor& z, const at::Tensor& right);
   /// Begins with new problems.
-  void clear() { *this = Carried(most_); }
+  void clear() { *this = Carried(most_, right_); }
 
   /// By name, for a checkpoint; nothing before the first step.
   NamedTensors state() const;
@@ -33,7 +35,7 @@ class Carried {
  private:
   void take(int64_t row, TrainingReader& reader);
 
-  int64_t most_;
+  int64_t most_, right_;
   Batch batch_;
   at::Tensor z_;
   std::vector<int64_t> age_, limit_;  // of each row, in steps

@@ -17,7 +17,7 @@ ForwardOptions training_forward(const TrainOptions& options, bool sequences) {
 }
 
 Pass pass_batch(Model& model, const Batch& batch, const Histories& histories, ForwardOptions how,
-                double jacobian_weight, double share) {
+                const Weights& weights, double share) {
   Pass pass;
   how.on_adjoint = [&](const Report& adjoint) { pass.adjoint = adjoint; };
   LayerOutput output = model.forward(batch.tokens, histories, how);
@@ -26,7 +26,12 @@ Pass pass_batch(Model& model, const Batch& batch, const Histories& histories, Fo
   pass.loss = loss.item<double>();
   if (output.jacobian_loss.defined()) {
     pass.jacobian = output.jacobian_loss.item<double>();
-    loss = loss + jacobian_weight * output.jacobian_loss;
+    loss = loss + weights.jacobian * output.jacobian_loss;
+  }
+  if (output.rest_loss.defined()) {
+    const at::Tensor rest = (output.rest_loss * right_problems(model, output.z, batch)).mean();
+    pass.rest = rest.item<double>();
+    loss = loss + weights.rest * rest;
   }
   (loss * share).backward();
   pass.forward = std::move(output.report);

@@ -16,15 +16,22 @@ ForwardOptions training_forward(const TrainOptions& options, bool sequences);
 struct Pass {
   double loss = 0;                 ///< nats per target that is scored
   std::optional<double> jacobian;  ///< |J|_F^2 / n, where it was asked for
+  std::optional<double> rest;      ///< of those that are right, where it was asked for
   Report forward;                  ///< of an explicit network only its evaluations
   std::optional<Report> adjoint;   ///< none where the gradient solves for none
   Histories histories;             ///< for the segment behind it
   at::Tensor z;                    ///< (B, T, D) where it ended, without its tape
 };
 
-/// Adds `share` times the gradients of loss + jacobian_weight |J|_F^2 / n to those of the model's
-/// parameters.
+/// What stands in a loss beside its targets.
+struct Weights {
+  double jacobian = 0;  ///< of |J|_F^2 / n, where `ForwardOptions` ask for it
+  double rest = 0;      ///< of |f(z) - z|^2 / |f(z)|^2, a mean over a batch of those that are right
+};
+
+/// Adds `share` times the gradients of the loss, and of what is weighed beside it, to those of the
+/// model's parameters.
 Pass pass_batch(Model& model, const Batch& batch, const Histories& histories, ForwardOptions how,
-                double jacobian_weight, double share);
+                const Weights& weights, double share);
 
 }  // namespace deq

@@ -30,6 +30,7 @@ std::vector<std::string> equilibrium_keys() {
                                 "start",
                                 "start_std",
                                 "noise",
+                                "rest_weight",
                                 "progressive"};
   for (const OptionInfo& info : list_options(EquilibriumOptions{})) keys.push_back(info.key);
   return keys;
@@ -103,8 +104,10 @@ Idle idle_options(const TrainOptions& options) {
   const PathOptions& path = options.loop.path;
   if (path.start.kind == StartKind::Zero || path.start.kind == StartKind::Input)
     add(idle, {"start_std"}, "nothing is drawn; expected start = normal or mixed with it");
+  if (path.carry == 0)
+    add(idle, {"carry_right"}, "each problem is there for one step; expected carry >= 2 with it");
   if (continues_text(options.task))
-    add(idle, {"segments", "carry"},
+    add(idle, {"segments", "carry", "carry_right", "rest_weight"},
         fmt::format("a text of task {} goes on from step to step; expected a task of problems "
                     "with it",
                     options.task.name()));

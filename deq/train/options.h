@@ -110,6 +110,8 @@ struct PathOptions {
   bool progressive = false;
   int64_t segments = 1;
   int64_t carry = 0;
+  int64_t carry_right = 0;
+  double rest_weight = 0;
   double ema = 0;
 
   static void fields(auto& self, auto&& field) {
@@ -124,6 +126,12 @@ struct PathOptions {
     field("carry", self.carry,
           "keep each problem and its state for 2 to so many steps, drawn; 0: for one",
           between(0, 1 << 20));
+    field("carry_right", self.carry_right,
+          "a problem that is right goes after so many steps on average; 0: it stays",
+          between(0, 1 << 20));
+    field("rest_weight", self.rest_weight,
+          "weight of |f(z) - z|^2 / |f(z)|^2 in the loss, of problems whose answers are right",
+          at_least(0));
     field("ema", self.ema, "evaluate and keep a moving average of the weights, of this rate",
           half_open(0, 1));
   }

@@ -1,6 +1,7 @@
 #include "deq/train/score.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 namespace deq {
 
@@ -33,6 +34,11 @@ Answers answers_of(const Model& model, const Tensor& z, const Batch& batch) {
   const auto [best, likeliest] = model.log_probabilities(answer_places(z, batch)).max(-1);
   const Tensor right = likeliest.eq(wanted).logical_and(best.isfinite()).logical_or(wanted.lt(0));
   return {likeliest, right};
+}
+
+Tensor right_problems(const Model& model, const Tensor& z, const Batch& batch) {
+  c10::AutoGradMode no_tape(false);
+  return answers_of(model, z.detach(), batch).right.flatten(1).all(1);
 }
 
 AnswerScore score_answer(const Model& model, const Tensor& z, const Losses& losses,

@@ -9,6 +9,7 @@
 #include "deq/base/device.h"
 #include "deq/base/threads.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/train/score.h"
 
 namespace deq {
 
@@ -23,6 +24,7 @@ void add(const Pass& pass, StepReport& report) {
     ++report.jacobian_estimates;
     report.jacobian += *pass.jacobian;
   }
+  report.rest += pass.rest.value_or(0);
   report.residual += pass.forward.mean_residual();
   report.converged_share += pass.forward.converged_share();
   report.evaluations += double(pass.forward.evaluations);
@@ -40,7 +42,7 @@ void finish(StepReport& report, int64_t batches, int64_t descents) {
   const double share = 1.0 / double(batches);
   report.gradient_norm /= double(descents);
   for (double* mean :
-       {&report.loss, &report.residual, &report.converged_share, &report.evaluations})
+       {&report.loss, &report.rest, &report.residual, &report.converged_share, &report.evaluations})
     *mean *= share;
   if (report.jacobian_estimates > 0) report.jacobian /= double(report.jacobian_estimates);
   if (report.adjoint_solves == 0) return;
@@ -71,7 +73,7 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
                         .seed = options.loop.run.seed,
                         .restart = options.loop.batch.restart}),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps),
-      carried_(options.loop.path.carry) {
+      carried_(options.loop.path.carry, options.loop.path.carry_right) {
   check_options();
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
   average_ = std::make_unique<Average>(parameters_of(*model_), options.loop.path.ema);
@@ -151,6 +153,11 @@ double Trainer::jacobian_weight() const {
   return stability.jacobian_weight + 0.1 * double(growths);
 }
 
+double Trainer::rest_weight() const {
+  const bool weighs = step_ >= options_.loop.stability.pretrain_steps;
+  return options_.model.is_explicit() || !weighs ? 0 : options_.loop.path.rest_weight;
+}
+
 Batch Trainer::next_batch(ForwardOptions& how) {
   if (options_.loop.path.carry == 0) {
     how.z0 = at::Tensor();
@@ -169,7 +176,8 @@ Pass Trainer::pass_one(ForwardOptions how, const Batch& batch) {
   const double weight = jacobian_weight();
   how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
                                         options_.loop.stability.jacobian_frequency;
-  Pass pass = pass_batch(*model_, batch, histories_, how, weight,
+  how.rest_loss = rest_weight() > 0;
+  Pass pass = pass_batch(*model_, batch, histories_, how, {weight, rest_weight()},
                          1.0 / double(options_.loop.batch.accumulate));
   histories_ = std::move(pass.histories);
   return pass;
@@ -193,7 +201,9 @@ StepReport Trainer::step() {
       if (segment == 0) batch = next_batch(how);
       const Pass pass = pass_one(how, batch);
       if (path.segments > 1) how.z0 = pass.z;
-      if (path.carry > 0) carried_.keep(pass.z);
+      if (path.carry > 0)
+        carried_.keep(pass.z,
+                      path.carry_right > 0 ? right_problems(*model_, pass.z, batch) : Tensor());
       add(pass, report);
     }
     descend(report);

@@ -18,6 +18,7 @@ struct StepReport {
   double jacobian = 0;             ///< their mean
   double gradient_norm = 0;        ///< before clipping
   double rate = 0;
+  double rest = 0;      ///< |f(z) - z|^2 / |f(z)|^2 of those that are right; 0 without rest-weight
   double residual = 0;  ///< mean over rows, forward
   double converged_share = 0;
   double evaluations = 0;      ///< of f, forward, per solve
@@ -59,6 +60,7 @@ class Trainer {
  private:
   ForwardOptions forward_of_this_step();
   double jacobian_weight() const;
+  double rest_weight() const;
   void check_options() const;
   Batch next_batch(ForwardOptions& how);
   Pass pass_one(ForwardOptions how, const Batch& batch);

@@ -35,6 +35,8 @@ TEST(Report, SaysInOneLineWhyItStopped) {
             "stopped after 11 steps: residual 5.0e-01 > rel_tol 1.0e-03 in 1 of 2 rows");
   EXPECT_EQ(describe(report_with({Diverged, Converged}, {0.9, 1e-4})),
             "diverged in 1 of 2 rows: |f(z) - z| grew 1e+06-fold within 12 evaluations");
+  EXPECT_EQ(describe(report_with({Reason::Infeasible, MaxSteps}, {INFINITY, 1})),
+            "no state meets the constraints in 1 of 2 rows");
   EXPECT_EQ(describe(report_with({NonFinite, Diverged, MaxSteps}, {INFINITY, 1, 1})),
             "f(z) is not finite in 1 of 3 rows after 12 evaluations");
 }

@@ -171,6 +171,7 @@ TEST_P(Effects, EveryOptionInForceChangesSomething) {
     if (kOfTheRun.count(info.key)) continue;
     // Levels carry all of their past: where a text is cut changes nothing of an evaluation.
     if (base.model.is_explicit() && info.key == "eval_length") continue;
+    if (info.key == "rest_weight") continue;  // no answer of so short a run is right: path_test
     bool tried = false, changed = false;
     for (const std::string& value : others(info)) {
       try {

@@ -31,6 +31,12 @@ TrainOptions small() {
   return options;
 }
 
+/// Short enough for a network that has not learned to be right on some.
+Task two_bits() {
+  return PrefixSums{
+      .length = 2, .test_lengths = {}, .problems = {.train = 40, .valid = 5, .test = 5}};
+}
+
 Trainer trainer_of(const TrainOptions& options) { return Trainer(options, load(options.task, "")); }
 
 NamedTensors after(const TrainOptions& options, int64_t steps) {
@@ -58,6 +64,8 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
           {"progressive", {.progressive = true}},
           {"segments", {.segments = 3}},
           {"carry", {.carry = 4}},
+          {"carry right", {.carry = 6, .carry_right = 1}},
+          {"rest", {.rest_weight = 3}},
           {"ema", {.ema = 0.9}},
           {"all",
            {.start = {StartKind::Mixed},
@@ -65,13 +73,17 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
             .progressive = true,
             .segments = 2,
             .carry = 5,
+            .carry_right = 2,
+            .rest_weight = 3,
             .ema = 0.9}}};
 }
 
 TEST(Path, EveryOptionChangesTheWeightsAndResumesToTheSameBits) {
-  const NamedTensors plain = after(small(), 12);
   for (const auto& [name, path] : paths()) {
     TrainOptions options = small();
+    if (path.carry_right > 0 || path.rest_weight > 0)
+      options.task = two_bits();  // some of which are right
+    const NamedTensors plain = after(options, 12);
     options.loop.path = path;
     const NamedTensors whole = after(options, 12);
     EXPECT_FALSE(same(whole, plain)) << name;
@@ -119,7 +131,7 @@ TEST(Path, SegmentsAreAsManyDescentsOfOneBatch) {
   ForwardOptions how = training_forward(small(), true);
   for (int segment = 0; segment < 3; ++segment) {
     one.model().zero_grad();
-    const Pass pass = pass_batch(one.model(), batch, {}, how, 0, 1);
+    const Pass pass = pass_batch(one.model(), batch, {}, how, {}, 1);
     how.z0 = pass.z;
     Descent descent(Sgd{}, parameters_of(one.model()));
     descent.clip(small().loop.stability.clip);
@@ -128,6 +140,62 @@ TEST(Path, SegmentsAreAsManyDescentsOfOneBatch) {
   const NamedTensors found = parameters_of(three.model());
   for (const auto& [name, weight] : parameters_of(one.model()))
     EXPECT_LT((found.at(name) - weight).abs().max().item<double>(), 1e-6) << name;
+}
+
+TEST(Path, RestIsWeighedWhereAnswersAreRight) {
+  TrainOptions options = small();
+  options.task = two_bits();
+  options.loop.batch.batch = 20;
+  TrainOptions weighed = options;
+  weighed.loop.path.rest_weight = 7;
+  Trainer trainer = trainer_of(weighed);
+  const StepReport report = trainer.step();
+  // By hand, in LibTorch's operators.
+  Trainer one = trainer_of(options);
+  TrainingReader reader(one.corpus(), {.batch = 20, .seed = options.loop.run.seed});
+  const Batch batch = reader.next();
+  Model& model = one.model();
+  const Bound f = std::move(model.bind(batch.tokens, {}).front());
+  Tensor z = at::zeros({20, 2, 5});
+  for (int step = 0; step < 4; ++step) z = f.f(z);
+  const Tensor fz = f.f(z), log_p = model.log_probabilities(z);
+  const Tensor right = log_p.argmax(-1).eq(batch.targets).all(1);
+  const auto count = right.sum().item<int64_t>();
+  ASSERT_TRUE(count > 0 && count < 20) << count;
+  const Tensor rest = ((fz - z).square().sum({1, 2}) / fz.detach().square().sum({1, 2}) * right);
+  const Tensor nats = -log_p.gather(-1, batch.targets.unsqueeze(-1)).mean();
+  EXPECT_NEAR(report.rest, rest.mean().item<double>(), 1e-6);
+  EXPECT_NEAR(report.loss, nats.item<double>(), 1e-6) << "the loss is reported without it";
+  (nats + 7 * rest.mean()).backward();
+  Descent descent(Sgd{}, parameters_of(model));
+  descent.clip(options.loop.stability.clip);
+  descent.step(trainer.schedule().rate(1));
+  const NamedTensors found = parameters_of(trainer.model());
+  for (const auto& [name, weight] : parameters_of(model))
+    EXPECT_LT((found.at(name) - weight).abs().max().item<double>(), 1e-6) << name;
+}
+
+TEST(Path, ProblemsThatAreRightGoAfterTheirStepsOnAverage) {
+  TrainOptions options = small();
+  options.task = two_bits();
+  // Of twenty problems a step, those that were replaced.
+  const auto replaced = [&](int64_t steps_when_right, const Tensor& right) {
+    torch::manual_seed(3);
+    const Corpus corpus = load(options.task, "");
+    TrainingReader problems(corpus, {.batch = 20});
+    Carried carried(1 << 20, steps_when_right);
+    carried.next(problems, {}, 5, at::kCPU);
+    Tensor times = at::zeros({20}, at::kLong);
+    for (int64_t step = 0; step < 300; ++step) {
+      carried.keep(at::ones({20, 2, 5}), right);
+      times += carried.next(problems, {}, 5, at::kCPU).z0.flatten(1).eq(0).all(1);
+    }
+    return times;
+  };
+  const Tensor some = replaced(6, at::arange(20).lt(10));
+  EXPECT_NEAR(some.slice(0, 0, 10).sum().item<double>(), 10 * 300 / 6., 100);
+  EXPECT_EQ(some.slice(0, 10).sum().item<int64_t>(), 0) << "wrong ones stay";
+  EXPECT_TRUE(replaced(1, at::ones({20}, at::kBool)).eq(300).all().item<bool>());
 }
 
 TEST(Path, WhatDoesNotGoTogetherIsAnError) {
