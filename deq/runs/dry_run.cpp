@@ -74,9 +74,9 @@ DryRun dry_run(const TrainOptions& options) {
   Descent descent(options.loop.optimization.optimizer, parameters);
   const auto start = Clock::now();
   Pass pass;
-  run.activation_bytes = peak_tensor_bytes(
-      [&] { pass = pass_batch(model, sample.batch, histories, how, weights, 1); },
-      model.device().type());
+  run.activation_bytes =
+      peak_tensor_bytes([&] { pass = pass_batch(model, sample.batch, histories, how, weights, 1); },
+                        model.device().type());
   run.loss = pass.loss;
   run.forward = std::move(pass.forward);
   if (pass.adjoint) run.adjoint = std::move(*pass.adjoint);
