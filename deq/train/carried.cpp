@@ -38,7 +38,7 @@ Carried::Step Carried::next(TrainingReader& reader, const StartOptions& start, i
   for (int64_t row = 0; row < B && !first; ++row) {
     if (age_[size_t(row)] < limit_[size_t(row)]) continue;
     take(row, reader);
-    z_[row].copy_(fresh[row]);
+    if (over_ == 0 || at::rand({1}, at::kDouble).item<double>() >= over_) z_[row].copy_(fresh[row]);
     age_[size_t(row)] = 0;
     limit_[size_t(row)] = at::randint(2, most_ + 1, {1}, at::kLong).item<int64_t>();
   }
@@ -53,6 +53,14 @@ void Carried::keep(const Tensor& z, const Tensor& right) {
   for (size_t row = 0; row < age_.size(); ++row) {
     if (goes[int64_t(row)].item<bool>()) limit_[row] = age_[row];
   }
+}
+
+void Carried::clear() {
+  batch_ = pending_ = {};
+  z_ = Tensor();
+  age_.clear();
+  limit_.clear();
+  taken_ = 0;
 }
 
 NamedTensors Carried::state() const {

@@ -2,7 +2,7 @@
 
 #include "deq/data/readers.h"
 #include "deq/layers/start.h"
-#include "deq/train/optimizer.h"
+#include "deq/train/options.h"
 
 namespace deq {
 
@@ -10,10 +10,13 @@ namespace deq {
 /// one by one. A row takes the stream's next problem once it is as old as was drawn for it, 2 to
 /// `most` steps; so states of every age stand side by side, and equilibria are reached from states
 /// that a model has left behind itself. With `right` > 0 a problem whose answer is right goes with
-/// probability 1 / right at each step besides: what is left longest is what is hard.
+/// probability 1 / right at each step besides: what is left longest is what is hard. A share `over`
+/// of problems starts from the state of the one before it in its row: from another's answer.
 class Carried {
  public:
-  Carried(int64_t most, int64_t right) : most_(most), right_(right) {}
+  /// `carry`, `carry_right` and `carry_over` of these.
+  explicit Carried(const PathOptions& path)
+      : most_(path.carry), right_(path.carry_right), over_(path.carry_over) {}
 
   struct Step {
     Batch batch;
@@ -26,7 +29,7 @@ class Carried {
   /// where nobody asked.
   void keep(const at::Tensor& z, const at::Tensor& right);
   /// Begins with new problems.
-  void clear() { *this = Carried(most_, right_); }
+  void clear();
 
   /// By name, for a checkpoint; nothing before the first step.
   NamedTensors state() const;
@@ -36,6 +39,7 @@ class Carried {
   void take(int64_t row, TrainingReader& reader);
 
   int64_t most_, right_;
+  double over_;
   Batch batch_;
   at::Tensor z_;
   std::vector<int64_t> age_, limit_;  // of each row, in steps

@@ -105,9 +105,10 @@ Idle idle_options(const TrainOptions& options) {
   if (path.start.kind == StartKind::Zero || path.start.kind == StartKind::Input)
     add(idle, {"start_std"}, "nothing is drawn; expected start = normal or mixed with it");
   if (path.carry == 0)
-    add(idle, {"carry_right"}, "each problem is there for one step; expected carry >= 2 with it");
+    add(idle, {"carry_right", "carry_over"},
+        "each problem is there for one step; expected carry >= 2 with it");
   if (continues_text(options.task))
-    add(idle, {"segments", "carry", "carry_right", "rest_weight"},
+    add(idle, {"segments", "carry", "carry_right", "carry_over", "rest_weight"},
         fmt::format("a text of task {} goes on from step to step; expected a task of problems "
                     "with it",
                     options.task.name()));

@@ -111,6 +111,7 @@ struct PathOptions {
   int64_t segments = 1;
   int64_t carry = 0;
   int64_t carry_right = 0;
+  double carry_over = 0;
   double rest_weight = 0;
   double ema = 0;
 
@@ -129,6 +130,9 @@ struct PathOptions {
     field("carry_right", self.carry_right,
           "a problem that is right goes after so many steps on average; 0: it stays",
           between(0, 1 << 20));
+    field("carry_over", self.carry_over,
+          "share of problems that start from the state that the problem before them left",
+          between(0, 1));
     field("rest_weight", self.rest_weight,
           "weight of |f(z) - z|^2 / |f(z)|^2 in the loss, of problems whose answers are right",
           at_least(0));

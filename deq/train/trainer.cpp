@@ -73,7 +73,7 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
                         .seed = options.loop.run.seed,
                         .restart = options.loop.batch.restart}),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps),
-      carried_(options.loop.path.carry, options.loop.path.carry_right) {
+      carried_(options.loop.path) {
   check_options();
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
   average_ = std::make_unique<Average>(parameters_of(*model_), options.loop.path.ema);

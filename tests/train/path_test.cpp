@@ -65,6 +65,7 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
           {"segments", {.segments = 3}},
           {"carry", {.carry = 4}},
           {"carry right", {.carry = 6, .carry_right = 1}},
+          {"carry over", {.carry = 3, .carry_over = 0.5}},
           {"rest", {.rest_weight = 3}},
           {"ema", {.ema = 0.9}},
           {"all",
@@ -74,6 +75,7 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
             .segments = 2,
             .carry = 5,
             .carry_right = 2,
+            .carry_over = 0.5,
             .rest_weight = 3,
             .ema = 0.9}}};
 }
@@ -183,7 +185,7 @@ TEST(Path, ProblemsThatAreRightGoAfterTheirStepsOnAverage) {
     torch::manual_seed(3);
     const Corpus corpus = load(options.task, "");
     TrainingReader problems(corpus, {.batch = 20});
-    Carried carried(1 << 20, steps_when_right);
+    Carried carried({.carry = 1 << 20, .carry_right = steps_when_right});
     carried.next(problems, {}, 5, at::kCPU);
     Tensor times = at::zeros({20}, at::kLong);
     for (int64_t step = 0; step < 300; ++step) {
@@ -196,6 +198,27 @@ TEST(Path, ProblemsThatAreRightGoAfterTheirStepsOnAverage) {
   EXPECT_NEAR(some.slice(0, 0, 10).sum().item<double>(), 10 * 300 / 6., 100);
   EXPECT_EQ(some.slice(0, 10).sum().item<int64_t>(), 0) << "wrong ones stay";
   EXPECT_TRUE(replaced(1, at::ones({20}, at::kBool)).eq(300).all().item<bool>());
+}
+
+TEST(Path, AShareOfProblemsStartsFromTheStateBeforeThem) {
+  TrainOptions options = small();
+  options.task = two_bits();
+  for (const double share : {0.0, 0.25, 1.0}) {
+    torch::manual_seed(3);
+    const Corpus corpus = load(options.task, "");
+    TrainingReader problems(corpus, {.batch = 20});
+    Carried carried({.carry = 2, .carry_over = share});
+    carried.next(problems, {}, 5, at::kCPU);
+    int64_t kept = 0, all = 0;
+    for (int64_t step = 1; step <= 40; ++step) {
+      carried.keep(at::ones({20, 2, 5}), {});
+      const Tensor z0 = carried.next(problems, {}, 5, at::kCPU).z0;
+      if (step % 2 == 1) continue;  // of age 1: the same problems
+      kept += z0.flatten(1).eq(1).all(1).sum().item<int64_t>();
+      all += 20;
+    }
+    EXPECT_NEAR(double(kept) / double(all), share, share > 0 && share < 1 ? 0.08 : 0);
+  }
 }
 
 TEST(Path, WhatDoesNotGoTogetherIsAnError) {
