@@ -176,7 +176,7 @@ Corpus Sudoku::load(const fs::path& data, const Vocabulary& inputs,
               "how many to make");
     std::mt19937_64 random = random_stream({problems.seed, kBoards, side});
     for (int64_t i = 0; i < held_out + problems.pool; ++i)
-      boards.puzzles.push_back(make_sudoku(side, random));
+      boards.puzzles.push_back(make_sudoku(side, random, givens));
   } else {
     boards = read_boards(data, side);
     if (!boards.levels.empty()) return of_levels(boards, side, std::move(corpus));

@@ -22,17 +22,18 @@ struct SudokuSolutions {
 SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2,
                              int64_t steps = std::numeric_limits<int64_t>::max());
 
-/// A full board, and a puzzle from which no given can be taken without a second solution.
+/// A full board, and a puzzle from which no given can be taken without a second solution; or one
+/// that has `givens`, where that is more.
 struct SudokuPuzzle {
   Board puzzle, solution;
 };
-SudokuPuzzle make_sudoku(int64_t side, std::mt19937_64& random);
+SudokuPuzzle make_sudoku(int64_t side, std::mt19937_64& random, int64_t givens = 0);
 
 /// Sudoku. With data, a file of lines `puzzle,solution` below a line that names these columns: of
 /// its boards, shuffled, `test` for test, `valid` for validation, the others to train on, as Palm,
 /// Paquet and Winther (2018) split the 49,151 boards of 17 givens. A third column, `level`, makes
 /// it a file of tests alone, with a test set for each level. Without data boards are made, each
-/// with as few givens as it stands, `pool` of them to train on.
+/// with as few givens as it stands, or with `givens`, `pool` of them to train on.
 ///
 /// A training problem is one of the boards with its numbers renamed and 0 to `more_givens` further
 /// givens, each as likely.
@@ -41,11 +42,14 @@ struct Sudoku {
   static constexpr Unit unit = Unit::Symbol;
   static constexpr int64_t dimensions = 2;
   int64_t side = 9;
+  int64_t givens = 0;
   int64_t more_givens = 17;
   ProblemOptions problems{.pool = 2000, .valid = 250, .test = 1000};
 
   static void fields(auto& self, auto&& field) {
     field("side", self.side, "places a side: 4, 9 or 16", between(4, 16));
+    field("givens", self.givens, "of a board that the task makes, at least; 0: as few as it stands",
+          between(0, 256));
     field("more_givens", self.more_givens, "further givens of a training problem at most",
           between(0, 256));
     field("", self.problems);

@@ -116,7 +116,7 @@ SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit, int64_t steps) 
   return found;
 }
 
-SudokuPuzzle make_sudoku(int64_t side, std::mt19937_64& random) {
+SudokuPuzzle make_sudoku(int64_t side, std::mt19937_64& random, int64_t givens) {
   SudokuSolutions full;
   Search(side).run(1, full, &random);
   SudokuPuzzle made{full.first, full.first};
@@ -124,9 +124,14 @@ SudokuPuzzle make_sudoku(int64_t side, std::mt19937_64& random) {
   std::iota(order.begin(), order.end(), size_t(0));
   for (size_t i = order.size(); i > 1; --i)
     std::swap(order[i - 1], order[size_t(below(int64_t(i), random))]);
+  auto left = int64_t(order.size());
   for (const size_t place : order) {
+    if (left == givens) break;
     const int64_t number = std::exchange(made.puzzle[place], 0);
-    if (solve_sudoku(made.puzzle).count != 1) made.puzzle[place] = number;
+    --left;
+    if (solve_sudoku(made.puzzle).count == 1) continue;
+    made.puzzle[place] = number;
+    ++left;
   }
   return made;
 }

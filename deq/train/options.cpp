@@ -6,6 +6,7 @@
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
+#include "deq/tasks/sudoku.h"
 
 namespace deq {
 namespace {
@@ -117,6 +118,9 @@ Idle idle_options(const TrainOptions& options) {
         fmt::format("gradient {} takes its gradient-steps and solves nothing in training; expected "
                     "implicit, phantom or one-step with it",
                     options.equilibrium.gradient.name()));
+  if (options.task.is<Sudoku>() && !options.data.empty())
+    add(idle, {"task_pool", "task_givens"},
+        fmt::format("boards are those of {}; expected no data with it", options.data));
   add_idle_tables(idle, options.model);
   idle.merge(idle_cuts(options.task));
   return idle;

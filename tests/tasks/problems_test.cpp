@@ -200,6 +200,16 @@ TEST(Sudoku, MakesBoardsWithOneSolutionAndNoGivenTooMany) {
   }
 }
 
+TEST(Sudoku, KeepsAsManyGivensAsItIsTold) {
+  std::mt19937_64 random(6);
+  for (const auto& [side, givens] : {std::pair{4, 10}, {9, 45}, {16, 150}}) {
+    const SudokuPuzzle made = make_sudoku(side, random, givens);
+    EXPECT_EQ(std::ranges::count_if(made.puzzle, [](int64_t n) { return n != 0; }), givens);
+    EXPECT_EQ(solve_sudoku(made.puzzle).count, 1);
+    EXPECT_TRUE(is_full(made.solution, side));
+  }
+}
+
 TEST(Sudoku, CountsSolutions) {
   EXPECT_EQ(solve_sudoku(Board(16, 0), 1000).count, 288);  // of all boards of 4 x 4
   Board twice(16, 0);

@@ -72,7 +72,14 @@ TEST(Settle, RefusesWhatChangesNothing) {
       {{{"task", "copy-memory"}, {"history", "9"}}, "copy-memory are never cut"},
       {{{"task", "copy-memory"}, {"eval_lanes", "9"}}, "copy-memory are never cut"},
       {{{"task", "copy-memory"}, {"eval_length", "9"}}, "copy-memory are never cut"},
-      {{{"task", "copy-memory"}, {"eval_history", "9"}}, "copy-memory are never cut"}};
+      {{{"task", "copy-memory"}, {"eval_history", "9"}}, "copy-memory are never cut"},
+      {{{"task", "sudoku"}, {"cell", "groups"}, {"data", "b.csv"}, {"task_pool", "9"}},
+       "boards are those of b.csv"},
+      {{{"task", "sudoku"}, {"cell", "groups"}, {"data", "b.csv"}, {"task_givens", "9"}},
+       "boards are those of b.csv"},
+      {{{"task", "prefix-sums"}, {"carry_right", "2"}}, "expected carry >= 2 with it"},
+      {{{"task", "prefix-sums"}, {"carry_over", "1"}}, "expected carry >= 2 with it"},
+      {{{"rest_weight", "1"}}, "expected a task of problems with it"}};
   for (const auto& [given, says] : idle)
     EXPECT_SAYS(testing::error_of([&] { assigned(given); }), says);
   for (const Assignments& used :
