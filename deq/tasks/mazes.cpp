@@ -11,66 +11,123 @@ struct Place {
 };
 constexpr std::array<Place, 4> kSteps = {{{-1, 0}, {0, 1}, {1, 0}, {0, -1}}};
 
-/// One maze of r x r rooms into `squares`, and the squares of its path into `path`, both (2 r + 1,
-/// 2 r + 1), of zeros. Of each room it is known from which one the walk came, so that the path is
-/// where the ways back from start and end part.
-void make_maze(int64_t r, std::mt19937_64& random, at::TensorAccessor<int64_t, 2> squares,
-               at::TensorAccessor<int64_t, 2> path) {
-  std::vector<int64_t> came_from(size_t(r * r), -1);  // as a step of kSteps
-  std::vector<int64_t> depth(size_t(r * r), -1);
-  const auto square = [](int64_t room) { return 2 * room + 1; };
-  std::vector<int64_t> walk{below(r * r, random)};
-  depth[size_t(walk[0])] = 0;
-  squares[square(walk[0] / r)][square(walk[0] % r)] = Mazes::Open;
-  while (!walk.empty()) {
-    const int64_t room = walk.back(), row = room / r, column = room % r;
-    std::array<int64_t, 4> ways;
-    int64_t count = 0;
+/// Rooms joined by a depth-first walk, and from which one it came to each.
+class Walk {
+ public:
+  Walk(int64_t r, std::mt19937_64& random) : r_(r), came_from_(size_t(r * r)), depth_(came_from_) {
+    std::fill(depth_.begin(), depth_.end(), -1);
+    std::vector<int64_t> walk{below(r * r, random)};
+    depth_[size_t(walk[0])] = 0;
+    while (!walk.empty()) {
+      const int64_t room = walk.back();
+      const std::vector<int64_t> ways = ways_out_of(room);
+      if (ways.empty()) {
+        walk.pop_back();
+        continue;
+      }
+      const int64_t way = ways[size_t(below(int64_t(ways.size()), random))];
+      const int64_t next = room + kSteps[size_t(way)].row * r + kSteps[size_t(way)].column;
+      came_from_[size_t(next)] = way;
+      depth_[size_t(next)] = depth_[size_t(room)] + 1;
+      walk.push_back(next);
+    }
+  }
+
+  /// Tells of each step of the way between two rooms, the one of them that the walk came to from
+  /// the other, and the step it made.
+  void between(int64_t a, int64_t b, const std::function<void(int64_t, Place)>& step) const {
+    while (a != b) {
+      int64_t& deeper = depth_[size_t(a)] > depth_[size_t(b)] ? a : b;
+      const Place way = kSteps[size_t(came_from_[size_t(deeper)])];
+      step(deeper, way);
+      deeper -= way.row * r_ + way.column;
+    }
+  }
+  /// The same of every room but the first.
+  void everywhere(const std::function<void(int64_t, Place)>& step) const {
+    for (int64_t room = 0; room < r_ * r_; ++room) {
+      if (depth_[size_t(room)] > 0) step(room, kSteps[size_t(came_from_[size_t(room)])]);
+    }
+  }
+
+ private:
+  std::vector<int64_t> ways_out_of(int64_t room) const {
+    std::vector<int64_t> ways;
     for (int64_t way = 0; way < 4; ++way) {
-      const int64_t y = row + kSteps[size_t(way)].row, x = column + kSteps[size_t(way)].column;
-      if (y >= 0 && y < r && x >= 0 && x < r && depth[size_t(y * r + x)] < 0)
-        ways[size_t(count++)] = way;
+      const int64_t y = room / r_ + kSteps[size_t(way)].row,
+                    x = room % r_ + kSteps[size_t(way)].column;
+      if (y >= 0 && y < r_ && x >= 0 && x < r_ && depth_[size_t(y * r_ + x)] < 0)
+        ways.push_back(way);
     }
-    if (count == 0) {
-      walk.pop_back();
-      continue;
-    }
-    const int64_t way = ways[size_t(below(count, random))];
-    const auto [dy, dx] = kSteps[size_t(way)];
-    const int64_t next = (row + dy) * r + column + dx;
-    squares[square(row) + dy][square(column) + dx] = Mazes::Open;
-    squares[square(row + dy)][square(column + dx)] = Mazes::Open;
-    came_from[size_t(next)] = way;
-    depth[size_t(next)] = depth[size_t(room)] + 1;
-    walk.push_back(next);
+    return ways;
   }
-  int64_t a = below(r * r, random), b = below(r * r - 1, random);
-  if (b >= a) ++b;
-  squares[square(a / r)][square(a % r)] = Mazes::Start;
-  squares[square(b / r)][square(b % r)] = Mazes::End;
-  path[square(a / r)][square(a % r)] = path[square(b / r)][square(b % r)] = 1;
-  while (a != b) {
-    int64_t& deeper = depth[size_t(a)] > depth[size_t(b)] ? a : b;
-    const auto [dy, dx] = kSteps[size_t(came_from[size_t(deeper)])];
-    path[square(deeper / r) - dy][square(deeper % r) - dx] = 1;
-    deeper -= dy * r + dx;
-    path[square(deeper / r)][square(deeper % r)] = 1;
+
+  int64_t r_;
+  std::vector<int64_t> came_from_;  // as a step of kSteps
+  std::vector<int64_t> depth_;      // of each room, in rooms; -1: not reached
+};
+
+using Rooms = std::pair<int64_t, int64_t>;
+
+/// Two different rooms; of so many pairs, those that are farthest apart.
+Rooms start_and_end(const Walk& walk, int64_t r, int64_t pairs, std::mt19937_64& random) {
+  Rooms best;
+  int64_t farthest = -1;
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    Rooms rooms{below(r * r, random), below(r * r - 1, random)};
+    if (rooms.second >= rooms.first) ++rooms.second;
+    int64_t length = 0;
+    walk.between(rooms.first, rooms.second, [&](int64_t, Place) { ++length; });
+    if (length <= farthest) continue;
+    farthest = length;
+    best = rooms;
   }
+  return best;
 }
 
-Split mazes(int64_t count, int64_t size, std::mt19937_64& random) {
+/// One maze of r x r rooms into `squares`, and the squares of its path into `path`, both (2 r + 1,
+/// 2 r + 1), of zeros.
+void make_maze(int64_t r, int64_t pairs, std::mt19937_64& random,
+               at::TensorAccessor<int64_t, 2> squares, at::TensorAccessor<int64_t, 2> path) {
+  const Walk walk(r, random);
+  const auto mark = [r](at::TensorAccessor<int64_t, 2> grid, int64_t room, Place back,
+                        int64_t kind) {
+    grid[2 * (room / r) + 1 - back.row][2 * (room % r) + 1 - back.column] = kind;
+  };
+  for (int64_t room = 0; room < r * r; ++room) mark(squares, room, {0, 0}, Mazes::Open);
+  walk.everywhere([&](int64_t room, Place way) { mark(squares, room, way, Mazes::Open); });
+  const auto [a, b] = start_and_end(walk, r, pairs, random);
+  mark(squares, a, {0, 0}, Mazes::Start);
+  mark(squares, b, {0, 0}, Mazes::End);
+  for (const int64_t end : {a, b}) mark(path, end, {0, 0}, 1);
+  walk.between(a, b, [&](int64_t room, Place way) {
+    mark(path, room, {0, 0}, 1);
+    mark(path, room, way, 1);
+    mark(path, room, {2 * way.row, 2 * way.column}, 1);
+  });
+}
+
+Split mazes(int64_t count, int64_t size, int64_t pairs, std::mt19937_64& random) {
   const int64_t r = (size + 1) / 2, side = Mazes::squares(size);
   Split split{.tokens = at::zeros({count, side, side}, at::kLong),
               .targets = at::zeros({count, side, side}, at::kLong),
               .answer = kEveryPosition};
   auto tokens = split.tokens.accessor<int64_t, 3>(), targets = split.targets.accessor<int64_t, 3>();
-  for (int64_t s = 0; s < count; ++s) make_maze(r, random, tokens[s], targets[s]);
+  for (int64_t s = 0; s < count; ++s) make_maze(r, pairs, random, tokens[s], targets[s]);
   split.targets.masked_fill_(split.tokens.eq(Mazes::Wall), -1);
   return split;
 }
 
-ProblemMaker maker() {
-  return {Mazes::name, symbols({"#", ".", "S", "E"}), symbols({".", "*"}), mazes};
+/// Problems of so many pairs.
+auto mazes_of(int64_t pairs) {
+  return [pairs](int64_t count, int64_t size, std::mt19937_64& random) {
+    return mazes(count, size, pairs, random);
+  };
+}
+
+ProblemMaker maker(int64_t training_pairs = 1) {
+  return {Mazes::name, symbols({"#", ".", "S", "E"}), symbols({".", "*"}), mazes_of(1),
+          mazes_of(training_pairs)};
 }
 
 }  // namespace
@@ -79,7 +136,7 @@ Corpus Mazes::load(const std::filesystem::path& data) const {
   validate(*this, "Mazes");
   for (const int64_t other : test_sizes)
     DEQ_CHECK(other >= 3 && other <= 999, "task-test-sizes = {}; expected 3 to 999", other);
-  return make_problems(maker(), problems, size, test_sizes, data);
+  return make_problems(maker(pairs), problems, size, test_sizes, data);
 }
 
 Corpus Mazes::load(const std::filesystem::path& data, const Vocabulary& inputs,

@@ -7,7 +7,8 @@ namespace deq {
 
 /// Mazes (Schwarzschild et al. 2021): r x r rooms, r = (size + 1) / 2, joined by a depth-first walk
 /// so that one path leads from each to each; drawn as a grid of (2 r + 1)^2 squares, one for each
-/// room, wall and passage. Start and end are two rooms. The answer tells of each open square
+/// room, wall and passage. Start and end are two rooms; in training, of so many `pairs` of rooms the one that
+/// lies farthest apart. The answer tells of each open square
 /// whether the path between them crosses it; walls are not scored. (The published pictures are the
 /// same grids with every square doubled.)
 struct Mazes {
@@ -16,11 +17,15 @@ struct Mazes {
   static constexpr int64_t dimensions = 2;
   enum Square : int64_t { Wall, Open, Start, End };
   int64_t size = 9;
+  int64_t pairs = 1;
   std::vector<int64_t> test_sizes = {13, 17, 25, 33, 59};
   ProblemOptions problems;
 
   static void fields(auto& self, auto&& field) {
     field("size", self.size, "of training mazes: (size + 1) / 2 rooms a side", between(3, 999));
+    field("pairs", self.pairs,
+          "of rooms that a training maze draws; the farthest are its start and end",
+          between(1, 1 << 16));
     field("test_sizes", self.test_sizes, "of the mazes of further test sets");
     field("", self.problems);
   }

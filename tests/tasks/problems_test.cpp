@@ -154,6 +154,26 @@ TEST(Mazes, AnswersAreTheShortestPaths) {
   EXPECT_TRUE(at::equal(large.targets[7].clamp_min(0), path_through(large.tokens[7])));
 }
 
+TEST(Mazes, TheFarthestOfMorePairsAreStartAndEndOfTraining) {
+  const auto mean_length = [](const Mazes& task) {
+    const Corpus corpus = task.load("");
+    for (int64_t s = 0; s < 500; ++s) {
+      EXPECT_TRUE(at::equal(corpus.train.targets[s].clamp_min(0),
+                            path_through(corpus.train.tokens[s])));
+    }
+    return std::pair{double(corpus.train.targets.eq(1).sum().item<int64_t>()) / 500,
+                     double(corpus.valid.targets.eq(1).sum().item<int64_t>()) / 500};
+  };
+  const ProblemOptions few{.train = 500, .valid = 500, .test = 1};
+  const auto one = mean_length({.problems = few});
+  const auto two = mean_length({.pairs = 2, .problems = few});
+  const auto all = mean_length({.pairs = 2000, .problems = few});
+  EXPECT_NEAR(one.first, one.second, 0.07 * one.first);
+  EXPECT_GT(two.first, 1.2 * one.first);
+  EXPECT_GT(all.first, 1.2 * two.first);
+  EXPECT_EQ(all.second, one.second) << "validation is of any two rooms";
+}
+
 TEST(Mazes, BadOnesAreErrors) {
   const at::Tensor walls = at::zeros({5, 5}, at::kLong);
   EXPECT_SAYS(error_of([&] { path_through(walls); }), "a maze with 0 starts; expected one");
