@@ -158,8 +158,8 @@ TEST(Mazes, TheFarthestOfMorePairsAreStartAndEndOfTraining) {
   const auto mean_length = [](const Mazes& task) {
     const Corpus corpus = task.load("");
     for (int64_t s = 0; s < 500; ++s) {
-      EXPECT_TRUE(at::equal(corpus.train.targets[s].clamp_min(0),
-                            path_through(corpus.train.tokens[s])));
+      EXPECT_TRUE(
+          at::equal(corpus.train.targets[s].clamp_min(0), path_through(corpus.train.tokens[s])));
     }
     return std::pair{double(corpus.train.targets.eq(1).sum().item<int64_t>()) / 500,
                      double(corpus.valid.targets.eq(1).sum().item<int64_t>()) / 500};
