@@ -7,10 +7,10 @@ namespace deq {
 
 /// Mazes (Schwarzschild et al. 2021): r x r rooms, r = (size + 1) / 2, joined by a depth-first walk
 /// so that one path leads from each to each; drawn as a grid of (2 r + 1)^2 squares, one for each
-/// room, wall and passage. Start and end are two rooms; in training, of so many `pairs` of rooms the
-/// one that lies farthest apart. The answer tells of each open square whether the path between them
-/// crosses it; walls are not scored. (The published pictures are the
-/// same grids with every square doubled.)
+/// room, wall and passage. Start and end are two rooms; in training, of so many `pairs` of rooms
+/// the one that lies farthest apart. The answer tells of each open square whether the path between
+/// them crosses it; walls are not scored. (The published pictures are the same grids with every
+/// square doubled.)
 struct Mazes {
   static constexpr const char* name = "mazes";
   static constexpr Unit unit = Unit::Symbol;
