@@ -19,6 +19,8 @@ struct CellMaker : Held<CellMaker> {
   virtual bool is_causal() const = 0;
   /// Tells a cell that has both what its places are: 1, a sequence; 2, a grid, which has no order.
   virtual void set_dimensions(int64_t dimensions) = 0;
+  /// Whether its places may be a grid: where it can be told, and where it says `grids`.
+  virtual bool takes_grids() const = 0;
 };
 
 /// One of the cells; Transformer unless told otherwise.
@@ -35,6 +37,10 @@ struct CellMaker::Of final : HeldAs<CellMaker, Options> {
     if constexpr (requires { this->value.dimensions; }) this->value.dimensions = dimensions;
     if constexpr (requires { this->value.dimensions, this->value.causal; })
       this->value.causal = this->value.causal && dimensions == 1;
+  }
+  bool takes_grids() const override {
+    return requires { this->value.dimensions; }
+    || requires { Options::grids; };
   }
 };
 

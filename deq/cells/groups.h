@@ -25,6 +25,7 @@ namespace deq {
 /// are joined by '+' share W_k, and then swapping them changes no answer.
 struct Groups {
   static constexpr const char* name = "groups";
+  static constexpr bool grids = true;
   int64_t width = 16;
   int64_t inner = 64;
   std::string groups = "row+column,box";

@@ -6,6 +6,7 @@
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
+#include "deq/solvers/sweep.h"
 #include "deq/tasks/sudoku.h"
 
 namespace deq {
@@ -158,11 +159,19 @@ EquilibriumOptions training_equilibrium() {
 }
 
 void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const Assignments& given) {
+  DEQ_CHECK(model.is_explicit() || !equilibrium.solver.is<Sweep>() || model.cell->is_causal(),
+            "solver = sweep: positions of cell {} depend on later ones; expected a causal cell, or "
+            "another solver",
+            model.cell.name());
   choose_scope(equilibrium, model, given);
   check_effect(idle_options(equilibrium, model), given);
 }
 
 void settle(TrainOptions& options, const Assignments& given) {
+  DEQ_CHECK(options.task->dimensions() == 1 || options.model.cell->takes_grids(),
+            "cell = {}: it takes sequences, and a problem of task {} is a grid; expected conv, "
+            "groups or transformer",
+            options.model.cell.name(), options.task.name());
   if (!given.count("cell_dimensions")) {
     options.model.cell->set_dimensions(options.task->dimensions());
     if (given.count("cell_causal"))  // which is refused of a grid, not overruled

@@ -55,6 +55,23 @@ TEST(Settle, WhatIsInForceReadsBackToTheSame) {
   }
 }
 
+TEST(Settle, RefusesACellThatTheTaskOrTheSolverDoesNotFit) {
+  for (const char* task : {"sudoku", "mazes"}) {
+    for (const char* cell : {"conv", "groups", "transformer"})
+      EXPECT_NO_THROW(assigned({{"task", task}, {"cell", cell}})) << cell;
+    for (const char* cell : {"shift", "trellisnet", "lstm", "gru", "tcn"})
+      EXPECT_SAYS(testing::error_of([&] {
+                    assigned({{"task", task}, {"cell", cell}});
+                  }),
+                  "a problem of task " + std::string(task) + " is a grid");
+  }
+  EXPECT_SAYS(testing::error_of([] {
+                assigned({{"cell", "conv"}, {"solver", "sweep"}});
+              }),
+              "solver = sweep: positions of cell conv");
+  EXPECT_NO_THROW(assigned({{"cell", "shift"}, {"solver", "sweep"}}));
+}
+
 TEST(Settle, RefusesWhatChangesNothing) {
   const std::vector<std::pair<Assignments, const char*>> idle = {
       {{{"pretrain_depth", "3"}}, "pretrain-depth = 3: no step has it"},
