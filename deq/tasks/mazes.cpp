@@ -69,8 +69,9 @@ class Walk {
 
 using Rooms = std::pair<int64_t, int64_t>;
 
-/// Two different rooms; of so many pairs, those that are farthest apart.
-Rooms start_and_end(const Walk& walk, int64_t r, int64_t pairs, std::mt19937_64& random) {
+/// Two different rooms: of 1 to `most` pairs, those that are farthest apart.
+Rooms start_and_end(const Walk& walk, int64_t r, int64_t most, std::mt19937_64& random) {
+  const int64_t pairs = most == 1 ? 1 : 1 + below(most, random);
   Rooms best;
   int64_t farthest = -1;
   for (int64_t pair = 0; pair < pairs; ++pair) {
