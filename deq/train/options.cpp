@@ -33,6 +33,7 @@ std::vector<std::string> equilibrium_keys() {
                                 "start_std",
                                 "noise",
                                 "rest_weight",
+                                "rest_after",
                                 "progressive"};
   for (const OptionInfo& info : list_options(EquilibriumOptions{})) keys.push_back(info.key);
   return keys;
@@ -106,6 +107,8 @@ Idle idle_options(const TrainOptions& options) {
   const PathOptions& path = options.loop.path;
   if (path.start.kind == StartKind::Zero || path.start.kind == StartKind::Input)
     add(idle, {"start_std"}, "nothing is drawn; expected start = normal or mixed with it");
+  if (path.rest_weight == 0)
+    add(idle, {"rest_after"}, "nothing is weighed; expected rest-weight > 0 with it");
   if (path.carry == 0)
     add(idle, {"carry_right", "carry_over"},
         "each problem is there for one step; expected carry >= 2 with it");

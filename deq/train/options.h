@@ -113,6 +113,7 @@ struct PathOptions {
   int64_t carry_right = 0;
   double carry_over = 0;
   double rest_weight = 0;
+  int64_t rest_after = 0;
   double ema = 0;
 
   static void fields(auto& self, auto&& field) {
@@ -136,6 +137,7 @@ struct PathOptions {
     field("rest_weight", self.rest_weight,
           "weight of |f(z) - z|^2 / |f(z)|^2 in the loss, of problems whose answers are right",
           at_least(0));
+    field("rest_after", self.rest_after, "steps of training before it is weighed", at_least(0));
     field("ema", self.ema, "evaluate and keep a moving average of the weights, of this rate",
           half_open(0, 1));
   }

@@ -154,8 +154,9 @@ double Trainer::jacobian_weight() const {
 }
 
 double Trainer::rest_weight() const {
-  const bool weighs = step_ >= options_.loop.stability.pretrain_steps;
-  return options_.model.is_explicit() || !weighs ? 0 : options_.loop.path.rest_weight;
+  const PathOptions& path = options_.loop.path;
+  const int64_t first = std::max(path.rest_after, options_.loop.stability.pretrain_steps);
+  return options_.model.is_explicit() || step_ < first ? 0 : path.rest_weight;
 }
 
 Batch Trainer::next_batch(ForwardOptions& how) {

@@ -96,6 +96,7 @@ TEST(Settle, RefusesWhatChangesNothing) {
        "boards are those of b.csv"},
       {{{"task", "prefix-sums"}, {"carry_right", "2"}}, "expected carry >= 2 with it"},
       {{{"task", "prefix-sums"}, {"carry_over", "1"}}, "expected carry >= 2 with it"},
+      {{{"task", "prefix-sums"}, {"rest_after", "1"}}, "expected rest-weight > 0 with it"},
       {{{"rest_weight", "1"}}, "expected a task of problems with it"}};
   for (const auto& [given, says] : idle)
     EXPECT_SAYS(testing::error_of([&] { assigned(given); }), says);

@@ -67,6 +67,7 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
           {"carry right", {.carry = 6, .carry_right = 1}},
           {"carry over", {.carry = 3, .carry_over = 0.5}},
           {"rest", {.rest_weight = 3}},
+          {"rest after", {.rest_weight = 3, .rest_after = 9}},
           {"ema", {.ema = 0.9}},
           {"all",
            {.start = {StartKind::Mixed},
@@ -175,6 +176,18 @@ TEST(Path, RestIsWeighedWhereAnswersAreRight) {
   const NamedTensors found = parameters_of(trainer.model());
   for (const auto& [name, weight] : parameters_of(model))
     EXPECT_LT((found.at(name) - weight).abs().max().item<double>(), 1e-6) << name;
+}
+
+TEST(Path, RestIsWeighedAfterItsStepsAndNoSooner) {
+  TrainOptions options = small();
+  options.task = two_bits();
+  options.loop.batch.batch = 20;
+  options.loop.path.rest_weight = 7;
+  for (const int64_t after : {0, 2}) {
+    options.loop.path.rest_after = after;
+    Trainer trainer = trainer_of(options);
+    for (int64_t step = 0; step < 4; ++step) EXPECT_EQ(trainer.step().rest > 0, step >= after);
+  }
 }
 
 TEST(Path, ProblemsThatAreRightGoAfterTheirStepsOnAverage) {
