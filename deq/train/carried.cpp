@@ -42,7 +42,14 @@ Carried::Step Carried::next(TrainingReader& reader, const StartOptions& start, i
     age_[size_t(row)] = 0;
     limit_[size_t(row)] = at::randint(2, most_ + 1, {1}, at::kLong).item<int64_t>();
   }
-  return {batch_, z_};
+  Batch scored = batch_;
+  if (grace_ > 0) {
+    scored.targets = batch_.targets.clone();
+    for (int64_t row = 0; row < B; ++row) {
+      if (age_[size_t(row)] < grace_) scored.targets[row].fill_(-1);
+    }
+  }
+  return {scored, z_};
 }
 
 void Carried::keep(const Tensor& z, const Tensor& right) {

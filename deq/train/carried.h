@@ -11,12 +11,16 @@ namespace deq {
 /// `most` steps; so states of every age stand side by side, and equilibria are reached from states
 /// that a model has left behind itself. With `right` > 0 a problem whose answer is right goes with
 /// probability 1 / right at each step besides: what is left longest is what is hard. A share `over`
-/// of problems starts from the state of the one before it in its row: from another's answer.
+/// of problems starts from the state of the one before it in its row: from another's answer. The
+/// first `grace` steps of a problem have no loss, so that nothing is gained by a guess.
 class Carried {
  public:
-  /// `carry`, `carry_right` and `carry_over` of these.
+  /// `carry` and what begins with it, of these.
   explicit Carried(const PathOptions& path)
-      : most_(path.carry), right_(path.carry_right), over_(path.carry_over) {}
+      : most_(path.carry),
+        right_(path.carry_right),
+        over_(path.carry_over),
+        grace_(path.carry_grace) {}
 
   struct Step {
     Batch batch;
@@ -40,6 +44,7 @@ class Carried {
 
   int64_t most_, right_;
   double over_;
+  int64_t grace_;
   Batch batch_;
   at::Tensor z_;
   std::vector<int64_t> age_, limit_;  // of each row, in steps

@@ -22,7 +22,7 @@ Pass pass_batch(Model& model, const Batch& batch, const Histories& histories, Fo
   how.on_adjoint = [&](const Report& adjoint) { pass.adjoint = adjoint; };
   LayerOutput output = model.forward(batch.tokens, histories, how);
   const Losses losses = losses_of(model, output.z, batch.targets);
-  at::Tensor loss = losses.nats.sum() / double(losses.count);
+  at::Tensor loss = losses.nats.sum() / double(std::max<int64_t>(1, losses.count));
   pass.loss = loss.item<double>();
   if (output.jacobian_loss.defined()) {
     pass.jacobian = output.jacobian_loss.item<double>();

@@ -110,10 +110,10 @@ Idle idle_options(const TrainOptions& options) {
   if (path.rest_weight == 0)
     add(idle, {"rest_after"}, "nothing is weighed; expected rest-weight > 0 with it");
   if (path.carry == 0)
-    add(idle, {"carry_right", "carry_over"},
+    add(idle, {"carry_right", "carry_over", "carry_grace"},
         "each problem is there for one step; expected carry >= 2 with it");
   if (continues_text(options.task))
-    add(idle, {"segments", "carry", "carry_right", "carry_over", "rest_weight"},
+    add(idle, {"segments", "carry", "carry_right", "carry_over", "carry_grace", "rest_weight"},
         fmt::format("a text of task {} goes on from step to step; expected a task of problems "
                     "with it",
                     options.task.name()));

@@ -112,6 +112,7 @@ struct PathOptions {
   int64_t carry = 0;
   int64_t carry_right = 0;
   double carry_over = 0;
+  int64_t carry_grace = 0;
   double rest_weight = 0;
   int64_t rest_after = 0;
   double ema = 0;
@@ -134,6 +135,9 @@ struct PathOptions {
     field("carry_over", self.carry_over,
           "share of problems that start from the state that the problem before them left",
           between(0, 1));
+    field("carry_grace", self.carry_grace,
+          "first steps of each problem that have no loss: its answer cannot be there yet",
+          between(0, 1 << 20));
     field("rest_weight", self.rest_weight,
           "weight of |f(z) - z|^2 / |f(z)|^2 in the loss, of problems whose answers are right",
           at_least(0));

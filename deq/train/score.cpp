@@ -38,7 +38,8 @@ Answers answers_of(const Model& model, const Tensor& z, const Batch& batch) {
 
 Tensor right_problems(const Model& model, const Tensor& z, const Batch& batch) {
   c10::AutoGradMode no_tape(false);
-  return answers_of(model, z.detach(), batch).right.flatten(1).all(1);
+  const Tensor scored = batch.targets.ge(0).flatten(1).any(1).to(z.device());
+  return answers_of(model, z.detach(), batch).right.flatten(1).all(1).logical_and(scored);
 }
 
 AnswerScore score_answer(const Model& model, const Tensor& z, const Losses& losses,

@@ -26,7 +26,7 @@ struct Answers {
 /// z as the batch with its features behind; `batch.answer` is not 0.
 Answers answers_of(const Model& model, const at::Tensor& z, const Batch& batch);
 
-/// (B) bool: problems with every scored place right. No tape.
+/// (B) bool: problems with scored places, all of them right. No tape.
 at::Tensor right_problems(const Model& model, const at::Tensor& z, const Batch& batch);
 
 /// Of the answers of a segment's sequences.

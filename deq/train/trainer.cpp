@@ -110,6 +110,10 @@ void Trainer::check_options() const {
             path.carry, batch.accumulate);
   DEQ_CHECK(path.carry != 1,
             "carry = 1: a problem of one step carries nothing; expected 0 or >= 2");
+  DEQ_CHECK(path.carry_grace == 0 || path.carry_grace < path.carry,
+            "carry-grace = {} with carry = {}: a problem may have gone before it has a loss; "
+            "expected less",
+            path.carry_grace, path.carry);
   DEQ_CHECK(path.carry == 0 || path.start.kind != StartKind::Input,
             "carry = {} with start = input; expected zero, normal or mixed", path.carry);
 }

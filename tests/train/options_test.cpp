@@ -95,6 +95,7 @@ TEST(Settle, RefusesWhatChangesNothing) {
       {{{"task", "sudoku"}, {"cell", "groups"}, {"data", "b.csv"}, {"task_givens", "9"}},
        "boards are those of b.csv"},
       {{{"task", "prefix-sums"}, {"carry_right", "2"}}, "expected carry >= 2 with it"},
+      {{{"task", "prefix-sums"}, {"carry_grace", "1"}}, "expected carry >= 2 with it"},
       {{{"task", "prefix-sums"}, {"carry_over", "1"}}, "expected carry >= 2 with it"},
       {{{"task", "prefix-sums"}, {"rest_after", "1"}}, "expected rest-weight > 0 with it"},
       {{{"rest_weight", "1"}}, "expected a task of problems with it"}};

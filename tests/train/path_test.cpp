@@ -66,6 +66,7 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
           {"carry", {.carry = 4}},
           {"carry right", {.carry = 6, .carry_right = 1}},
           {"carry over", {.carry = 3, .carry_over = 0.5}},
+          {"carry grace", {.carry = 6, .carry_grace = 2}},
           {"rest", {.rest_weight = 3}},
           {"rest after", {.rest_weight = 3, .rest_after = 9}},
           {"ema", {.ema = 0.9}},
@@ -77,6 +78,7 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
             .carry = 5,
             .carry_right = 2,
             .carry_over = 0.5,
+            .carry_grace = 2,
             .rest_weight = 3,
             .ema = 0.9}}};
 }
@@ -234,6 +236,29 @@ TEST(Path, AShareOfProblemsStartsFromTheStateBeforeThem) {
   }
 }
 
+TEST(Path, TheFirstStepsOfAProblemHaveNoLoss) {
+  TrainOptions options = small();
+  options.task = two_bits();
+  const Corpus corpus = load(options.task, "");
+  TrainingReader problems(corpus, {.batch = 20});
+  Carried carried({.carry = 9, .carry_grace = 3});
+  std::vector<int64_t> age(20, 0);
+  for (int64_t step = 0; step < 60; ++step) {
+    const Carried::Step taken = carried.next(problems, {}, 5, at::kCPU);
+    for (int64_t row = 0; row < 20; ++row) {
+      if (taken.z0[row].eq(0).all().item<bool>()) age[size_t(row)] = 0;
+      EXPECT_EQ(taken.batch.targets[row].ge(0).all().item<bool>(), age[size_t(row)]++ >= 3);
+    }
+    carried.keep(at::ones({20, 2, 5}), {});
+  }
+  options.loop.path = {.carry = 6, .carry_grace = 3, .rest_weight = 2};
+  Trainer trainer = trainer_of(options);
+  const StepReport first = trainer.step();
+  EXPECT_EQ(first.loss, 0) << "no problem has one yet";
+  EXPECT_EQ(first.rest, 0);
+  EXPECT_TRUE(first.finite);
+}
+
 TEST(Path, WhatDoesNotGoTogetherIsAnError) {
   const auto says = [](const std::function<void(TrainOptions&)>& change) {
     TrainOptions options = small();
@@ -241,6 +266,11 @@ TEST(Path, WhatDoesNotGoTogetherIsAnError) {
     return error_of([&] { trainer_of(options); });
   };
   EXPECT_SAYS(says([](TrainOptions& o) { o.loop.path.carry = 1; }), "carry = 1");
+  EXPECT_SAYS(says([](TrainOptions& o) {
+                o.loop.path.carry = 3;
+                o.loop.path.carry_grace = 3;
+              }),
+              "carry-grace = 3 with carry = 3");
   EXPECT_SAYS(says([](TrainOptions& o) {
                 o.model.cell = Shift{.width = 5, .inner = 6};
                 o.loop.batch.subsequence = 2;
