@@ -1,6 +1,6 @@
-// Activations that are proximal operators: s(y) = argmin_z (z - y)^2 / 2 + h(z) of a convex h, which
-// is the same as non-decreasing with slopes of at most 1 (Combettes and Pesquet 2020). Number by
-// number, with the same bits wherever a number stands.
+// Activations that are proximal operators: s(y) = argmin_z (z - y)^2 / 2 + h(z) of a convex h,
+// which is the same as non-decreasing with slopes of at most 1 (Combettes and Pesquet 2020). Number
+// by number, with the same bits wherever a number stands.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -20,8 +20,9 @@ namespace {
 constexpr double kSlack = 1 + 1e-5;
 constexpr double kSlackOfDoubles = 1 + 1e-12;
 
-/// A where lambda_pf(|A|) <= kappa; otherwise what of it stands in an irreducible piece is projected
-/// so that sum_j |a_ij| v_j / v_i <= kappa there, v the piece's eigenvector, and the rest stays.
+/// A where lambda_pf(|A|) <= kappa; otherwise what of it stands in an irreducible piece is
+/// projected so that sum_j |a_ij| v_j / v_i <= kappa there, v the piece's eigenvector, and the rest
+/// stays.
 Tensor with_small_eigenvalue(const Tensor& A, double kappa) {
   const PerronFrobenius found = perron_frobenius(A);
   if (found.upper <= kappa * (A.scalar_type() == at::kDouble ? kSlackOfDoubles : kSlack)) return A;

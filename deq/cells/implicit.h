@@ -2,8 +2,8 @@
 //
 //     x = s(A x + B u + b)
 //
-// with s of slopes in [0, 1], number by number, has exactly one solution, which plain iteration finds
-// from any start, where |A| has an infinity norm or, weaker, a largest eigenvalue below 1.
+// with s of slopes in [0, 1], number by number, has exactly one solution, which plain iteration
+// finds from any start, where |A| has an infinity norm or, weaker, a largest eigenvalue below 1.
 #pragma once
 
 #include "deq/base/fields.h"

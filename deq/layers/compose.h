@@ -27,8 +27,8 @@ struct Composition {
 /// whose Jacobian is nilpotent: plain iteration is exact after L steps from any start, to the last
 /// bit, and the implicit gradient is back-propagation. Its adjoint is solved that way
 /// (Map::Linearised::solve). f_1(x) is evaluated here, once, with its tape, and so are the widths
-/// found; x (B, ..., X). Throws deq::Error without levels, and for a level that changes more than the
-/// last dimension.
+/// found; x (B, ..., X). Throws deq::Error without levels, and for a level that changes more than
+/// the last dimension.
 Composition as_equilibrium(const std::vector<Map>& levels, const at::Tensor& x);
 
 /// (z_2, z_1) -> f_2(z_2, z_1).

@@ -1,7 +1,7 @@
 // Circular convolutions as products at each frequency. The transforms are products as well, with
 // matrices of cosines, by the kernel whose rows have the same bits whatever stands beside them,
-// which LibTorch's Fourier transforms and convolutions do not promise. A complex number is a pair of
-// reals, a complex matrix M the real one [[re M, -im M], [im M, re M]], whose transpose is M's
+// which LibTorch's Fourier transforms and convolutions do not promise. A complex number is a pair
+// of reals, a complex matrix M the real one [[re M, -im M], [im M, re M]], whose transpose is M's
 // conjugate transpose and whose inverse is M's inverse.
 #pragma once
 
@@ -17,7 +17,8 @@ struct Torus {
   int64_t frequencies() const { return rows * (columns / 2 + 1); }
 };
 
-/// z (B, rows, columns, C) -> (F, B, 2 C), the real parts before the imaginary ones; differentiable.
+/// z (B, rows, columns, C) -> (F, B, 2 C), the real parts before the imaginary ones;
+/// differentiable.
 at::Tensor to_spectrum(const Torus& torus, const at::Tensor& z);
 /// Its inverse.
 at::Tensor from_spectrum(const Torus& torus, const at::Tensor& spectrum);

@@ -13,8 +13,8 @@ using at::Tensor;
 
 namespace {
 
-/// Of a state z the inner variable is v = z and y = W v + b its argument; of an adjoint the state is
-/// y, and v = s(y) only at the solution.
+/// Of a state z the inner variable is v = z and y = W v + b its argument; of an adjoint the state
+/// is y, and v = s(y) only at the solution.
 class ForwardBackwardMethod {
  public:
   ForwardBackwardMethod(Map::Resolvent of, const ForwardBackward& options, const Layout& layout)

@@ -4,12 +4,13 @@
 
 namespace deq {
 
-/// Forward-backward splitting for z = s(W z + b) (splitting.h; Passty 1979): a damped step before s,
+/// Forward-backward splitting for z = s(W z + b) (splitting.h; Passty 1979): a damped step before
+/// s,
 ///
 ///     z <- P(z - alpha ((I - W) z - b)),   P the proximal operator of alpha h
 ///
-/// No inverse is needed. Converges from any start for alpha < 2 m / L^2, m the margin and L the norm
-/// of I - W; fastest in theory at half of that. Anderson's method accelerates z.
+/// No inverse is needed. Converges from any start for alpha < 2 m / L^2, m the margin and L the
+/// norm of I - W; fastest in theory at half of that. Anderson's method accelerates z.
 struct ForwardBackward {
   static constexpr const char* name = "forward-backward";
   double alpha = 0;

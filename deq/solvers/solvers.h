@@ -1,6 +1,6 @@
 // A solver is any options struct with a scope that can start, from the layout or from f and the
-// layout; one that looks for a beginning of its own has `begin` besides. Those with names are listed in solvers.cpp. To add one: its file, and
-// its line there.
+// layout; one that looks for a beginning of its own has `begin` besides. Those with names are
+// listed in solvers.cpp. To add one: its file, and its line there.
 #pragma once
 
 #include "deq/base/choice.h"

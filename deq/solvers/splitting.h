@@ -1,8 +1,8 @@
 // Operator splitting for z = s(W z + b), s the proximal operator of a convex function h and I - W
-// strongly monotone: then there is one solution, whatever W's spectral radius is, and it is the zero
-// of the sum of two monotone operators, (I - W) z - b and the subdifferential of h (Winston and
-// Kolter, NeurIPS 2020). With R = (I + alpha (I - W))^-1 (. + alpha b) and P the proximal operator of
-// alpha h, the iteration is
+// strongly monotone: then there is one solution, whatever W's spectral radius is, and it is the
+// zero of the sum of two monotone operators, (I - W) z - b and the subdifferential of h (Winston
+// and Kolter, NeurIPS 2020). With R = (I + alpha (I - W))^-1 (. + alpha b) and P the proximal
+// operator of alpha h, the iteration is
 //
 //     z = P(w),   v = R(2 z - w),   w <- w + 2 relaxation (v - z)
 //
