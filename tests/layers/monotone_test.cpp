@@ -63,14 +63,6 @@ const std::vector<std::pair<std::string, Solver>>& splittings() {
       {"douglas-rachford", DouglasRachford{}}};
   return all;
 }
-/// For problems that are well conditioned.
-std::vector<std::pair<std::string, Solver>> every_splitting() {
-  auto all = splittings();
-  all.emplace_back("forward-backward", ForwardBackward{});
-  all.emplace_back("forward-backward without memory", ForwardBackward{.memory = 0});
-  return all;
-}
-
 TEST(Monotone, ASampleIsAlone) {
   for (const auto& [name, solver] : splittings())
     check_samples_alone(fully_connected(name, Activation::Relu, with(solver, 1e-8), 0.5, 0));
@@ -103,7 +95,7 @@ LayerCase convolution(const std::string& name, const EquilibriumOptions& how, in
   cell->initialise(0.5);
   cell->to(at::kDouble);
   return {name,
-          {{"x", dimensions == 1 ? randn({batch, 7, 2}) : randn({batch, 4, 5, 2})}},
+          {{"x", dimensions == 1 ? randn({batch, 5, 2}) : randn({batch, 3, 4, 2})}},
           {},
           [=](const testing::Tensors& batched, const testing::Tensors&) {
             const Tensor& x = batched.at("x");
@@ -116,10 +108,11 @@ LayerCase convolution(const std::string& name, const EquilibriumOptions& how, in
 }
 
 TEST(MonotoneConvolution, ASampleIsAloneAndGradientsAreThoseOfFiniteDifferences) {
-  for (const auto& [name, solver] : every_splitting()) {
-    for (const int64_t dimensions : {1, 2}) {
-      check_samples_alone(convolution(name, with(solver, 1e-8), dimensions, Activation::Relu));
-      check_gradients(convolution(name, with(solver, 1e-13), dimensions, Activation::Relu, 2));
+  for (const int64_t dimensions : {1, 2}) {
+    for (const Solver& solver : {Solver(PeacemanRachford{}), Solver(ForwardBackward{})}) {
+      const std::string name = solver.name();
+      check_samples_alone(convolution(name, with(solver, 1e-6), dimensions, Activation::Relu));
+      check_gradients(convolution(name, with(solver, 1e-13), dimensions, Activation::Relu, 1));
     }
   }
 }
