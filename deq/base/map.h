@@ -29,15 +29,31 @@ class Map {
   /// several threads.
   using Series = std::function<at::Tensor(const at::Tensor& z, const std::vector<int64_t>& done)>;
 
+  /// What splitting methods (solvers/splitting.h) need of an f(z) = s(W z + b), where s is, number
+  /// by number, the proximal operator of a convex function h, and I - W is strongly monotone. Its
+  /// tensors hold the numbers of a state in any shape, and results have that shape.
+  struct Resolvent {
+    /// v -> W v + b
+    std::function<at::Tensor(const at::Tensor& v)> argument;
+    /// alpha -> (w -> (I + alpha (I - W))^-1 (w + alpha b)): what an alpha takes is paid once.
+    std::function<std::function<at::Tensor(const at::Tensor& w)>(double alpha)> linear;
+    /// (w, alpha) -> the proximal operator of alpha h at w; s(w) for alpha = 1.
+    std::function<at::Tensor(const at::Tensor& w, double alpha)> proximal;
+    double margin = 0;   ///< m > 0 with <v, (I - W) v> >= m |v|^2
+    double norm = 0;     ///< |I - W|, the largest singular value, to a few per cent
+    bool outer = false;  ///< f is z -> W s(z) + b instead, as adjoints are
+  };
+
   /// f at one point: f(z) with its tape, and u -> J^T u, J = df/dz there, without one, in which
   /// positions depend on later ones where f is causal. Holds what both need.
   ///
   /// `solve`, where the owner of f gives it, is u of u = J^T u + g at the equilibrium, found by
-  /// other means than a solver's.
+  /// other means than a solver's. `resolvent` is that of u -> J^T u + g.
   struct Linearised {
     at::Tensor fz;
     Series transposed;
     std::function<at::Tensor(const at::Tensor& g)> solve = {};
+    std::function<Resolvent(const at::Tensor& g)> resolvent = {};
   };
 
   /// f at positions first .. first + count - 1 alone, where those before hold `before` (B, first,
@@ -78,6 +94,14 @@ class Map {
   const Part& part() const { return part_; }
   bool strictly_causal() const { return strictly_causal_; }
 
+  /// For an f whose equilibrium splitting methods can find; made for each solve that wants it.
+  Map& set_resolvent(std::function<Resolvent()> resolvent) {
+    resolvent_ = std::move(resolvent);
+    return *this;
+  }
+  /// Empty where f has none.
+  const std::function<Resolvent()>& resolvent() const { return resolvent_; }
+
   /// At z, which requires a gradient, with gradients on. Where f does not depend on z the products
   /// are zero.
   Linearised linearise(const at::Tensor& z) const;
@@ -104,6 +128,7 @@ class Map {
   Evaluate evaluate_, reference_;
   std::function<Series()> series_;
   std::function<Linearised(const at::Tensor&)> linearise_;
+  std::function<Resolvent()> resolvent_;
   Part part_;
   bool strictly_causal_ = false;
   bool recordable_ = false;

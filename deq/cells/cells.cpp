@@ -2,6 +2,9 @@
 
 #include "deq/cells/convolution.h"
 #include "deq/cells/groups.h"
+#include "deq/cells/implicit.h"
+#include "deq/cells/monotone.h"
+#include "deq/cells/monotone_convolution.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/shift.h"
 #include "deq/cells/tcn.h"
@@ -12,8 +15,10 @@ namespace deq {
 
 // The list.
 const std::vector<CellOptions>& CellMaker::known() {
-  static const std::vector<CellOptions> list{Transformer{}, TrellisNet{}, Lstm{},        Gru{},
-                                             Tcn{},         Shift{},      Convolution{}, Groups{}};
+  static const std::vector<CellOptions> list{
+      Transformer{}, TrellisNet{},  Lstm{},   Gru{},      Tcn{},
+      Shift{},       Convolution{}, Groups{}, Monotone{}, MonotoneConvolution{},
+      WellPosed{}};
   return list;
 }
 

@@ -26,7 +26,8 @@ struct ImplicitNode : Node {
   Secants secants{0};
   Map::Series transposed;                       // u -> J^T u
   std::function<Tensor(const Tensor&)> direct;  // u, where f's owner gives it
-  bool recordable = false;                      // f is
+  std::function<Map::Resolvent(const Tensor&)> resolvent;
+  bool recordable = false;  // f is
 
   variable_list apply(variable_list&& gradients) override {
     const std::lock_guard lock(mutex_);
@@ -46,6 +47,7 @@ struct ImplicitNode : Node {
     };
     Map adjoint([&](const Tensor& u) { return next(u, {}); }, [&] { return next; });
     adjoint.set_recordable(recordable);
+    if (resolvent) adjoint.set_resolvent([this, g] { return resolvent(g); });
     const Tensor start = direct ? direct(g) : secants.adjoint(g);
     const Solution solution =
         deq::solve(adjoint, start, options.solver, options.stop, Order::Backward);
@@ -58,6 +60,7 @@ struct ImplicitNode : Node {
     const std::lock_guard lock(mutex_);
     transposed = nullptr;
     direct = nullptr;
+    resolvent = nullptr;
     secants = Secants(0);
   }
 };
@@ -113,6 +116,7 @@ Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forw
   node->secants = std::move(secants);
   node->transposed = std::move(at_z.transposed);
   node->direct = std::move(at_z.solve);
+  node->resolvent = std::move(at_z.resolvent);
   node->recordable = f.recordable();
   node->set_next_edges(torch::autograd::collect_next_edges(marked(at_z.fz, solution.report)));
   Equilibrated found{z.detach(), std::move(solution.report), node->latest};

@@ -18,7 +18,7 @@ void solve_at_limits(const Map& f, const at::Tensor& z0, const Solver& solver, c
   StopRule last = stop;
   last.max_steps = limits.back();
   const Layout layout(z0, scope_of(solver), Order::Forward);
-  const Propose propose = solver->start(layout);
+  const Propose propose = solver->start(f, layout);
   const auto start = std::chrono::steady_clock::now();
   const Beginning from = solver->begin(f, z0, last, layout);
   const std::chrono::duration<double> began = std::chrono::steady_clock::now() - start;

@@ -2,6 +2,9 @@
 
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
+#include "deq/solvers/douglas_rachford.h"
+#include "deq/solvers/forward_backward.h"
+#include "deq/solvers/peaceman_rachford.h"
 #include "deq/solvers/picard.h"
 #include "deq/solvers/start.h"
 #include "deq/solvers/sweep.h"
@@ -13,7 +16,9 @@ namespace deq {
 
 // The list.
 const std::vector<Solver>& SolverMethod::known() {
-  static const std::vector<Solver> list{Anderson{}, Broyden{}, Picard{}, Sweep{}};
+  static const std::vector<Solver> list{Anderson{},       Broyden{},          Picard{},
+                                        Sweep{},          PeacemanRachford{}, DouglasRachford{},
+                                        ForwardBackward{}};
   return list;
 }
 
@@ -21,7 +26,7 @@ Solution solve(const Map& f, const at::Tensor& z0, const Solver& solver, const S
                Order order) {
   check_start(f, z0);
   const Layout layout(z0, scope_of(solver), order);
-  const Propose propose = solver->start(layout);
+  const Propose propose = solver->start(f, layout);
   const Beginning from = solver->begin(f, z0, stop, layout);
   const auto solved = [&] {
 #ifdef DEQ_WITH_CUDA

@@ -1,6 +1,6 @@
-// A solver is any options struct with a scope that can start; one that looks for a beginning of its
-// own has `begin` besides. Those with names are listed in solvers.cpp. To add one: its file, and
-// its line there.
+// A solver is any options struct with a scope that can start, from the layout or from f and the
+// layout; one that looks for a beginning of its own has `begin` besides. Those with names are
+// listed in solvers.cpp. To add one: its file, and its line there.
 #pragma once
 
 #include "deq/base/choice.h"
@@ -22,8 +22,11 @@ struct SolverMethod : Held<SolverMethod> {
 
   virtual Scope scope() const = 0;
   virtual void set_scope(Scope scope) = 0;
-  /// The method's step and memory for one solve. Throws deq::Error for a scope it does not have.
-  virtual Propose start(const Layout& layout) const = 0;
+  /// The method's step and memory for one solve of f. Throws deq::Error for a scope that it does
+  /// not have, and for an f that lacks what the method asks for besides values.
+  virtual Propose start(const Map& f, const Layout& layout) const = 0;
+  /// Of an f of which nothing is known.
+  Propose start(const Layout& layout) const { return start(Map(), layout); }
   /// z0, or where the method begins in its place, before the first step.
   virtual Beginning begin(const Map& f, const at::Tensor& z0, const StopRule& stop,
                           const Layout& layout) const = 0;
@@ -37,9 +40,13 @@ struct SolverMethod::Of final : HeldAs<SolverMethod, Method> {
   using HeldAs<SolverMethod, Method>::HeldAs;
   Scope scope() const override { return this->value.scope; }
   void set_scope(Scope scope) override { this->value.scope = scope; }
-  Propose start(const Layout& layout) const override {
+  using SolverMethod::start;
+  Propose start(const Map& f, const Layout& layout) const override {
     validate(this->value, Method::name);
-    return this->value.start(layout);
+    if constexpr (requires { this->value.start(f, layout); })
+      return this->value.start(f, layout);
+    else
+      return this->value.start(layout);
   }
   Beginning begin(const Map& f, const at::Tensor& z0, const StopRule& stop,
                   const Layout& layout) const override {

@@ -11,6 +11,9 @@
 #include "deq/cells/cells.h"
 #include "deq/cells/convolution.h"
 #include "deq/cells/groups.h"
+#include "deq/cells/implicit.h"
+#include "deq/cells/monotone.h"
+#include "deq/cells/monotone_convolution.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/shift.h"
 #include "deq/cells/tcn.h"
@@ -61,6 +64,13 @@ inline std::vector<CellCase> cell_cases() {
       {"shift_additive", Shift{.width = 6, .inner = 9, .meeting = Meeting::Additive}},
       {"conv", Convolution{.width = 6}},
       {"conv_published", Convolution{.width = 6, .convolutions = 5, .norm = ConvolutionNorm::None}},
+      {"monotone", Monotone{.width = 6, .input = 4, .margin = 0.5}},
+      {"monotone_tanh", Monotone{.width = 6, .activation = Activation::Tanh}},
+      {"monotone_conv", MonotoneConvolution{.width = 6, .input = 5}},
+      {"monotone_conv_sigmoid",
+       MonotoneConvolution{.width = 4, .kernel = 5, .activation = Activation::Sigmoid}},
+      {"well_posed", WellPosed{.width = 6, .input = 4}},
+      {"well_posed_softplus", WellPosed{.width = 6, .activation = Activation::Softplus}},
       {"groups", Groups{.width = 12, .inner = 6, .groups = "all"}, {.symbols = 3}}};
 }
 
