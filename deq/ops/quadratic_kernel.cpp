@@ -16,6 +16,7 @@ HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 
 constexpr int64_t kLargestInLanes = 32;
+constexpr double kWrong = 1e-2;  // of what counts as 0: a sign that is wrong
 
 template <class V>
 HWY_INLINE double* lane_of(V* x, int64_t i) {
@@ -24,12 +25,13 @@ HWY_INLINE double* lane_of(V* x, int64_t i) {
 
 /// Sample i's rows into their lane.
 template <class V>
-void load(const double* from, int64_t rows, int64_t columns, int64_t stride, V* to, int64_t i) {
+void load(const double* from, int64_t rows, int64_t columns, int64_t stride, V* to, int64_t i,
+          double factor = 1) {
   double* const out = lane_of(to, i);
   constexpr int64_t apart = Count<V>::samples;
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns; ++c)
-      out[(r * stride + c) * apart] = from[r * columns + c];
+      out[(r * stride + c) * apart] = factor * from[r * columns + c];
 }
 template <class V>
 void store(const V* from, int64_t count, int64_t i, double* to) {
@@ -53,7 +55,7 @@ class Group {
         const QuadraticLimits& limits, QuadraticState* states, ReducedFactors& factors)
       : n_(shape.n), p_(shape.p), m_(shape.m), count_(count), limits_(limits), states_(states),
         factors_(factors),
-        arena_(scratch(Count<V>::samples * (2 * n_ + p_ + m_ + 6) * padded<V>(n_) +
+        arena_(scratch(Count<V>::samples * (3 * n_ + p_ + m_ + 6) * padded<V>(n_) +
                        InteriorPoint<V>::numbers(n_, p_, m_) +
                        Count<V>::samples * (10 * padded<V>(n_) + 8 * padded<V>(p_ + m_) +
                                             6 * padded<V>(m_) + 4 * padded<V>(p_)) +
@@ -67,7 +69,7 @@ class Group {
     problem_.h = arena_.vector(m_);
     for (int64_t i = 0; i < Count<V>::samples; ++i) {
       const QuadraticData& own = data[i < count ? i : 0];
-      load(own.Q, n_, n_, problem_.Q.stride, problem_.Q.data, i);
+      load(own.Q, n_, n_, problem_.Q.stride, problem_.Q.data, i, own.curvature);
       load(own.A, p_, n_, problem_.A.stride, problem_.A.data, i);
       load(own.G, m_, n_, problem_.G.stride, problem_.G.data, i);
       load(own.q, 1, n_, n_, problem_.q, i);
@@ -86,6 +88,7 @@ class Group {
 
   void solve() {
     Mask ready = V(0.0) < V(1.0);
+    const Mask concave = limits_.concave < 0 ? V(1.0) < V(0.0) : curves_down();
     if (limits_.warm) {
       for (int64_t i = 0; i < Count<V>::samples; ++i)
         for (int64_t r = 0; r < m_; ++r)
@@ -93,8 +96,11 @@ class Group {
     } else if (m_ > 0 || !limits_.polish) {
       ready = interior();
     }
+    ready = ready && !concave;
     for (int64_t i = 0; i < count_; ++i) {
-      states_[i].found = lane(ready, i) ? Found::Stopped : Found::Open;
+      states_[i].found = lane(ready, i)     ? Found::Stopped
+                         : lane(concave, i) ? Found::Concave
+                                            : Found::Open;
     }
     if (limits_.polish && any(ready)) polish(ready);
   }
@@ -121,6 +127,22 @@ class Group {
       for (int64_t r = 0; r < m_; ++r) own.active[r] = *lane_of(held_ + r, i) != 0;
     }
     return ready;
+  }
+
+  /// Where Q and a little of the unit matrix has no Cholesky factor.
+  Mask curves_down() {
+    Cholesky<V> factor;
+    factor.U = arena_.rows(n_, n_);
+    factor.inverse = arena_.vector(n_);
+    V most = V(1e-300);
+    for (int64_t i = 0; i < n_; ++i) {
+      most = largest(problem_.Q[i], n_, most);
+      for (int64_t j = 0; j < n_; ++j) factor.U[i][j] = problem_.Q[i][j];
+    }
+    for (int64_t i = 0; i < n_; ++i)
+      factor.U[i][i] = factor.U[i][i] + most * V(limits_.concave);
+    factor.factor(1e-16);
+    return !(V(0.0) < factor.worst);
   }
 
   /// The rows of G that any of `open` holds.
@@ -170,19 +192,21 @@ class Group {
 
   /// What is exact now is written down; returns those whose rows were exchanged.
   Mask judge(Mask open, V left, V worst) {
-    const V multiplier =
-        max(V(1e-6), largest(lam_, m_, max(largest(f_, n_), largest(rf_, 0)))) * V(limits_.weak);
-    const V slack =
-        max(V(1e-6), max(largest(z_, n_), largest(problem_.h, m_))) * V(limits_.weak);
-    const V size = max(V(1e-6), max(largest(f_, n_), largest(y_, p_ + 0, largest(lam_, m_))));
+    const V most_lam = max(V(1e-6), largest(lam_, m_, largest(f_, n_)));
+    const V most_s = max(V(1e-6), largest(z_, n_, largest(problem_.h, m_)));
+    const V multiplier = most_lam * V(limits_.weak), slack = most_s * V(limits_.weak);
+    const V size = max(V(1e-6), max(max(largest(f_, n_), largest(y_, p_, largest(lam_, m_))),
+                                    largest(z_, n_)));
     Mask regular = V(1e-11) < worst;
-    regular = regular && (left <= max(size, largest(z_, n_)) * V(1e-12));
+    regular = regular && (left <= size * V(1e-12));
+    V residual = left / size;
     Mask wrong = V(1.0) < V(0.0), weak = wrong;
     for (int64_t r = 0; r < m_; ++r) {
       const Mask held = V(0.5) < held_[r];
       const V sign = select(held, lam_[r], slack_[r]);
       const V bound = select(held, multiplier, slack);
-      wrong = wrong || sign < -bound;
+      residual = max(residual, -sign / select(held, most_lam, most_s));
+      wrong = wrong || sign < bound * V(-kWrong);
       weak = weak || abs(sign) <= bound;
     }
     const Mask right = open && regular && !wrong;
@@ -190,6 +214,7 @@ class Group {
       if (!lane(right, i)) continue;
       QuadraticState& own = states_[i];
       own.found = lane(weak, i) ? Found::Tight : Found::Exact;
+      store(&residual, 1, i, &own.residual);
       store(z_, n_, i, own.z);
       store(y_, p_, i, own.nu);
       store(lam_, m_, i, own.lam);
@@ -199,7 +224,8 @@ class Group {
     const Mask again = open && regular && wrong;
     for (int64_t r = 0; r < m_; ++r) {
       const Mask held = V(0.5) < held_[r];
-      const Mask next = (held && multiplier < lam_[r]) || (!held && slack_[r] < -slack);
+      const Mask next = (held && multiplier * V(-kWrong) <= lam_[r]) ||
+                        (!held && slack_[r] < slack * V(-kWrong));
       held_[r] = select(again, select(next, V(1.0), V(0.0)), held_[r]);
     }
     return again;

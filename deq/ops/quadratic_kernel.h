@@ -19,13 +19,14 @@ struct AlignedNumbers {
   ~AlignedNumbers();
 };
 
-/// Minimise 1/2 z'Qz + q'z where Az = b and Gz <= h: n variables, p and m rows. Each matrix
+/// Minimise c/2 z'Qz + q'z where Az = b and Gz <= h: n variables, p and m rows. Each matrix
 /// contiguous by rows, Q symmetric.
 struct QuadraticShape {
   int64_t n = 0, p = 0, m = 0;
 };
 struct QuadraticData {
   const double *Q = nullptr, *q = nullptr, *A = nullptr, *b = nullptr, *G = nullptr, *h = nullptr;
+  double curvature = 1;  ///< c
 };
 
 /// How far a kernel came with a sample.
@@ -34,6 +35,7 @@ enum class Found : uint8_t {
   Tight,      ///< a row is weakly active, or active rows depend on each other
   Stopped,    ///< the interior point is near a solution, but its active rows were not found
   Open,       ///< the steps ran out
+  Concave,    ///< Q has a direction of negative curvature
 };
 
 /// A sample's state, in and out: z (n), nu (p), lam (m), s (m), active (m).
@@ -41,6 +43,7 @@ struct QuadraticState {
   double *z = nullptr, *nu = nullptr, *lam = nullptr, *s = nullptr;
   uint8_t* active = nullptr;
   Found found = Found::Open;
+  double residual = 0;  ///< of the optimality conditions, where the solution was found
   int64_t steps = 0, factorisations = 0;
 };
 
@@ -52,6 +55,7 @@ struct QuadraticLimits {
   int64_t exchanges = 4;    ///< of active rows, before a sample is given up
   bool warm = false;        ///< begin with the rows that `active` holds, and no interior point
   bool polish = true;       ///< else the interior point is all
+  double concave = 1e-10;   ///< of Q, as a share of its largest entry, is none; negative: not looked at
 };
 
 /// The factors of the reduced system of some samples,
@@ -82,8 +86,5 @@ struct ReducedRight {
   double residual = 0;
 };
 void solve_reduced(const ReducedFactors& factors, int64_t count, ReducedRight* right);
-
-// Of one sample, by rows, for what is done once in a while; `stride` a multiple of 8.
-// (dense_kernel.h)
 
 }  // namespace deq::ops

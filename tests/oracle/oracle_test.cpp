@@ -15,6 +15,7 @@
 #include "deq/models/published.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
+#include "tests/oracle/quadratic.h"
 
 namespace {
 
@@ -197,6 +198,10 @@ int main() {
       ++failed;
     }
   }
+  const auto programs =
+      deq::testing::check_quadratic_programs(std::filesystem::path(folder) / "implicit");
+  passed += programs.passed;
+  failed += programs.failed;
   fmt::print("{} passed, {} failed, {} skipped\n", passed, failed, skipped);
   return failed || passed + skipped == 0 ? 1 : 0;
 }
