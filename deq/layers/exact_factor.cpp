@@ -47,7 +47,9 @@ void solve_cholesky(const std::vector<double>& L, int64_t r, int64_t count, doub
 
 ExactFactor::ExactFactor(const ops::QuadraticShape& shape, const ops::QuadraticData& data,
                          std::vector<int64_t> rows, std::vector<double> weights)
-    : n_(shape.n), rows_(std::move(rows)), weights_(std::move(weights)),
+    : n_(shape.n),
+      rows_(std::move(rows)),
+      weights_(std::move(weights)),
       Q_(data.Q, data.Q + shape.n * shape.n) {
   for (double& x : Q_) x *= data.curvature;
   C_.reserve(rows_.size() * size_t(n_));
@@ -131,8 +133,9 @@ void ExactFactor::factor_curvature() {
     L_[size_t(curved_ * r + curved_)] = root;
     for (int64_t i = curved_ + 1; i < r; ++i) {
       const int64_t own = pivots_[size_t(i)];
-      const double value = (M[size_t(own * r + p)] -
-                            dot(&L_[size_t(i * r)], &L_[size_t(curved_ * r)], curved_)) / root;
+      const double value =
+          (M[size_t(own * r + p)] - dot(&L_[size_t(i * r)], &L_[size_t(curved_ * r)], curved_)) /
+          root;
       L_[size_t(i * r + curved_)] = value;
       left[size_t(own)] -= value * value;
     }
@@ -143,9 +146,11 @@ void ExactFactor::factor_curvature() {
 void ExactFactor::find_freedom() {
   const int64_t k = int64_t(rows_.size());
   for (int64_t j = rank_; j < k; ++j) {
-    std::vector<double> own(size_t(k), 0.0), alpha(&R_[size_t(j * n_)], &R_[size_t(j * n_)] + rank_);
+    std::vector<double> own(size_t(k), 0.0),
+        alpha(&R_[size_t(j * n_)], &R_[size_t(j * n_)] + rank_);
     for (int64_t i = rank_ - 1; i >= 0; --i) {
-      for (int64_t l = i + 1; l < rank_; ++l) alpha[size_t(i)] -= R_[size_t(l * n_ + i)] * alpha[size_t(l)];
+      for (int64_t l = i + 1; l < rank_; ++l)
+        alpha[size_t(i)] -= R_[size_t(l * n_ + i)] * alpha[size_t(l)];
       alpha[size_t(i)] /= R_[size_t(i * n_ + i)];
       own[size_t(order_[size_t(i)])] = -alpha[size_t(i)];
     }
@@ -195,16 +200,18 @@ void ExactFactor::solve_once(double* x, double* y) const {
       w(static_cast<size_t>(n_)), part(static_cast<size_t>(r));
   // R11' u1 = g.
   for (int64_t i = 0; i < rank_; ++i)
-    u[size_t(i)] = (y[order_[size_t(i)]] - dot(&R_[size_t(i * n_)], u.data(), i)) /
-                   R_[size_t(i * n_ + i)];
+    u[size_t(i)] =
+        (y[order_[size_t(i)]] - dot(&R_[size_t(i * n_)], u.data(), i)) / R_[size_t(i * n_ + i)];
   for (int64_t j = 0; j < rank_; ++j) add(u[size_t(j)], &H_[size_t(j * n_)], n_, w.data());
-  for (int64_t i = 0; i < n_; ++i) product[size_t(i)] = x[i] - dot(&Q_[size_t(i * n_)], w.data(), n_);
+  for (int64_t i = 0; i < n_; ++i)
+    product[size_t(i)] = x[i] - dot(&Q_[size_t(i * n_)], w.data(), n_);
   for (int64_t i = 0; i < curved_; ++i)
     part[size_t(i)] = dot(&H_[size_t((rank_ + pivots_[size_t(i)]) * n_)], product.data(), n_);
   solve_cholesky(L_, r, curved_, part.data());
   for (int64_t i = 0; i < curved_; ++i)
     add(part[size_t(i)], &H_[size_t((rank_ + pivots_[size_t(i)]) * n_)], n_, w.data());
-  for (int64_t i = 0; i < n_; ++i) product[size_t(i)] = x[i] - dot(&Q_[size_t(i * n_)], w.data(), n_);
+  for (int64_t i = 0; i < n_; ++i)
+    product[size_t(i)] = x[i] - dot(&Q_[size_t(i * n_)], w.data(), n_);
   std::fill(y, y + k, 0.0);
   for (int64_t i = rank_ - 1; i >= 0; --i) {
     double sum = dot(&H_[size_t(i * n_)], product.data(), n_);

@@ -53,13 +53,13 @@ class ExactFactor {
 
   int64_t n_, rank_ = 0;
   bool unique_ = true, concave_ = false;
-  std::vector<int64_t> rows_, order_;       // rows_[order_[j]] is column j of R
-  std::vector<double> weights_, C_, Q_;     // (k, n), (n, n)
-  std::vector<double> R_, H_, L_;           // by columns (n, k), (n, n); (n - rank)^2
-  std::vector<int64_t> pivots_;             // of Z'QZ
-  int64_t curved_ = 0;                      // its rank
+  std::vector<int64_t> rows_, order_;    // rows_[order_[j]] is column j of R
+  std::vector<double> weights_, C_, Q_;  // (k, n), (n, n)
+  std::vector<double> R_, H_, L_;        // by columns (n, k), (n, n); (n - rank)^2
+  std::vector<int64_t> pivots_;          // of Z'QZ
+  int64_t curved_ = 0;                   // its rank
   std::vector<std::vector<double>> freedom_;
-  std::vector<double> gram_;                // Cholesky factor of freedom's, by the weights
+  std::vector<double> gram_;  // Cholesky factor of freedom's, by the weights
 };
 
 }  // namespace deq

@@ -37,9 +37,17 @@ double largest(const double* x, int64_t n) {
 class Exactly {
  public:
   Exactly(const ScaledProgram& program, QuadraticLimits limits)
-      : program_(program), data_(program.data()), limits_(limits), n_(program.shape().n),
-        p_(program.shape().p), m_(program.shape().m), z_(size_t(n_)), nu_(size_t(p_)),
-        lam_(size_t(m_)), s_(size_t(m_)), held_(size_t(m_)) {
+      : program_(program),
+        data_(program.data()),
+        limits_(limits),
+        n_(program.shape().n),
+        p_(program.shape().p),
+        m_(program.shape().m),
+        z_(size_t(n_)),
+        nu_(size_t(p_)),
+        lam_(size_t(m_)),
+        s_(size_t(m_)),
+        held_(size_t(m_)) {
     limits_.polish = limits_.warm = false;
     limits_.concave = -1;
     limits_.gap = 1e-13;
@@ -95,9 +103,7 @@ class Exactly {
     return std::make_unique<ExactFactor>(program_.shape(), data_, std::move(rows),
                                          std::move(weights));
   }
-  const double* row(int64_t r) const {
-    return r < p_ ? data_.A + r * n_ : data_.G + (r - p_) * n_;
-  }
+  const double* row(int64_t r) const { return r < p_ ? data_.A + r * n_ : data_.G + (r - p_) * n_; }
   double right(int64_t r) const { return r < p_ ? data_.b[r] : data_.h[r - p_]; }
 
   bool solve_rows();
@@ -223,8 +229,8 @@ bool Exactly::unique() {
   for (int64_t r = 0; r < m_; ++r) {
     const bool touches = std::fabs(s_[size_t(r)]) <= weak_s();
     tight[size_t(r)] = touches;
-    pressed[size_t(r)] = touches && (lam_[size_t(r)] > weak_lam() ||
-                                     centre_[size_t(r)] > 1e-5 * most_lam());
+    pressed[size_t(r)] =
+        touches && (lam_[size_t(r)] > weak_lam() || centre_[size_t(r)] > 1e-5 * most_lam());
     more |= touches && !pressed[size_t(r)];
   }
   if (factored(pressed)->unique()) return held_ = pressed, true;

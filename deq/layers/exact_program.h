@@ -16,11 +16,11 @@ namespace deq {
 struct ExactAnswer {
   Reason reason = Reason::MaxSteps;
   std::vector<double> z, nu, lam;
-  std::vector<uint8_t> active;      ///< (m) rows that are tight and may not be left out
-  int64_t weak = 0;                 ///< weakly active rows
+  std::vector<uint8_t> active;  ///< (m) rows that are tight and may not be left out
+  int64_t weak = 0;             ///< weakly active rows
   double residual = 0;
   int64_t steps = 0, factorisations = 0;
-  std::vector<double> certificate;  ///< see Optimum::certificate
+  std::vector<double> certificate;      ///< see Optimum::certificate
   std::unique_ptr<ExactFactor> factor;  ///< of the rows that the gradient holds; none: no gradient
 };
 

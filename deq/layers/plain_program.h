@@ -7,12 +7,12 @@
 
 namespace deq {
 
+/// Built row by row, then solved.
 struct PlainProgram {
   ops::QuadraticShape shape;
   std::vector<double> Q, q, A, b, G, h;
 
-  explicit PlainProgram(int64_t n)
-      : shape{n, 0, 0}, Q(size_t(n * n), 0.0), q(size_t(n), 0.0) {}
+  explicit PlainProgram(int64_t n) : shape{n, 0, 0}, Q(size_t(n * n), 0.0), q(size_t(n), 0.0) {}
   void curve(int64_t i, double by) { Q[size_t(i * shape.n + i)] = by; }
   /// Adds row'z = right; `row` (n).
   void equal(const double* row, double right) {

@@ -51,8 +51,7 @@ struct SolveNode : torch::autograd::Function<SolveNode> {
     const variable_list w{as_output(z, gz.scalar_type(), batched),
                           as_output(nu, gz.scalar_type(), batched),
                           as_output(lam, gz.scalar_type(), batched)};
-    context->saved_data["solved"] = c10::IValue::make_capsule(
-        c10::make_intrusive<Holder>(solved));
+    context->saved_data["solved"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(solved));
     context->save_for_backward({Q, A, G, w[0], w[1], w[2]});
     return w;
   }
@@ -69,8 +68,13 @@ struct SolveNode : torch::autograd::Function<SolveNode> {
     const auto rows = [&](const Tensor& w, const Tensor& own, const Tensor& like) {
       return as_input(-(by_sample(w, v[0]) + by_sample(own, wz)), like);
     };
-    return {as_input(-(by_sample(v[0], wz) + by_sample(wz, v[0])) / 2, Q), rows(wnu, v[1], A),
-            rows(wlam, v[2], G), v[0], v[1], v[2], Tensor()};
+    return {as_input(-(by_sample(v[0], wz) + by_sample(wz, v[0])) / 2, Q),
+            rows(wnu, v[1], A),
+            rows(wlam, v[2], G),
+            v[0],
+            v[1],
+            v[2],
+            Tensor()};
   }
 
   struct Holder : torch::CustomClassHolder {
@@ -99,7 +103,18 @@ struct ProgramNode : torch::autograd::Function<ProgramNode> {
     const auto holder = context->saved_data["solved"].toCapsule();
     const Solved solved = static_cast<const SolveNode::Holder*>(holder.get())->solved;
     const Tensor &Q = saved[0], &q = saved[1], &A = saved[2], &b = saved[3], &G = saved[4],
-                 &h = saved[5], &z = saved[6], &nu = saved[7], &lam = saved[8];
+                 &h = saved[5];
+    Tensor z = saved[6], nu = saved[7], lam = saved[8];
+    if (solved->degenerate().kind == Degenerate::Kind::Smoothed) {
+      DEQ_CHECK(
+          !c10::GradMode::is_enabled(),
+          "Degenerate::Smoothed: differentiated twice (create_graph); expected another option "
+          "for that");
+      const auto typed = [&](const Tensor& x) {
+        return as_output(x, z.scalar_type(), z.dim() == 2);
+      };
+      z = typed(solved->at_z), nu = typed(solved->at_nu), lam = typed(solved->at_lam);
+    }
     for (size_t i = 0; i < 3; ++i)
       if (!g[i].defined()) g[i] = at::zeros_like(saved[6 + i]);
     const variable_list w = SolveNode::apply(Q, A, G, g[0], g[1], g[2], solved);
@@ -115,7 +130,8 @@ struct ProgramNode : torch::autograd::Function<ProgramNode> {
             where(b, [&] { return w[1]; }),
             where(G, [&] { return rows(lam, w[2]); }),
             where(h, [&] { return w[2]; }),
-            Tensor(), Tensor()};
+            Tensor(),
+            Tensor()};
   }
 };
 

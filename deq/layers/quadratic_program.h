@@ -27,14 +27,15 @@
 
 namespace deq {
 
-/// The data, all of one floating type, on the CPU. Each is (B, ...) or, shared by the batch, without
-/// B. Q (n, n), q (n), A (p, n), b (p), G (m, n), h (m). Undefined: Q is 0 (a linear program), no
-/// such constraints. Of Q the symmetric part counts, and gradients are symmetric. A row whose h is
-/// +infinity is none.
+/// The data, all of one floating type, on the CPU. Each is (B, ...) or, shared by the batch,
+/// without B. Q (n, n), q (n), A (p, n), b (p), G (m, n), h (m). Undefined: Q is 0 (a linear
+/// program), no such constraints. Of Q the symmetric part counts, and gradients are symmetric. A row
+/// whose h is +infinity is none.
 struct QuadraticProgram {
   at::Tensor Q, q, A, b, G, h;
 };
 
+/// How it is solved, and what its gradient is where that is not unique.
 struct MinimiseOptions {
   /// Steps of the interior point; `rel_tol` of the residual below which z is a solution.
   StopRule stop = {.max_steps = 60, .rel_tol = 1e-8};
@@ -52,8 +53,8 @@ struct Optimum {
   /// `Unbounded`, `NotConvex` (Q has negative curvature, along the constraints or not), `NonFinite`
   /// (a number that is not, h = -infinity); or none was found, `MaxSteps`. Gradients of all but
   /// `Converged` are 0.
-  /// `residual`: the largest of |Qz + q + A'nu + G'lam| and of -lam, as a share of the largest entry
-  /// of q, nu and lam; of |Az - b| and of Gz - h, as a share of z's and h's; of the program
+  /// `residual`: the largest of |Qz + q + A'nu + G'lam| and of -lam, as a share of the largest
+  /// entry of q, nu and lam; of |Az - b| and of Gz - h, as a share of z's and h's; of the program
   /// scaled to numbers of about 1 (scaled_program.h), before rounding to the type; infinite where
   /// there is no z. `steps` are the interior point's; `evaluations`: factorisations, all samples'.
   Report report;

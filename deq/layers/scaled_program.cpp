@@ -114,8 +114,12 @@ void equilibrate(ScaledMatrices& s) {
 
 ScaledMatrices::ScaledMatrices(const QuadraticShape& given, const double* Q_, const double* A_,
                                const double* G_)
-    : shape(given), Q(size_t(given.n * given.n)), A(A_, A_ + given.p * given.n),
-      G(G_, G_ + given.m * given.n), D(size_t(given.n), 1.0), E(size_t(given.p), 1.0),
+    : shape(given),
+      Q(size_t(given.n * given.n)),
+      A(A_, A_ + given.p * given.n),
+      G(G_, G_ + given.m * given.n),
+      D(size_t(given.n), 1.0),
+      E(size_t(given.p), 1.0),
       F(size_t(given.m), 1.0) {
   const int64_t n = shape.n;
   finite = all_finite(Q_, n * n) && all_finite(A_, shape.p * n) && all_finite(G_, shape.m * n);
@@ -130,7 +134,9 @@ ScaledMatrices::ScaledMatrices(const QuadraticShape& given, const double* Q_, co
 
 ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, const double* b,
                              const double* h)
-    : matrices_(&matrices), q_(q, q + matrices.shape.n), b_(b, b + matrices.shape.p),
+    : matrices_(&matrices),
+      q_(q, q + matrices.shape.n),
+      b_(b, b + matrices.shape.p),
       h_(h, h + matrices.shape.m) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   const auto [n, p, m] = matrices.shape;
@@ -160,8 +166,13 @@ ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, co
 
 ops::QuadraticData ScaledProgram::data() const {
   const ScaledMatrices& s = *matrices_;
-  return {s.Q.data(), q_.data(), s.A.data(), b_.data(), bounded_.empty() ? s.G.data() : bounded_.data(),
-          h_.data(), kappa_ * tau_ * tau_ / s.c};
+  return {s.Q.data(),
+          q_.data(),
+          s.A.data(),
+          b_.data(),
+          bounded_.empty() ? s.G.data() : bounded_.data(),
+          h_.data(),
+          kappa_ * tau_ * tau_ / s.c};
 }
 
 double ScaledProgram::multiplier(int64_t r) const {
@@ -174,6 +185,13 @@ void ScaledProgram::unscale(double* z, double* nu, double* lam) const {
   for (int64_t i = 0; z && i < n; ++i) z[i] *= tau_ * matrices_->D[size_t(i)];
   for (int64_t i = 0; nu && i < p; ++i) nu[i] *= multiplier(i);
   for (int64_t i = 0; lam && i < m; ++i) lam[i] *= multiplier(p + i);
+}
+
+void ScaledProgram::rescale(double* z, double* nu, double* lam) const {
+  const auto [n, p, m] = matrices_->shape;
+  for (int64_t i = 0; z && i < n; ++i) z[i] /= tau_ * matrices_->D[size_t(i)];
+  for (int64_t i = 0; nu && i < p; ++i) nu[i] /= multiplier(i);
+  for (int64_t i = 0; lam && i < m; ++i) lam[i] /= multiplier(p + i);
 }
 
 void ScaledProgram::transform(double* z, double* nu, double* lam) const {

@@ -16,11 +16,11 @@ namespace deq {
 /// The largest entry of Q' and of each row of A' and G' is in [1, 2); what is 0 stays.
 struct ScaledMatrices {
   ops::QuadraticShape shape;
-  std::vector<double> Q, A, G;     ///< contiguous by rows
+  std::vector<double> Q, A, G;  ///< contiguous by rows
   std::vector<double> D, E, F;
   double c = 1;
-  bool flat = false;    ///< Q is 0
-  bool finite = true;   ///< else nothing else means anything
+  bool flat = false;   ///< Q is 0
+  bool finite = true;  ///< else nothing else means anything
 
   ScaledMatrices(const ops::QuadraticShape& shape, const double* Q, const double* A,
                  const double* G);
@@ -44,10 +44,14 @@ class ScaledProgram {
 
   /// To the program's own numbers, in place. Each may be null.
   void unscale(double* z, double* nu, double* lam) const;
+  /// And back.
+  void rescale(double* z, double* nu, double* lam) const;
   /// What a right hand side g of K w = g is for the kernels, and what their w is for the program.
   void transform(double* z, double* nu, double* lam) const;
   /// Of row r of A (r < p) or G: multiplier = this times the kernel's.
   double multiplier(int64_t r) const;
+  /// The kernels' objective = this times the program's.
+  double objective() const { return kappa_; }
 
  private:
   const ScaledMatrices* matrices_;

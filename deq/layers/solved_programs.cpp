@@ -25,8 +25,10 @@ struct Named {
 void check_type(const Named& input, const Tensor& like) {
   const Tensor& t = *input.tensor;
   DEQ_CHECK(t.layout() == at::kStrided, "{} is sparse; expected a dense tensor", input.name);
-  DEQ_CHECK(t.device().is_cpu(), "{} is on {}; expected the CPU: quadratic programs have no kernel "
-            "for GPUs", input.name, t.device().str());
+  DEQ_CHECK(t.device().is_cpu(),
+            "{} is on {}; expected the CPU: quadratic programs have no kernel "
+            "for GPUs",
+            input.name, t.device().str());
   DEQ_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble,
             "{} is of type {}; expected float or double", input.name, toString(t.scalar_type()));
   DEQ_CHECK(t.scalar_type() == like.scalar_type(), "{} is of type {}; expected {}, q's", input.name,
@@ -57,17 +59,17 @@ ProgramNumbers::ProgramNumbers(const QuadraticProgram& given) {
   DEQ_CHECK(given.q.defined(), "q is undefined; expected (n) or (B, n)");
   const std::vector<Named> inputs{{"q", &given.q, 1}, {"Q", &given.Q, 2}, {"A", &given.A, 2},
                                   {"b", &given.b, 1}, {"G", &given.G, 2}, {"h", &given.h, 1}};
-  DEQ_CHECK(given.A.defined() == given.b.defined(), "{} is undefined; expected A with b, or neither",
-            given.A.defined() ? "b" : "A");
-  DEQ_CHECK(given.G.defined() == given.h.defined(), "{} is undefined; expected G with h, or neither",
-            given.G.defined() ? "h" : "G");
+  DEQ_CHECK(given.A.defined() == given.b.defined(),
+            "{} is undefined; expected A with b, or neither", given.A.defined() ? "b" : "A");
+  DEQ_CHECK(given.G.defined() == given.h.defined(),
+            "{} is undefined; expected G with h, or neither", given.G.defined() ? "h" : "G");
   for (const Named& input : inputs) {
     if (!input.tensor->defined()) continue;
     check_type(input, given.q);
     if (input.tensor->dim() == input.own) continue;
     const int64_t own = input.tensor->size(0);
-    DEQ_CHECK(!batched || own == batch, "{} = [{}]; expected a batch of {}, as before it", input.name,
-              fmt::join(input.tensor->sizes(), ", "), batch);
+    DEQ_CHECK(!batched || own == batch, "{} = [{}]; expected a batch of {}, as before it",
+              input.name, fmt::join(input.tensor->sizes(), ", "), batch);
     batch = own;
     batched = true;
   }
@@ -95,8 +97,10 @@ ProgramNumbers::ProgramNumbers(const QuadraticProgram& given) {
 
 SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOptions& options,
                                double precision, bool keep)
-    : shape_(numbers.shape), batch_(numbers.batch),
-      together_(ops::samples_at_once(numbers.shape)), keep_(keep),
+    : shape_(numbers.shape),
+      batch_(numbers.batch),
+      together_(ops::samples_at_once(numbers.shape)),
+      keep_(keep),
       degenerate_(options.degenerate) {
   const auto [n, p, m] = shape_;
   const auto real = at::TensorOptions(at::kDouble), whole = at::TensorOptions(at::kLong);
@@ -127,6 +131,11 @@ SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOpti
   const int64_t groups = (batch_ + together_ - 1) / together_;
   kept_.resize(size_t(groups));
   exact_.resize(size_t(batch_));
+  const bool smooth = keep_ && degenerate_.kind == Degenerate::Kind::Smoothed;
+  smoothed_.resize(size_t(smooth ? batch_ : 0));
+  at_z = smooth ? at::zeros_like(z) : z;
+  at_nu = smooth ? at::zeros_like(nu) : nu;
+  at_lam = smooth ? at::zeros_like(lam) : lam;
 
   ops::QuadraticLimits limits;
   limits.steps = options.stop.max_steps;
@@ -137,7 +146,8 @@ SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOpti
     DEQ_CHECK(options.warm->defined() && options.warm->numel() == batch_ * m,
               "warm = [{}]; expected rows [{}, {}]",
               options.warm->defined() ? fmt::format("{}", fmt::join(options.warm->sizes(), ", "))
-                                      : "undefined", batch_, m);
+                                      : "undefined",
+              batch_, m);
     rows = options.warm->to(at::kBool).contiguous();
   }
   const bool* const warm = rows.defined() ? rows.data_ptr<bool>() : nullptr;
@@ -173,6 +183,27 @@ void SolvedPrograms::solve_group(int64_t group, const ops::QuadraticLimits& limi
   }
   if (!open.empty()) open = through_kernels(open, limits, kept);
   for (const int64_t i : open) with_all_care(i, limits);
+  for (int64_t i = begin; i < end && !smoothed_.empty(); ++i) smooth(i);
+}
+
+void SolvedPrograms::smooth(int64_t i) {
+  if (report.reason.data_ptr<uint8_t>()[i] != uint8_t(Reason::Converged)) return;
+  const ScaledProgram& program = programs_[size_t(i)];
+  std::vector<std::vector<double>> start;
+  for (const Tensor* t : {&z, &nu, &lam}) {
+    const double* const from = t->data_ptr<double>() + i * t->size(1);
+    start.emplace_back(from, from + t->size(1));
+  }
+  program.rescale(start[0].data(), start[1].data(), start[2].data());
+  auto own = std::make_unique<SmoothedFactor>(program, degenerate_.kappa, std::move(start[0]),
+                                              std::move(start[1]), std::move(start[2]));
+  if (!own->found) return;
+  std::vector<double> at[] = {own->z, own->nu, own->lam};
+  program.unscale(at[0].data(), at[1].data(), at[2].data());
+  std::ranges::copy(at[0], at_z.data_ptr<double>() + i * shape_.n);
+  std::ranges::copy(at[1], at_nu.data_ptr<double>() + i * shape_.p);
+  std::ranges::copy(at[2], at_lam.data_ptr<double>() + i * shape_.m);
+  smoothed_[size_t(i)] = std::move(own);
 }
 
 std::vector<int64_t> SolvedPrograms::through_kernels(const std::vector<int64_t>& samples,
@@ -224,8 +255,7 @@ void SolvedPrograms::with_all_care(int64_t i, const ops::QuadraticLimits& limits
   std::ranges::copy(answer.nu, nu.data_ptr<double>() + i * p);
   std::ranges::copy(answer.lam, lam.data_ptr<double>() + i * m);
   std::ranges::copy(answer.active, active.data_ptr<bool>() + i * m);
-  std::ranges::copy(answer.certificate,
-                    certificate.data_ptr<double>() + i * certificate.size(1));
+  std::ranges::copy(answer.certificate, certificate.data_ptr<double>() + i * certificate.size(1));
   weak.data_ptr<int64_t>()[i] = answer.weak;
   report.steps.data_ptr<int64_t>()[i] += answer.steps;
   factorisations.data_ptr<int64_t>()[i] += answer.factorisations;
@@ -249,10 +279,17 @@ void SolvedPrograms::solve(Tensor& gz, Tensor& gnu, Tensor& glam) const {
       int64_t(kept_.size()), 0,
       [&](int64_t group, double*) {
         const int64_t begin = group * together_, end = std::min(begin + together_, batch_);
-        for (const Kept& kept : kept_[size_t(group)]) solve_kept(kept, rights, known);
+        if (smoothed_.empty()) {
+          for (const Kept& kept : kept_[size_t(group)]) solve_kept(kept, rights, known);
+        }
         for (int64_t i = begin; i < end; ++i) {
           ops::ReducedRight& own = rights[size_t(i)];
-          if (exact_[size_t(i)]) {
+          if (!smoothed_.empty() && smoothed_[size_t(i)]) {
+            const ScaledProgram& program = programs_[size_t(i)];
+            program.transform(own.z, own.nu, own.lam);
+            own.residual = smoothed_[size_t(i)]->solve(own.z, own.nu, own.lam);
+            program.transform(own.z, own.nu, own.lam);
+          } else if (smoothed_.empty() && exact_[size_t(i)]) {
             solve_exact(i, own);
           } else if (!known[size_t(i)]) {
             std::fill_n(own.z, n, 0.0);

@@ -8,6 +8,7 @@
 
 #include "deq/layers/exact_program.h"
 #include "deq/layers/quadratic_program.h"
+#include "deq/layers/smoothed_factor.h"
 
 namespace deq {
 
@@ -22,13 +23,14 @@ struct ProgramNumbers {
   explicit ProgramNumbers(const QuadraticProgram& program);
 };
 
+/// Solves in its constructor; what it keeps, it keeps for solve().
 class SolvedPrograms {
  public:
   SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOptions& options, double precision,
                  bool keep_factors);
 
-  // (B, ...), double.
-  at::Tensor z, nu, lam, certificate;
+  // (B, ...), double. `at_*`: the point whose gradient is taken.
+  at::Tensor z, nu, lam, certificate, at_z, at_nu, at_lam;
   at::Tensor active, weak, factorisations;
   Report report;
   const std::shared_ptr<LatestReport> adjoint = std::make_shared<LatestReport>();
@@ -55,6 +57,7 @@ class SolvedPrograms {
   void solve_kept(const Kept& kept, std::vector<ops::ReducedRight>& rights,
                   std::vector<uint8_t>& known) const;
   void solve_exact(int64_t i, ops::ReducedRight& right) const;
+  void smooth(int64_t i);
 
   ops::QuadraticShape shape_;
   int64_t batch_, together_;
@@ -62,8 +65,9 @@ class SolvedPrograms {
   Degenerate degenerate_;
   std::vector<ScaledMatrices> matrices_;  // 1 or B
   std::vector<ScaledProgram> programs_;
-  std::vector<std::vector<Kept>> kept_;   // by group
+  std::vector<std::vector<Kept>> kept_;  // by group
   std::vector<std::unique_ptr<ExactFactor>> exact_;
+  std::vector<std::unique_ptr<SmoothedFactor>> smoothed_;
 };
 
 }  // namespace deq

@@ -53,8 +53,7 @@ HWY_INLINE void tiles(int64_t units, int64_t K, const V* a, int64_t lda, const V
                       V* c, int64_t ldc) {
   constexpr int64_t u = Count<V>::unit;
   int64_t j = 0;
-  for (; j + 4 <= units; j += 4)
-    tile<I, 4, kMinus>(K, a, lda, b + j * u, ldb, c + j * u, ldc);
+  for (; j + 4 <= units; j += 4) tile<I, 4, kMinus>(K, a, lda, b + j * u, ldb, c + j * u, ldc);
   for (; j < units; ++j) tile<I, 1, kMinus>(K, a, lda, b + j * u, ldb, c + j * u, ldc);
 }
 
@@ -146,17 +145,23 @@ struct Cholesky {
       x[k] = value;
     }
   }
-  /// x = U^-1 x.
+  /// x = U^-1 x. In lanes by columns, so that columns of zeros leave every bit as it is.
   void solve_upper(V* x) const {
-    constexpr int64_t u = Count<V>::unit;
-    for (int64_t k = U.count - 1; k >= 0; --k) {
-      const int64_t next = padded<V>(k + 1);
-      V sum = x[k];
-      for (int64_t j = k + 1; j < next && j < U.columns; ++j) sum = fnma(U[k][j], x[j], sum);
-      if (next < U.columns) sum = sum - dot(U[k] + next, x + next, U.columns - next);
-      x[k] = sum * inverse[k];
+    if constexpr (Count<V>::unit == 1) {
+      for (int64_t k = U.count - 1; k >= 0; --k) {
+        const V value = x[k] * inverse[k];
+        x[k] = value;
+        for (int64_t i = 0; i < k; ++i) x[i] = fnma(U[i][k], value, x[i]);
+      }
+    } else {
+      for (int64_t k = U.count - 1; k >= 0; --k) {
+        const int64_t next = padded<V>(k + 1);
+        V sum = x[k];
+        for (int64_t j = k + 1; j < next && j < U.columns; ++j) sum = fnma(U[k][j], x[j], sum);
+        if (next < U.columns) sum = sum - dot(U[k] + next, x + next, U.columns - next);
+        x[k] = sum * inverse[k];
+      }
     }
-    (void)u;
   }
   /// B = U^-T B, B of as many rows.
   void solve_lower(const Rows<V>& B) const {
@@ -184,10 +189,31 @@ struct Cholesky {
   }
 };
 
-/// y = M x.
+/// y = M x. In lanes each sum goes through the columns in order, so that columns of zeros leave
+/// every bit as it is.
 template <class V>
-HWY_INLINE void multiply(const Rows<V>& M, const V* x, V* y) {
-  for (int64_t i = 0; i < M.count; ++i) y[i] = dot(M[i], x, M.columns);
+HWY_INLINE void multiply(const Rows<V>& M, const V* HWY_RESTRICT x, V* HWY_RESTRICT y) {
+  int64_t i = 0;
+  if constexpr (Count<V>::unit == 1) {
+    for (; i + 4 <= M.count; i += 4) {
+      const V *const a = M[i], *const b = M[i + 1], *const c = M[i + 2], *const d = M[i + 3];
+      V s0 = V(0.0), s1 = s0, s2 = s0, s3 = s0;
+      for (int64_t j = 0; j < M.columns; ++j) {
+        s0 = fma(a[j], x[j], s0);
+        s1 = fma(b[j], x[j], s1);
+        s2 = fma(c[j], x[j], s2);
+        s3 = fma(d[j], x[j], s3);
+      }
+      y[i] = s0, y[i + 1] = s1, y[i + 2] = s2, y[i + 3] = s3;
+    }
+    for (; i < M.count; ++i) {
+      V sum = V(0.0);
+      for (int64_t j = 0; j < M.columns; ++j) sum = fma(M[i][j], x[j], sum);
+      y[i] = sum;
+    }
+  } else {
+    for (; i < M.count; ++i) y[i] = dot(M[i], x, M.columns);
+  }
 }
 /// y += M^T x.
 template <class V>

@@ -7,7 +7,8 @@
 //     t = D (rg - rc / lam),   dnu = (A dz + rp) / delta,   dlam = D G dz + t
 //     ds = -rg - G dz + delta dlam
 //
-//     rd = Qz + q + A'nu + G'lam,  rp = Az - b,  rg = Gz + s - h,  rc = s lam (+ ds dlam - sigma mu)
+//     rd = Qz + q + A'nu + G'lam,  rp = Az - b,  rg = Gz + s - h,
+//     rc = s lam (+ ds dlam - sigma mu)
 //
 // so that neither Q nor A needs full rank, and one Cholesky factor serves a step.
 #if defined(DEQ_OPS_INTERIOR_POINT_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -30,8 +31,8 @@ struct Matrices {
   Rows<V> Q, A, G;
   V *q = nullptr, *b = nullptr, *h = nullptr;
   Rows<V> AtA;
-  bool sparse = false;            ///< G, in all samples
-  const int64_t* begin = nullptr;   ///< (m + 1) into `column`
+  bool sparse = false;             ///< G, in all samples
+  const int64_t* begin = nullptr;  ///< (m + 1) into `column`
   const int64_t* column = nullptr;
 
   /// y = G x.
@@ -104,12 +105,13 @@ HWY_INLINE V largest(const V* x, int64_t n, V so_far = V(0.0)) {
   return so_far;
 }
 
+/// The method, from its own start, for one sample or one in each lane.
 template <class V>
 class InteriorPoint {
  public:
   using Mask = typename Count<V>::Mask;
 
-  V *z, *nu, *lam, *s;
+  V *z = nullptr, *nu = nullptr, *lam = nullptr, *s = nullptr;
   int64_t steps[kLanes] = {};
 
   static int64_t numbers(int64_t n, int64_t p, int64_t m) {
@@ -297,7 +299,11 @@ class InteriorPoint {
   }
 
   const Matrices<V>& at_;
-  V *rd_, *dz_, *hinv_, *rp_, *dnu_, *tp_, *rg_, *rc_, *t_, *d_, *dlam_, *ds_, *gz_, *per_s_, *per_lam_;
+  V *rd_ = nullptr, *dz_ = nullptr, *hinv_ = nullptr;              // (n)
+  V *rp_ = nullptr, *dnu_ = nullptr, *tp_ = nullptr;               // (p)
+  V *rg_ = nullptr, *rc_ = nullptr, *t_ = nullptr, *d_ = nullptr;  // (m)
+  V *dlam_ = nullptr, *ds_ = nullptr, *gz_ = nullptr;              // (m)
+  V *per_s_ = nullptr, *per_lam_ = nullptr;                        // (m)
   V dual_size_, primal_size_, weight_;
   Cholesky<V> chol_;
   Rows<V> scaled_;

@@ -25,8 +25,8 @@ constexpr int64_t kLanes = int64_t(hn::MaxLanes(Doubles()));
 struct Pack {
   Vector v;
   Pack() = default;
-  HWY_INLINE Pack(Vector x) : v(x) {}                       // NOLINT: it is one
-  HWY_INLINE Pack(double x) : v(hn::Set(Doubles(), x)) {}   // NOLINT: the same in all lanes
+  HWY_INLINE Pack(Vector x) : v(x) {}                      // NOLINT: it is one
+  HWY_INLINE Pack(double x) : v(hn::Set(Doubles(), x)) {}  // NOLINT: the same in all lanes
 };
 /// Which samples.
 struct Lanes {
@@ -88,8 +88,6 @@ struct Count<double> {
   static HWY_INLINE void store(Vector x, double* p) { hn::Store(x, Doubles(), p); }
   static HWY_INLINE double sum(Vector x) { return hn::GetLane(hn::SumOfLanes(Doubles(), x)); }
 };
-
-HWY_INLINE double first(const double* p) { return *p; }
 
 }  // namespace deq::ops::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -53,7 +53,12 @@ class Group {
 
   Group(const QuadraticShape& shape, const QuadraticData* data, int64_t count,
         const QuadraticLimits& limits, QuadraticState* states, ReducedFactors& factors)
-      : n_(shape.n), p_(shape.p), m_(shape.m), count_(count), limits_(limits), states_(states),
+      : n_(shape.n),
+        p_(shape.p),
+        m_(shape.m),
+        count_(count),
+        limits_(limits),
+        states_(states),
         factors_(factors),
         arena_(scratch(Count<V>::samples * (3 * n_ + p_ + m_ + 6) * padded<V>(n_) +
                        InteriorPoint<V>::numbers(n_, p_, m_) +
@@ -114,8 +119,7 @@ class Group {
     }
     InteriorPoint<V> inner(problem_, arena_);
     const Mask ready = inner.run(limits_);
-    for (int64_t r = 0; r < m_; ++r)
-      held_[r] = select(inner.s[r] < inner.lam[r], V(1.0), V(0.0));
+    for (int64_t r = 0; r < m_; ++r) held_[r] = select(inner.s[r] < inner.lam[r], V(1.0), V(0.0));
     for (int64_t i = 0; i < count_; ++i) {
       QuadraticState& own = states_[i];
       store(inner.z, n_, i, own.z);
@@ -139,8 +143,7 @@ class Group {
       most = largest(problem_.Q[i], n_, most);
       for (int64_t j = 0; j < n_; ++j) factor.U[i][j] = problem_.Q[i][j];
     }
-    for (int64_t i = 0; i < n_; ++i)
-      factor.U[i][i] = factor.U[i][i] + most * V(limits_.concave);
+    for (int64_t i = 0; i < n_; ++i) factor.U[i][i] = factor.U[i][i] + most * V(limits_.concave);
     factor.factor(1e-16);
     return !(V(0.0) < factor.worst);
   }
@@ -195,10 +198,10 @@ class Group {
     const V most_lam = max(V(1e-6), largest(lam_, m_, largest(f_, n_)));
     const V most_s = max(V(1e-6), largest(z_, n_, largest(problem_.h, m_)));
     const V multiplier = most_lam * V(limits_.weak), slack = most_s * V(limits_.weak);
-    const V size = max(V(1e-6), max(max(largest(f_, n_), largest(y_, p_, largest(lam_, m_))),
-                                    largest(z_, n_)));
-    Mask regular = V(1e-11) < worst;
-    regular = regular && (left <= size * V(1e-12));
+    // Of what is large because K is nearly singular, little would be left over of anything.
+    const V size = max(largest(f_, n_, largest(y_, p_, largest(lam_, m_))),
+                       min(V(1e3), max(V(1e-6), largest(z_, n_))));
+    const Mask regular = V(1e-10) < worst && left <= size * V(1e-11);
     V residual = left / size;
     Mask wrong = V(1.0) < V(0.0), weak = wrong;
     for (int64_t r = 0; r < m_; ++r) {
@@ -224,8 +227,8 @@ class Group {
     const Mask again = open && regular && wrong;
     for (int64_t r = 0; r < m_; ++r) {
       const Mask held = V(0.5) < held_[r];
-      const Mask next = (held && multiplier * V(-kWrong) <= lam_[r]) ||
-                        (!held && slack_[r] < slack * V(-kWrong));
+      const Mask next =
+          (held && multiplier * V(-kWrong) <= lam_[r]) || (!held && slack_[r] < slack * V(-kWrong));
       held_[r] = select(again, select(next, V(1.0), V(0.0)), held_[r]);
     }
     return again;
@@ -267,7 +270,8 @@ void solve(const QuadraticShape& shape, const QuadraticData* data, int64_t count
            const QuadraticLimits& limits, QuadraticState* states, ReducedFactors& factors) {
   factors.shape = shape;
   factors.samples = shape.n <= kLargestInLanes ? kLanes : 1;
-  if (shape.n <= kLargestInLanes) return Group<Pack>(shape, data, count, limits, states, factors).solve();
+  if (shape.n <= kLargestInLanes)
+    return Group<Pack>(shape, data, count, limits, states, factors).solve();
   for (int64_t i = 0; i < count; ++i)
     Group<double>(shape, data + i, 1, limits, states + i, factors).solve();
 }
@@ -279,13 +283,12 @@ void reduced(const ReducedFactors& factors, int64_t count, ReducedRight* right) 
   const Reduced<V> K(n, k, const_cast<AlignedNumbers&>(factors.memory), false);
   Arena<V> arena(scratch(Count<V>::samples * 4 * (padded<V>(n) + padded<V>(k)) + 16 * kLanes));
   V *const f = arena.vector(n), *const x = arena.vector(n), *const rf = arena.vector(n),
-          *const more = arena.vector(n);
+           *const more = arena.vector(n);
   V *const g = arena.vector(k), *const y = arena.vector(k), *const rg = arena.vector(k);
   for (int64_t i = 0; i < count; ++i) {
     load(right[i].z, 1, n, n, f, i);
     load(right[i].nu, 1, p, p, g, i);
-    for (int64_t j = p; j < k; ++j)
-      *lane_of(g + j, i) = right[i].lam[factors.rows[size_t(j - p)]];
+    for (int64_t j = p; j < k; ++j) *lane_of(g + j, i) = right[i].lam[factors.rows[size_t(j - p)]];
   }
   const V left = K.solve(f, g, x, y, rf, rg, more, 1);
   const V size = largest(f, n, largest(g, k));

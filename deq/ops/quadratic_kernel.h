@@ -9,6 +9,7 @@
 
 namespace deq::ops {
 
+/// Numbers in memory that is aligned for vectors.
 struct AlignedNumbers {
   double* data = nullptr;
   int64_t size = 0;
@@ -24,6 +25,7 @@ struct AlignedNumbers {
 struct QuadraticShape {
   int64_t n = 0, p = 0, m = 0;
 };
+/// See QuadraticShape.
 struct QuadraticData {
   const double *Q = nullptr, *q = nullptr, *A = nullptr, *b = nullptr, *G = nullptr, *h = nullptr;
   double curvature = 1;  ///< c
@@ -31,11 +33,11 @@ struct QuadraticData {
 
 /// How far a kernel came with a sample.
 enum class Found : uint8_t {
-  Exact,      ///< the solution, to rounding, no row weakly active, all multipliers unique
-  Tight,      ///< a row is weakly active, or active rows depend on each other
-  Stopped,    ///< the interior point is near a solution, but its active rows were not found
-  Open,       ///< the steps ran out
-  Concave,    ///< Q has a direction of negative curvature
+  Exact,    ///< the solution, to rounding, no row weakly active, all multipliers unique
+  Tight,    ///< a row is weakly active, or active rows depend on each other
+  Stopped,  ///< the interior point is near a solution, but its active rows were not found
+  Open,     ///< the steps ran out
+  Concave,  ///< Q has a direction of negative curvature
 };
 
 /// A sample's state, in and out: z (n), nu (p), lam (m), s (m), active (m).
@@ -47,15 +49,17 @@ struct QuadraticState {
   int64_t steps = 0, factorisations = 0;
 };
 
+/// When the parts of a solve end.
 struct QuadraticLimits {
   int64_t steps = 60;
-  double gap = 1e-10;       ///< the interior point ends at this product of slack and multiplier
-  double residual = 1e-8;   ///< and at this residual
-  double weak = 1e-9;       ///< slacks and multipliers below this share of their size are none
-  int64_t exchanges = 4;    ///< of active rows, before a sample is given up
-  bool warm = false;        ///< begin with the rows that `active` holds, and no interior point
-  bool polish = true;       ///< else the interior point is all
-  double concave = 1e-10;   ///< of Q, as a share of its largest entry, is none; negative: not looked at
+  double gap = 1e-10;      ///< the interior point ends at this product of slack and multiplier
+  double residual = 1e-8;  ///< and at this residual
+  double weak = 1e-9;      ///< slacks and multipliers below this share of their size are none
+  int64_t exchanges = 4;   ///< of active rows, before a sample is given up
+  bool warm = false;       ///< begin with the rows that `active` holds, and no interior point
+  bool polish = true;      ///< else the interior point is all
+  double concave =
+      1e-10;  ///< of Q, as a share of its largest entry, is none; negative: not looked at
 };
 
 /// The factors of the reduced system of some samples,
@@ -65,8 +69,8 @@ struct QuadraticLimits {
 /// by Q + C'C = U'U, W = U^-T C', W'W = V'V (masked where a sample's row is not active).
 struct ReducedFactors {
   QuadraticShape shape;
-  int64_t samples = 0;         ///< in lanes; 1: the row's numbers stand in them
-  std::vector<int64_t> rows;   ///< of G, those that are active in any sample
+  int64_t samples = 0;        ///< in lanes; 1: the row's numbers stand in them
+  std::vector<int64_t> rows;  ///< of G, those that are active in any sample
   AlignedNumbers memory;
 };
 

@@ -17,6 +17,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 
+/// K of some rows and its factors. `held` says which of them a sample holds.
 template <class V>
 struct Reduced {
   Rows<V> Q, C, W;
@@ -56,8 +57,7 @@ struct Reduced {
     const int64_t n = Q.count, k = C.count;
     using Unit = Count<V>;
     for (int64_t i = 0; i < n; ++i)
-      for (int64_t j = 0; j < n; j += Unit::unit)
-        Unit::store(Unit::load(Q[i] + j), outer.U[i] + j);
+      for (int64_t j = 0; j < n; j += Unit::unit) Unit::store(Unit::load(Q[i] + j), outer.U[i] + j);
     add_product<false, true>(n, n, k, C.data, C.stride, C.data, C.stride, outer.U.data,
                              outer.U.stride);
     outer.factor(1e-15);
