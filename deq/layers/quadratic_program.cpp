@@ -1,6 +1,7 @@
 #include "deq/layers/quadratic_program.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -35,6 +36,45 @@ Tensor by_sample(const Tensor& x, const Tensor& y) { return x.unsqueeze(-1) * y.
 /// The sum over the batch where `like` has none.
 Tensor as_input(const Tensor& gradient, const Tensor& like) {
   return gradient.dim() > like.dim() ? gradient.sum(0) : gradient;
+}
+
+/// out[b][i][j] = factor (x[b][i] y[b][j] + u[b][i] v[b][j]), in one pass.
+template <class T>
+void fill_products(T factor, const Tensor& x, const Tensor& y, const Tensor& u, const Tensor& v,
+                   const Tensor& out) {
+  const int64_t I = out.size(1), J = out.size(2);
+  const T *const px = x.data_ptr<T>(), *const py = y.data_ptr<T>(), *const pu = u.data_ptr<T>(),
+                 *const pv = v.data_ptr<T>();
+  T* const to = out.data_ptr<T>();
+  at::parallel_for(0, out.size(0), 1 + (1 << 15) / (1 + I * J), [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      for (int64_t i = 0; i < I; ++i) {
+        const T left = factor * px[b * I + i], other = factor * pu[b * I + i];
+        const T *const right = py + b * J, *const beside = pv + b * J;
+        T* const row = to + (b * I + i) * J;
+        for (int64_t j = 0; j < J; ++j) row[j] = left * right[j] + other * beside[j];
+      }
+    }
+  });
+}
+
+/// factor (x y' + u v'), of each sample or, where `like` is shared, of all together.
+Tensor products(double factor, const Tensor& x, const Tensor& y, const Tensor& u, const Tensor& v,
+                const Tensor& like) {
+  if (c10::GradMode::is_enabled())
+    return as_input(factor * (by_sample(x, y) + by_sample(u, v)), like);
+  if (like.dim() == 2) {
+    const auto rows = [](const Tensor& t) { return t.dim() == 1 ? t.unsqueeze(0) : t; };
+    return factor * (rows(x).t().mm(rows(y)) + rows(u).t().mm(rows(v)));
+  }
+  const Tensor out = at::empty(like.sizes(), x.options());
+  const auto fill = [&](auto one) {
+    using T = decltype(one);
+    fill_products<T>(T(factor), x.contiguous(), y.contiguous(), u.contiguous(), v.contiguous(),
+                     out);
+  };
+  out.scalar_type() == at::kFloat ? fill(float()) : fill(double());
+  return out;
 }
 
 /// w of K w = g, g by the outputs, as a function of the data and of g: any number of times
@@ -118,18 +158,15 @@ struct ProgramNode : torch::autograd::Function<ProgramNode> {
     for (size_t i = 0; i < 3; ++i)
       if (!g[i].defined()) g[i] = at::zeros_like(saved[6 + i]);
     const variable_list w = SolveNode::apply(Q, A, G, g[0], g[1], g[2], solved);
-    const auto where = [](const Tensor& input, auto gradient) {
-      return input.requires_grad() ? as_input(gradient(), input) : Tensor();
+    const auto where = [](const Tensor& input, const auto& gradient) {
+      return input.requires_grad() ? gradient() : Tensor();
     };
-    const auto rows = [&](const Tensor& y, const Tensor& wy) {
-      return -(by_sample(y, w[0]) + by_sample(wy, z));
-    };
-    return {where(Q, [&] { return -(by_sample(w[0], z) + by_sample(z, w[0])) / 2; }),
-            where(q, [&] { return -w[0]; }),
-            where(A, [&] { return rows(nu, w[1]); }),
-            where(b, [&] { return w[1]; }),
-            where(G, [&] { return rows(lam, w[2]); }),
-            where(h, [&] { return w[2]; }),
+    return {where(Q, [&] { return products(-0.5, w[0], z, z, w[0], Q); }),
+            where(q, [&] { return as_input(-w[0], q); }),
+            where(A, [&] { return products(-1, nu, w[0], w[1], z, A); }),
+            where(b, [&] { return as_input(w[1], b); }),
+            where(G, [&] { return products(-1, lam, w[0], w[2], z, G); }),
+            where(h, [&] { return as_input(w[2], h); }),
             Tensor(),
             Tensor()};
   }

@@ -29,8 +29,8 @@ namespace deq {
 
 /// The data, all of one floating type, on the CPU. Each is (B, ...) or, shared by the batch,
 /// without B. Q (n, n), q (n), A (p, n), b (p), G (m, n), h (m). Undefined: Q is 0 (a linear
-/// program), no such constraints. Of Q the symmetric part counts, and gradients are symmetric. A row
-/// whose h is +infinity is none.
+/// program), no such constraints. Of Q the symmetric part counts, and gradients are symmetric. A
+/// row whose h is +infinity is none.
 struct QuadraticProgram {
   at::Tensor Q, q, A, b, G, h;
 };

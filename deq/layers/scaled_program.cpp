@@ -16,16 +16,21 @@ double inverse_power(double x) {
 }
 
 bool all_finite(const double* x, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += 0 * x[i];
-  return sum == 0;
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) finite &= std::fabs(x[i]) <= std::numeric_limits<double>::max();
+  return finite;
 }
 
-double largest(const std::vector<double>& x) {
-  double most = 0;
-  for (const double value : x) most = std::max(most, std::fabs(value));
-  return most;
+/// Four at a time: one after the other, each would wait for the one before it.
+double largest(const double* x, int64_t n) {
+  double most[4] = {};
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int k = 0; k < 4; ++k) most[k] = std::max(most[k], std::fabs(x[i + k]));
+  for (; i < n; ++i) most[0] = std::max(most[0], std::fabs(x[i]));
+  return std::max(std::max(most[0], most[1]), std::max(most[2], most[3]));
 }
+double largest(const std::vector<double>& x) { return largest(x.data(), int64_t(x.size())); }
 
 /// The largest entries of rows and columns, times what they are scaled by.
 struct Sizes {
@@ -34,14 +39,12 @@ struct Sizes {
   explicit Sizes(const ScaledMatrices& s)
       : columns(size_t(s.shape.n)), equalities(size_t(s.shape.p)), inequalities(size_t(s.shape.m)) {
     const auto see = [&](const std::vector<double>& M, std::vector<double>& rows) {
+      const int64_t n = int64_t(columns.size());
       for (size_t i = 0; i < rows.size(); ++i) {
-        double most = 0;
-        for (size_t j = 0; j < columns.size(); ++j) {
-          const double size = std::fabs(M[i * columns.size() + j]);
-          most = std::max(most, size);
-          columns[j] = std::max(columns[j], size);
-        }
-        rows[i] = most;
+        const double* const row = M.data() + int64_t(i) * n;
+        rows[i] = largest(row, n);
+        for (int64_t j = 0; j < n; ++j)
+          columns[size_t(j)] = std::max(columns[size_t(j)], std::fabs(row[j]));
       }
     };
     see(s.A, equalities);
@@ -97,9 +100,7 @@ void equilibrate(ScaledMatrices& s) {
   const auto rows_to_one = [&](std::vector<double>& M, std::vector<double>& by) {
     for (size_t i = 0; i < by.size(); ++i) {
       double* const row = M.data() + i * none.size();
-      double most = 0;
-      for (size_t j = 0; j < none.size(); ++j) most = std::max(most, std::fabs(row[j]));
-      const double factor = inverse_power(most);
+      const double factor = inverse_power(largest(row, int64_t(none.size())));
       if (factor == 1) continue;
       for (size_t j = 0; j < none.size(); ++j) row[j] *= factor;
       by[i] *= factor;

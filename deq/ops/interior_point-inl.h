@@ -145,13 +145,15 @@ class InteriorPoint {
       const Mask open = !(done || lost);
       if (!any(open) || k == limits.steps) break;
       for (int64_t i = 0; i < Count<V>::samples; ++i) steps[i] += lane(open, i);
-      step(gap, open);
+      step(gap, open, k < kQuick);
     }
     return done;
   }
 
  private:
   static constexpr double kLeast = 1e-9, kMost = 1e-6;
+  static constexpr int64_t kQuick = 16;
+  static constexpr double kCentred = 0.2;
 
   void factor(V weight) {
     Rows<V>& H = chol_.U;
@@ -229,7 +231,9 @@ class InteriorPoint {
     return m == 0 ? V(0.0) : sum * V(1.0 / double(m));
   }
 
-  void step(V gap, Mask open) {
+  /// The corrector may go round in circles for ever, far from the central path. Few programs need
+  /// more than kQuick steps; from there on they stay near it, and none of second order are made.
+  void step(V gap, Mask open, bool quick) {
     const int64_t n = at_.n, p = at_.p, m = at_.m;
     weight_ = min(V(kMost), max(V(kLeast), gap * V(1e-2)));
     for (int64_t i = 0; i < m; ++i) {
@@ -247,8 +251,10 @@ class InteriorPoint {
     if (m > 0) {
       next = next * V(1.0 / double(m));
       const V ratio = next / max(gap, V(1e-300));
-      const V target = ratio * ratio * ratio * gap;
-      for (int64_t i = 0; i < m; ++i) rc_[i] = fma(s[i], lam[i], ds_[i] * dlam_[i]) - target;
+      const V target = quick ? ratio * ratio * ratio * gap : V(kCentred) * gap;
+      const V second = V(quick ? 1.0 : 0.0);
+      for (int64_t i = 0; i < m; ++i)
+        rc_[i] = fma(s[i], lam[i], second * ds_[i] * dlam_[i]) - target;
       direction();
     }
     const V reach = length();
