@@ -15,6 +15,7 @@ using ops::QuadraticData;
 using ops::QuadraticLimits;
 
 constexpr int64_t kExchanges = 20;
+constexpr double kFree = 1e-12;  // what multipliers may be moved by; less is rounding
 constexpr double kWrong = 1e-2;  // of what counts as 0: a sign that is wrong
 
 double dot(const double* x, const double* y, int64_t n) {
@@ -59,7 +60,8 @@ class Exactly {
   bool approach() {
     ops::QuadraticState state{z_.data(), nu_.data(), lam_.data(), s_.data(), held_.data()};
     ops::ReducedFactors none;
-    ops::solve_quadratic(program_.shape(), &data_, 1, limits_, &state, none);
+    state.found = Found::Stopped;  // without rows of G from anywhere
+    if (m_ > 0) ops::solve_quadratic(program_.shape(), &data_, 1, limits_, &state, none);
     steps_ += state.steps;
     factorisations_ += state.factorisations;
     centre_ = lam_, centre_nu_ = nu_, centre_s_ = s_, centre_z_ = z_;
@@ -108,6 +110,7 @@ class Exactly {
 
   bool solve_rows();
   bool right_multipliers();
+  void take_from_centre();
   void measure();
   bool signs_are_right();
   double most_lam() const {
@@ -160,15 +163,19 @@ bool Exactly::right_multipliers() {
       std::vector<double> own(static_cast<size_t>(f));
       for (size_t j = 0; j < rows.size(); ++j) {
         const double weight = program_.multiplier(rows[j]) / program_.multiplier(rows[0]);
-        for (int64_t a = 0; a < f; ++a) own[size_t(a)] = -freedom[size_t(a)][j];
+        for (int64_t a = 0; a < f; ++a) {
+          const double free = freedom[size_t(a)][j];
+          own[size_t(a)] = std::fabs(free) > kFree ? -free : 0;
+        }
         for (int64_t a = 0; a < f; ++a) {
           least.q[size_t(a)] -= weight * weight * y_[j] * own[size_t(a)];
           for (int64_t c = 0; c < f; ++c)
             least.Q[size_t(a * f + c)] += weight * weight * own[size_t(a)] * own[size_t(c)];
         }
-        if (rows[j] >= p_) least.below(own.data(), y_[j]);
+        if (rows[j] >= p_ && largest(own) > 0) least.below(own.data(), y_[j]);
       }
       const std::vector<double> t = least.solve(limits_);
+      if (t.empty()) take_from_centre();
       for (size_t a = 0; a < t.size(); ++a)
         for (size_t j = 0; j < rows.size(); ++j) y_[j] += t[a] * freedom[a][j];
     }
@@ -180,6 +187,17 @@ bool Exactly::right_multipliers() {
     (r < p_ ? nu_[size_t(r)] : lam_[size_t(r - p_)]) = y_[j];
   }
   return true;
+}
+
+/// Those nearest to the interior point's, which are positive.
+void Exactly::take_from_centre() {
+  std::vector<double> centre;
+  for (const int64_t r : factor_->rows())
+    centre.push_back(r < p_ ? centre_nu_[size_t(r)] : centre_[size_t(r - p_)]);
+  std::vector<double> apart = centre;
+  for (size_t j = 0; j < apart.size(); ++j) apart[j] -= y_[j];
+  factor_->to_least_norm(apart.data());
+  for (size_t j = 0; j < apart.size(); ++j) y_[j] = centre[j] - apart[j];
 }
 
 void Exactly::measure() {
