@@ -16,6 +16,7 @@
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
 #include "tests/oracle/equilibria.h"
+#include "tests/oracle/quadratic.h"
 
 namespace {
 
@@ -198,10 +199,13 @@ int main() {
       ++failed;
     }
   }
-  const auto equilibria =
-      deq::testing::check_equilibria(std::filesystem::path(folder) / "implicit");
-  passed += equilibria.passed;
-  failed += equilibria.failed;
+  const auto add = [&](const auto& counted) {
+    passed += counted.passed;
+    failed += counted.failed;
+  };
+  const std::filesystem::path implicit = std::filesystem::path(folder) / "implicit";
+  add(deq::testing::check_equilibria(implicit));
+  add(deq::testing::check_quadratic_programs(implicit));
   fmt::print("{} passed, {} failed, {} skipped\n", passed, failed, skipped);
   return failed || passed + skipped == 0 ? 1 : 0;
 }

@@ -1,0 +1,354 @@
+#include "deq/layers/solved_programs.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "deq/base/error.h"
+#include "deq/ops/tasks.h"
+
+namespace deq {
+
+using at::Tensor;
+using ops::Found;
+
+namespace {
+
+struct Named {
+  const char* name;
+  const Tensor* tensor;
+  int64_t own;  ///< dimensions without B
+};
+
+void check_type(const Named& input, const Tensor& like) {
+  const Tensor& t = *input.tensor;
+  DEQ_CHECK(t.layout() == at::kStrided, "{} is sparse; expected a dense tensor", input.name);
+  DEQ_CHECK(t.device().is_cpu(),
+            "{} is on {}; expected the CPU: quadratic programs have no kernel "
+            "for GPUs",
+            input.name, t.device().str());
+  DEQ_CHECK(t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble,
+            "{} is of type {}; expected float or double", input.name, toString(t.scalar_type()));
+  DEQ_CHECK(t.scalar_type() == like.scalar_type(), "{} is of type {}; expected {}, q's", input.name,
+            toString(t.scalar_type()), toString(like.scalar_type()));
+  DEQ_CHECK(t.dim() == input.own || t.dim() == input.own + 1,
+            "{} = [{}]; expected {} dimensions, or {} with a batch", input.name,
+            fmt::join(t.sizes(), ", "), input.own, input.own + 1);
+}
+
+void check_sizes(const Named& input, int64_t rows, int64_t columns) {
+  const Tensor& t = *input.tensor;
+  const int64_t last = t.size(-1), before = input.own == 2 ? t.size(-2) : rows;
+  DEQ_CHECK(last == columns && before == rows, "{} = [{}]; expected [{}{}{}]", input.name,
+            fmt::join(t.sizes(), ", "), t.dim() > input.own ? "B, " : "",
+            input.own == 2 ? fmt::format("{}, ", rows) : "", columns);
+}
+
+Tensor numbers_of(const Tensor& t) { return t.detach().to(at::kDouble).contiguous(); }
+
+const double* of_sample(const Tensor& t, int64_t own, int64_t b) {
+  const double* const data = t.data_ptr<double>();
+  return t.dim() > own ? data + b * t.stride(0) : data;
+}
+
+}  // namespace
+
+ProgramNumbers::ProgramNumbers(const QuadraticProgram& given) {
+  DEQ_CHECK(given.q.defined(), "q is undefined; expected (n) or (B, n)");
+  const std::vector<Named> inputs{{"q", &given.q, 1}, {"Q", &given.Q, 2}, {"A", &given.A, 2},
+                                  {"b", &given.b, 1}, {"G", &given.G, 2}, {"h", &given.h, 1}};
+  DEQ_CHECK(given.A.defined() == given.b.defined(),
+            "{} is undefined; expected A with b, or neither", given.A.defined() ? "b" : "A");
+  DEQ_CHECK(given.G.defined() == given.h.defined(),
+            "{} is undefined; expected G with h, or neither", given.G.defined() ? "h" : "G");
+  for (const Named& input : inputs) {
+    if (!input.tensor->defined()) continue;
+    check_type(input, given.q);
+    if (input.tensor->dim() == input.own) continue;
+    const int64_t own = input.tensor->size(0);
+    DEQ_CHECK(!batched || own == batch, "{} = [{}]; expected a batch of {}, as before it",
+              input.name, fmt::join(input.tensor->sizes(), ", "), batch);
+    batch = own;
+    batched = true;
+  }
+  shape.n = given.q.size(-1);
+  DEQ_CHECK(shape.n > 0, "q = [{}]; expected at least one variable",
+            fmt::join(given.q.sizes(), ", "));
+  shape.p = given.A.defined() ? given.A.size(-2) : 0;
+  shape.m = given.G.defined() ? given.G.size(-2) : 0;
+  for (const Named& input : inputs) {
+    if (!input.tensor->defined()) continue;
+    const char which = input.name[0];
+    const int64_t rows = which == 'Q' || which == 'q'   ? shape.n
+                         : which == 'A' || which == 'b' ? shape.p
+                                                        : shape.m;
+    check_sizes(input, rows, input.own == 2 ? shape.n : rows);
+  }
+  const auto options = at::TensorOptions(at::kDouble);
+  Q = given.Q.defined() ? numbers_of(given.Q) : at::zeros({shape.n, shape.n}, options);
+  q = numbers_of(given.q);
+  A = given.A.defined() ? numbers_of(given.A) : at::zeros({0, shape.n}, options);
+  b = given.b.defined() ? numbers_of(given.b) : at::zeros({0}, options);
+  G = given.G.defined() ? numbers_of(given.G) : at::zeros({0, shape.n}, options);
+  h = given.h.defined() ? numbers_of(given.h) : at::zeros({0}, options);
+}
+
+SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOptions& options,
+                               double precision, bool keep)
+    : shape_(numbers.shape),
+      batch_(numbers.batch),
+      together_(ops::samples_at_once(numbers.shape)),
+      keep_(keep),
+      degenerate_(options.degenerate) {
+  const auto [n, p, m] = shape_;
+  const auto real = at::TensorOptions(at::kDouble), whole = at::TensorOptions(at::kLong);
+  z = at::zeros({batch_, n}, real);
+  nu = at::zeros({batch_, p}, real);
+  lam = at::zeros({batch_, m}, real);
+  certificate = at::zeros({batch_, std::max(n, p + m)}, real);
+  active = at::zeros({batch_, m}, at::kBool);
+  weak = at::zeros({batch_}, whole);
+  factorisations = at::zeros({batch_}, whole);
+  report.reason = at::zeros({batch_}, at::kByte);
+  report.residual = at::zeros({batch_}, real);
+  report.steps = at::zeros({batch_}, whole);
+  report.max_steps = options.stop.max_steps;
+  report.rel_tol = options.stop.rel_tol;
+  if (batch_ == 0) return;
+
+  const bool shared = numbers.Q.dim() == 2 && numbers.A.dim() == 2 && numbers.G.dim() == 2;
+  const int64_t different = shared ? 1 : batch_;
+  matrices_.reserve(size_t(different));
+  programs_.reserve(size_t(batch_));
+  for (int64_t i = 0; i < different; ++i)
+    matrices_.emplace_back(shape_, of_sample(numbers.Q, 2, i), of_sample(numbers.A, 2, i),
+                           of_sample(numbers.G, 2, i));
+  for (int64_t i = 0; i < batch_; ++i)
+    programs_.emplace_back(matrices_[size_t(shared ? 0 : i)], of_sample(numbers.q, 1, i),
+                           of_sample(numbers.b, 1, i), of_sample(numbers.h, 1, i));
+  const int64_t groups = (batch_ + together_ - 1) / together_;
+  kept_.resize(size_t(groups));
+  exact_.resize(size_t(batch_));
+  const bool smooth = keep_ && degenerate_.kind == Degenerate::Kind::Smoothed;
+  smoothed_.resize(size_t(smooth ? batch_ : 0));
+  at_z = smooth ? at::zeros_like(z) : z;
+  at_nu = smooth ? at::zeros_like(nu) : nu;
+  at_lam = smooth ? at::zeros_like(lam) : lam;
+
+  ops::QuadraticLimits limits;
+  limits.steps = options.stop.max_steps;
+  limits.concave = std::max(1e-10, 100 * precision);
+  limits.weak = std::max(1e-9, 10 * precision);
+  Tensor rows;
+  if (options.warm) {
+    DEQ_CHECK(options.warm->defined() && options.warm->numel() == batch_ * m,
+              "warm = [{}]; expected rows [{}, {}]",
+              options.warm->defined() ? fmt::format("{}", fmt::join(options.warm->sizes(), ", "))
+                                      : "undefined",
+              batch_, m);
+    rows = options.warm->to(at::kBool).contiguous();
+  }
+  const bool* const warm = rows.defined() ? rows.data_ptr<bool>() : nullptr;
+  ops::run_tasks<double>(
+      groups, 0, [&](int64_t group, double*) { solve_group(group, limits, warm); },
+      batch_ * n * n * (n + p + m));
+  report.evaluations = factorisations.sum().item<int64_t>();
+}
+
+void SolvedPrograms::finish(int64_t i, Reason reason, double residual) {
+  if (reason == Reason::Converged && !(residual <= report.rel_tol)) reason = Reason::MaxSteps;
+  report.reason.data_ptr<uint8_t>()[i] = uint8_t(reason);
+  report.residual.data_ptr<double>()[i] = residual;
+}
+
+void SolvedPrograms::solve_group(int64_t group, const ops::QuadraticLimits& limits,
+                                 const bool* warm) {
+  const int64_t begin = group * together_, end = std::min(begin + together_, batch_), m = shape_.m;
+  std::vector<int64_t> open;
+  for (int64_t i = begin; i < end; ++i) {
+    if (programs_[size_t(i)].finite()) {
+      open.push_back(i);
+    } else {
+      finish(i, Reason::NonFinite, std::numeric_limits<double>::infinity());
+    }
+  }
+  std::vector<Kept>& kept = kept_[size_t(group)];
+  if (warm && !open.empty()) {
+    std::copy(warm + begin * m, warm + end * m, active.data_ptr<bool>() + begin * m);
+    ops::QuadraticLimits first = limits;
+    first.warm = true;
+    open = through_kernels(open, first, kept);
+  }
+  if (!open.empty()) open = through_kernels(open, limits, kept);
+  for (const int64_t i : open) with_all_care(i, limits);
+  for (int64_t i = begin; i < end && !smoothed_.empty(); ++i) smooth(i);
+}
+
+void SolvedPrograms::smooth(int64_t i) {
+  if (report.reason.data_ptr<uint8_t>()[i] != uint8_t(Reason::Converged)) return;
+  const ScaledProgram& program = programs_[size_t(i)];
+  std::vector<std::vector<double>> start;
+  for (const Tensor* t : {&z, &nu, &lam}) {
+    const double* const from = t->data_ptr<double>() + i * t->size(1);
+    start.emplace_back(from, from + t->size(1));
+  }
+  program.rescale(start[0].data(), start[1].data(), start[2].data());
+  auto own = std::make_unique<SmoothedFactor>(program, degenerate_.kappa, std::move(start[0]),
+                                              std::move(start[1]), std::move(start[2]));
+  if (!own->found) return;
+  std::vector<double> at[] = {own->z, own->nu, own->lam};
+  program.unscale(at[0].data(), at[1].data(), at[2].data());
+  std::ranges::copy(at[0], at_z.data_ptr<double>() + i * shape_.n);
+  std::ranges::copy(at[1], at_nu.data_ptr<double>() + i * shape_.p);
+  std::ranges::copy(at[2], at_lam.data_ptr<double>() + i * shape_.m);
+  smoothed_[size_t(i)] = std::move(own);
+}
+
+std::vector<int64_t> SolvedPrograms::through_kernels(const std::vector<int64_t>& samples,
+                                                     const ops::QuadraticLimits& limits,
+                                                     std::vector<Kept>& kept) {
+  const auto [n, p, m] = shape_;
+  const size_t count = samples.size();
+  std::vector<ops::QuadraticData> data(count);
+  std::vector<ops::QuadraticState> states(count);
+  std::vector<double> slack(count * size_t(m));
+  for (size_t k = 0; k < count; ++k) {
+    const int64_t i = samples[k];
+    data[k] = programs_[size_t(i)].data();
+    states[k].z = z.data_ptr<double>() + i * n;
+    states[k].nu = nu.data_ptr<double>() + i * p;
+    states[k].lam = lam.data_ptr<double>() + i * m;
+    states[k].s = slack.data() + k * size_t(m);
+    states[k].active = reinterpret_cast<uint8_t*>(active.data_ptr<bool>() + i * m);
+  }
+  Kept own{samples, {}};
+  thread_local ops::ReducedFactors passing;
+  ops::solve_quadratic(shape_, data.data(), int64_t(count), limits, states.data(),
+                       keep_ ? own.factors : passing);
+  std::vector<int64_t> open;
+  for (size_t k = 0; k < count; ++k) {
+    const int64_t i = samples[k];
+    report.steps.data_ptr<int64_t>()[i] += states[k].steps;
+    factorisations.data_ptr<int64_t>()[i] += states[k].factorisations;
+    if (states[k].found != Found::Exact) {
+      open.push_back(i);
+      own.samples[k] = -1;
+      continue;
+    }
+    programs_[size_t(i)].unscale(states[k].z, states[k].nu, states[k].lam);
+    finish(i, Reason::Converged, states[k].residual);
+  }
+  if (keep_ && open.size() < count) kept.push_back(std::move(own));
+  return open;
+}
+
+void SolvedPrograms::with_all_care(int64_t i, const ops::QuadraticLimits& limits) {
+  const auto [n, p, m] = shape_;
+  const ScaledProgram& program = programs_[size_t(i)];
+  ExactAnswer answer = solve_exactly(program, limits, degenerate_);
+  if (answer.reason == Reason::Converged && !(answer.residual <= report.rel_tol))
+    answer.factor = nullptr;
+  program.unscale(answer.z.data(), answer.nu.data(), answer.lam.data());
+  std::ranges::copy(answer.z, z.data_ptr<double>() + i * n);
+  std::ranges::copy(answer.nu, nu.data_ptr<double>() + i * p);
+  std::ranges::copy(answer.lam, lam.data_ptr<double>() + i * m);
+  std::ranges::copy(answer.active, active.data_ptr<bool>() + i * m);
+  std::ranges::copy(answer.certificate, certificate.data_ptr<double>() + i * certificate.size(1));
+  weak.data_ptr<int64_t>()[i] = answer.weak;
+  report.steps.data_ptr<int64_t>()[i] += answer.steps;
+  factorisations.data_ptr<int64_t>()[i] += answer.factorisations;
+  finish(i, answer.reason, answer.residual);
+  exact_[size_t(i)] = std::move(answer.factor);
+}
+
+void SolvedPrograms::solve(Tensor& gz, Tensor& gnu, Tensor& glam) const {
+  const auto [n, p, m] = shape_;
+  Report found;
+  found.reason = at::full({batch_}, int64_t(Reason::Converged), at::kByte);
+  found.residual = at::zeros({batch_}, at::kDouble);
+  found.steps = at::zeros({batch_}, at::kLong);
+  found.rel_tol = 1e-9;
+  std::vector<ops::ReducedRight> rights(static_cast<size_t>(batch_));
+  std::vector<uint8_t> known(size_t(batch_), 0);
+  for (int64_t i = 0; i < batch_; ++i)
+    rights[size_t(i)] = {gz.data_ptr<double>() + i * n, gnu.data_ptr<double>() + i * p,
+                         glam.data_ptr<double>() + i * m, 0};
+  ops::run_tasks<double>(
+      int64_t(kept_.size()), 0,
+      [&](int64_t group, double*) {
+        const int64_t begin = group * together_, end = std::min(begin + together_, batch_);
+        if (smoothed_.empty()) {
+          for (const Kept& kept : kept_[size_t(group)]) solve_kept(kept, rights, known);
+        }
+        for (int64_t i = begin; i < end; ++i) {
+          ops::ReducedRight& own = rights[size_t(i)];
+          if (!smoothed_.empty() && smoothed_[size_t(i)]) {
+            const ScaledProgram& program = programs_[size_t(i)];
+            program.transform(own.z, own.nu, own.lam);
+            own.residual = smoothed_[size_t(i)]->solve(own.z, own.nu, own.lam);
+            program.transform(own.z, own.nu, own.lam);
+          } else if (smoothed_.empty() && exact_[size_t(i)]) {
+            solve_exact(i, own);
+          } else if (!known[size_t(i)]) {
+            std::fill_n(own.z, n, 0.0);
+            std::fill_n(own.nu, p, 0.0);
+            std::fill_n(own.lam, m, 0.0);
+          }
+        }
+      },
+      batch_ * (n + p + m) * (n + p + m));
+  for (int64_t i = 0; i < batch_; ++i) {
+    const double residual = rights[size_t(i)].residual;
+    found.residual.data_ptr<double>()[i] = residual;
+    if (!(residual <= found.rel_tol))
+      found.reason.data_ptr<uint8_t>()[i] =
+          uint8_t(std::isfinite(residual) ? Reason::MaxSteps : Reason::NonFinite);
+  }
+  adjoint->set(found);
+}
+
+void SolvedPrograms::solve_kept(const Kept& kept, std::vector<ops::ReducedRight>& rights,
+                                std::vector<uint8_t>& known) const {
+  // Lanes whose sample has no solution there solve for zeros.
+  std::vector<double> zeros(size_t(shape_.n + shape_.p + shape_.m));
+  std::vector<ops::ReducedRight> right;
+  for (const int64_t i : kept.samples) {
+    right.push_back(i >= 0 ? rights[size_t(i)]
+                           : ops::ReducedRight{zeros.data(), zeros.data() + shape_.n,
+                                               zeros.data() + shape_.n + shape_.p, 0});
+    if (i >= 0) programs_[size_t(i)].transform(right.back().z, right.back().nu, right.back().lam);
+  }
+  ops::solve_reduced(kept.factors, int64_t(right.size()), right.data());
+  for (size_t k = 0; k < right.size(); ++k) {
+    const int64_t i = kept.samples[k];
+    if (i < 0) continue;
+    programs_[size_t(i)].transform(right[k].z, right[k].nu, right[k].lam);
+    rights[size_t(i)].residual = right[k].residual;
+    known[size_t(i)] = 1;
+  }
+}
+
+void SolvedPrograms::solve_exact(int64_t i, ops::ReducedRight& right) const {
+  const ExactFactor& factor = *exact_[size_t(i)];
+  const ScaledProgram& program = programs_[size_t(i)];
+  const int64_t p = shape_.p;
+  program.transform(right.z, right.nu, right.lam);
+  const auto entry = [&](int64_t r) -> double& { return r < p ? right.nu[r] : right.lam[r - p]; };
+  std::vector<double> y;
+  for (const int64_t r : factor.rows()) y.push_back(entry(r));
+  double size = 0;
+  for (int64_t j = 0; j < shape_.n; ++j) size = std::max(size, std::fabs(right.z[j]));
+  for (const double value : y) size = std::max(size, std::fabs(value));
+  const bool shares = degenerate_.kind != Degenerate::Kind::Active;
+  const double left =
+      factor.solve(right.z, y.data(), shares ? Dependent::LeastNorm : Dependent::Some);
+  right.residual = size > 0 ? left / size : 0;
+  std::fill_n(right.nu, p, 0.0);
+  std::fill_n(right.lam, shape_.m, 0.0);
+  for (size_t j = 0; j < y.size(); ++j) entry(factor.rows()[j]) = y[j];
+  program.transform(right.z, right.nu, right.lam);
+}
+
+}  // namespace deq

@@ -1,0 +1,73 @@
+// A batch of quadratic programs, solved, with the factors that their gradients need.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "deq/layers/exact_program.h"
+#include "deq/layers/quadratic_program.h"
+#include "deq/layers/smoothed_factor.h"
+
+namespace deq {
+
+/// Numbers of a program's six tensors in double, by sample or shared.
+struct ProgramNumbers {
+  ops::QuadraticShape shape;
+  int64_t batch = 1;
+  bool batched = false;  ///< whether any tensor has B
+  at::Tensor Q, q, A, b, G, h;
+
+  /// Throws deq::Error.
+  explicit ProgramNumbers(const QuadraticProgram& program);
+};
+
+/// Solves in its constructor; what it keeps, it keeps for solve().
+class SolvedPrograms {
+ public:
+  SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOptions& options, double precision,
+                 bool keep_factors);
+
+  // (B, ...), double. `at_*`: the point whose gradient is taken.
+  at::Tensor z, nu, lam, certificate, at_z, at_nu, at_lam;
+  at::Tensor active, weak, factorisations;
+  Report report;
+  const std::shared_ptr<LatestReport> adjoint = std::make_shared<LatestReport>();
+
+  /// w of K w = g for all samples, in place, contiguous (B, ...) double; 0 where there is no
+  /// gradient. Reports to `adjoint`.
+  void solve(at::Tensor& gz, at::Tensor& gnu, at::Tensor& glam) const;
+  const ops::QuadraticShape& shape() const { return shape_; }
+  const Degenerate& degenerate() const { return degenerate_; }
+
+ private:
+  /// Samples that went through the kernels together, and their factors.
+  struct Kept {
+    std::vector<int64_t> samples;
+    ops::ReducedFactors factors;
+  };
+  void solve_group(int64_t group, const ops::QuadraticLimits& limits, const bool* warm);
+  /// Through the kernels; returns the samples that they left open.
+  std::vector<int64_t> through_kernels(const std::vector<int64_t>& samples,
+                                       const ops::QuadraticLimits& limits, std::vector<Kept>& kept);
+  void with_all_care(int64_t sample, const ops::QuadraticLimits& limits);
+  /// Of sample i. reason, residual and what an answer has besides.
+  void finish(int64_t i, Reason reason, double residual);
+  void solve_kept(const Kept& kept, std::vector<ops::ReducedRight>& rights,
+                  std::vector<uint8_t>& known) const;
+  void solve_exact(int64_t i, ops::ReducedRight& right) const;
+  void smooth(int64_t i);
+
+  ops::QuadraticShape shape_;
+  int64_t batch_, together_;
+  bool keep_;
+  Degenerate degenerate_;
+  std::vector<ScaledMatrices> matrices_;  // 1 or B
+  std::vector<ScaledProgram> programs_;
+  std::vector<std::vector<Kept>> kept_;  // by group
+  std::vector<std::unique_ptr<ExactFactor>> exact_;
+  std::vector<std::unique_ptr<SmoothedFactor>> smoothed_;
+};
+
+}  // namespace deq
