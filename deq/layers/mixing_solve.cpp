@@ -183,7 +183,7 @@ SampleEnd mixing_adjoint(const ops::Mixing<T>& p, const StopRule& stop, const T*
   std::copy(best, best + size, y);
   end.residual = first > 0 ? std::sqrt(least / first) : 0;
   if (!std::isfinite(first)) {
-    end.reason = Reason::NonFinite;
+    end = kNotFinite;
     std::fill(y, y + size, std::numeric_limits<T>::quiet_NaN());
   } else if (std::sqrt(least) <= goal) {
     end.reason = Reason::Converged;

@@ -1,6 +1,8 @@
 // One sample of MAXSAT's relaxation: its descent, and the linear system of its adjoint.
 #pragma once
 
+#include <limits>
+
 #include "deq/ops/mixing.h"
 #include "deq/solvers/report.h"
 
@@ -19,6 +21,9 @@ struct SampleEnd {
   int64_t steps = 0;
   int64_t silent = 0;  ///< vectors with |g_i| <= floor_i at the end
 };
+
+/// Of a sample that holds numbers which are none.
+inline constexpr SampleEnd kNotFinite{Reason::NonFinite, std::numeric_limits<double>::quiet_NaN()};
 
 /// Numbers of scratch memory that `descend` and `mixing_adjoint` need for up to n vectors.
 int64_t descent_scratch(int64_t n, int64_t width, int64_t memory);
