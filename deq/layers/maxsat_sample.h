@@ -62,6 +62,8 @@ struct MaxsatShared {
   }
 };
 
+/// Takes one sample after the other, in `scratch` memory of MaxsatShared::scratch() numbers; what
+/// it has packed for one serves the next, where that has the same free variables.
 template <class T>
 class MaxsatSample {
  public:

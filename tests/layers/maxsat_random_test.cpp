@@ -86,5 +86,14 @@ TEST(MaxsatRandom, NothingPassesForSolvedThatIsNot) {
   EXPECT_GT(converged, 3000);
 }
 
+TEST(MaxsatRandom, ABatchOfNone) {
+  const Maxsat layer(MaxsatOptions{.variables = 3, .auxiliary = 1, .clauses = 2});
+  const Assignment a = layer(at::zeros({0, 3}), at::ones({3}, at::kByte));
+  EXPECT_TRUE(a.report.converged());
+  EXPECT_EQ(a.vectors.size(0), 0);
+  const Tensor gradient = torch::autograd::grad({a.z.sum()}, {layer.S()})[0];
+  EXPECT_EQ(gradient.abs().sum().item<double>(), 0);
+}
+
 }  // namespace
 }  // namespace deq::testing

@@ -12,6 +12,7 @@ namespace {
 
 using at::Tensor;
 constexpr double kValues = 1e-10, kGradients = 1e-8;  // of each tensor's largest entry
+constexpr double kFloats = 2e-5;                      // the same, computed in float
 
 const MaxsatSolve kExact{.stop = {.max_steps = 200000, .rel_tol = 1e-14},
                          .adjoint = {.max_steps = 20000, .rel_tol = 1e-14}};
@@ -26,9 +27,10 @@ class Findings {
   explicit Findings(const TensorFile& file) : file_(file) {}
 
   /// Against the case's tensor of that name, where it has one.
-  void compare(const std::string& name, const Tensor& ours, double tolerance) {
+  void compare(const std::string& name, const Tensor& ours, double tolerance,
+               const char* how = "") {
     const auto theirs = file_.tensors.find(name);
-    if (theirs != file_.tensors.end()) note(name, apart(ours, theirs->second), tolerance);
+    if (theirs != file_.tensors.end()) note(name + how, apart(ours, theirs->second), tolerance);
   }
   void note(const std::string& name, double error, double tolerance) {
     if (!(error <= tolerance)) failed_ = true;
@@ -76,6 +78,22 @@ void check_degenerate(const Assignment& a, const Tensor& z, const Tensor& known,
   found.note("grad.z", (gradients[0] - known.to(z.scalar_type())).abs().max().item<double>(), 0);
 }
 
+/// The values and gradients once more, in float.
+void check_floats(const TensorFile& file, const Maxsat& layer, const Tensor& z, const Tensor& known,
+                  MaxsatSolve how, Findings& found) {
+  if (how.directions.defined()) how.directions = how.directions.to(at::kFloat);
+  how.stop = {.max_steps = 500, .rel_tol = 3e-8};
+  how.adjoint = {.max_steps = 500, .rel_tol = 1e-6};
+  const Tensor S = layer.S().detach().to(at::kFloat).requires_grad_();
+  const Assignment a = layer.assign(S, z.detach().to(at::kFloat), known, how);
+  found.compare("out.z", a.z.detach().to(at::kDouble), kFloats, " in float");
+  const auto g = file.tensors.find("in.grad_z");
+  if (g == file.tensors.end()) return;
+  const Tensor loss = (a.z * g->second.to(at::kFloat)).sum();
+  found.compare("out.grad.S", torch::autograd::grad({loss}, {S})[0].to(at::kDouble), kFloats,
+                " in float");
+}
+
 }  // namespace
 
 bool is_maxsat(const std::string& kind) { return kind.rfind("maxsat", 0) == 0; }
@@ -104,6 +122,7 @@ bool check_maxsat(const std::filesystem::path& path) {
     found.compare("out.grad.z", gradients[0] * known, kGradients);
     found.compare("out.grad.S", gradients[1], kGradients);
   }
+  check_floats(file, layer, z, known, how, found);
   return found.print(name);
 }
 
