@@ -72,8 +72,8 @@ class SweepMixer {
 
   /// V, which a sweep has made, becomes the point to go on from. `size` is |moved|.
   void mix(double size, T* V) {
+    if (mixed_ && size > kWorse * best_) begin_anew();
     const int64_t s = slot(), numbers = problem_.numbers();
-    if (mixed_ && size > kWorse * best_) begin_anew(s);
     best_ = std::min(best_, size);
     held_ = std::min(held_ + 1, memory_);
     ++count_;
@@ -92,10 +92,9 @@ class SweepMixer {
  private:
   int64_t slot() const { return count_ % memory_; }
 
-  /// Only what the sweep in slot `latest` moved is kept, as the first.
-  void begin_anew(int64_t latest) {
-    std::swap(moved_[latest], moved_[0]);
-    std::swap(images_[latest], images_[0]);
+  /// Only what the latest sweep moved is kept, as the first.
+  void begin_anew() {
+    std::swap(moved_[slot()], moved_[0]);
     count_ = held_ = 0;
     plain_ = ++begun_;
     best_ = std::numeric_limits<double>::infinity();
