@@ -86,6 +86,26 @@ TEST(MaxsatRandom, NothingPassesForSolvedThatIsNot) {
   EXPECT_GT(converged, 3000);
 }
 
+/// Few clauses, of which |V^T S| = 0 is the least in many ways: there is no y, and the adjoint says
+/// so and returns its best, not what it came to.
+TEST(MaxsatRandom, ManyAnswers) {
+  Draw draw(5);
+  const int64_t n = 40;
+  const Tensor S = at::zeros({1 + n, 20}, at::kDouble);
+  for (int64_t i = 0; i < S.numel(); ++i) S.data_ptr<double>()[i] = draw.uniform() - 0.5;
+  S.requires_grad_();
+  const Maxsat layer(S, {.variables = n});
+  const MaxsatSolve how{.stop = {.max_steps = 2000, .rel_tol = 1e-12},
+                        .adjoint = {.max_steps = 400, .rel_tol = 1e-10}};
+  const Assignment a = layer.assign(S, at::zeros({1, n}, at::kDouble), at::arange(n).lt(5), how);
+  EXPECT_TRUE(a.report.converged()) << describe(a.report);
+  EXPECT_LT(a.objective.item<double>(), 1e-6);
+  const Tensor gradient = torch::autograd::grad({a.z.sum()}, {S})[0];
+  EXPECT_FALSE(a.adjoint().converged());
+  EXPECT_LE(a.adjoint().worst_residual(), 1);
+  EXPECT_LT(gradient.abs().max().item<double>(), 100) << describe(a.adjoint());
+}
+
 TEST(MaxsatRandom, ABatchOfNone) {
   const Maxsat layer(MaxsatOptions{.variables = 3, .auxiliary = 1, .clauses = 2});
   const Assignment a = layer(at::zeros({0, 3}), at::ones({3}, at::kByte));
