@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "deq/cells/transformer.h"
@@ -16,6 +17,7 @@
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
 #include "tests/oracle/equilibria.h"
+#include "tests/oracle/maxsat_cases.h"
 #include "tests/oracle/quadratic.h"
 
 namespace {
@@ -169,6 +171,22 @@ Case load_case(const std::filesystem::path& path) {
   return {path.filename().string(), Json::parse(config->second), std::move(file.tensors)};
 }
 
+std::vector<std::filesystem::path> cases_in(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> paths;
+  if (!std::filesystem::exists(folder)) return paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+/// Of the layers that are defined by a condition: what checks such a kind, or nothing.
+std::function<bool(const std::filesystem::path&)> implicit_check(const std::string& kind) {
+  if (deq::testing::is_maxsat(kind)) return deq::testing::check_maxsat;
+  return {};
+}
+
 }  // namespace
 
 int main() {
@@ -177,11 +195,7 @@ int main() {
     fmt::print("skipped: DEQ_ORACLE_DIR is not set\n0 passed, 0 failed, 1 skipped\n");
     return 0;
   }
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
-  }
-  std::sort(paths.begin(), paths.end());
+  const std::vector<std::filesystem::path> paths = cases_in(folder);
   int passed = 0, failed = 0, skipped = 0;
   for (const auto& path : paths) {
     try {
@@ -206,6 +220,17 @@ int main() {
   const std::filesystem::path implicit = std::filesystem::path(folder) / "implicit";
   add(deq::testing::check_equilibria(implicit));
   add(deq::testing::check_quadratic_programs(implicit));
+  for (const auto& path : cases_in(implicit)) {
+    try {
+      const deq::TensorFile file = deq::load_tensors(path);
+      const auto kind = file.metadata.find("kind");
+      const auto check_case = implicit_check(kind == file.metadata.end() ? "" : kind->second);
+      if (check_case) check_case(path) ? ++passed : ++failed;
+    } catch (const std::exception& error) {
+      fmt::print("FAILED {}  {}\n", path.filename().string(), error.what());
+      ++failed;
+    }
+  }
   fmt::print("{} passed, {} failed, {} skipped\n", passed, failed, skipped);
   return failed || passed + skipped == 0 ? 1 : 0;
 }
