@@ -19,7 +19,7 @@ ALLOWED = {
     "solvers": {"base", "ops"},
     "gradients": {"base", "solvers"},
     "cells": {"base", "ops"},
-    "layers": {"base", "solvers", "gradients", "cells"},
+    "layers": {"base", "ops", "solvers", "gradients", "cells"},
     "heads": {"base", "ops", "cells"},
     "models": {"base", "cells", "layers", "heads"},
     "decode": {"base", "files", "solvers", "cells", "layers", "models"},
