@@ -83,6 +83,9 @@ void Terminals::redirect(const Tensor& output, const TapeMark& mark,
     for (const Edge& leaf : own) {
       if (key_of(edge) == key_of(leaf)) return;
     }
+    for (const Edge& end : ends_) {
+      if (edge.function == end.function) return;  // redirected already
+    }
     const auto found = of_.find(key_of(edge));
     DEQ_CHECK(found != of_.end(),
               "{} gradient: f uses '{}' in backward and did not at the start; expected an f that "

@@ -7,9 +7,11 @@
 #include <cmath>
 #include <limits>
 
+#include "deq/layers/ode_continuous.h"
 #include "deq/layers/ode_driver.h"
 #include "deq/layers/ode_events.h"
 #include "deq/layers/ode_node.h"
+#include "deq/layers/ode_reversible.h"
 
 namespace deq {
 
@@ -56,8 +58,8 @@ Times times_on_host(const Tensor& given, int64_t B) {
   times.count = given.size(0);
   times.samples = B;
   const Tensor host = given.detach().to(at::kCPU, at::kDouble);
-  const Tensor all = (host.dim() == 1 ? host.unsqueeze(1).expand({times.count, B}) : host)
-                         .contiguous();
+  const Tensor all =
+      (host.dim() == 1 ? host.unsqueeze(1).expand({times.count, B}) : host).contiguous();
   times.values.assign(all.data_ptr<double>(), all.data_ptr<double>() + all.numel());
   check_times(times);
   return times;
@@ -119,10 +121,6 @@ Start start_of(const Field& f, const Problem& p) {
     start.captured = captured_by(value, mark, {leaf});
   }
   return start;
-}
-
-bool mode_keeps_states(const OdeGradient& gradient) {
-  return std::holds_alternative<Checkpointed>(gradient);
 }
 
 Tensor flags(const std::vector<char>& list, const Tensor& like) {
@@ -187,8 +185,8 @@ class EventEnd {
     const Tensor factor = at::where(kept, -1 / slope, at::zeros_like(slope));
     const Tensor moved = at::where(kept, g - g.detach(), at::zeros_like(slope)) * factor;
     time = time.index_add(0, index, moved);
-    y = state.index_add(0, index, f_at_.masked_fill(kept.logical_not().unsqueeze(1), 0) *
-                                      moved.unsqueeze(1));
+    y = state.index_add(0, index,
+                        f_at_.masked_fill(kept.logical_not().unsqueeze(1), 0) * moved.unsqueeze(1));
   }
 
   Tensor time, y;
@@ -227,8 +225,8 @@ Report report_of(const Outcome& outcome, const OdeOptions& options, int64_t eval
   report.reason = at::empty({B}, at::kByte);
   for (int64_t b = 0; b < B; ++b) {
     report.reason.data_ptr<uint8_t>()[b] = uint8_t(outcome.reason[size_t(b)]);
-    report.bad_starts += outcome.reason[size_t(b)] == Reason::NonFinite &&
-                         outcome.record.places[size_t(b)].empty();
+    report.bad_starts +=
+        outcome.reason[size_t(b)] == Reason::NonFinite && outcome.record.places[size_t(b)].empty();
   }
   report.residual = at::tensor(outcome.residual, at::kDouble);
   report.steps = at::tensor(outcome.accepted, at::kLong);
@@ -240,6 +238,91 @@ Report report_of(const Outcome& outcome, const OdeOptions& options, int64_t eval
   report.abs_tol = options.abs_tol;
   return report;
 }
+
+/// A solve in the way that its gradient asks for.
+class Solve {
+ public:
+  Solve(const Problem& p, const OdeFunction& f, const Field& field, const OdeOptions& options,
+        bool differentiable)
+      : p_(p), field_(field), options_(options), differentiable_(differentiable) {
+    reversible_ = std::get_if<Reversible>(&options.gradient);
+    const Tableau* tableau = tableau_of(options.method);
+    const auto* fixed = std::get_if<RungeKutta4>(&options.method);
+    DEQ_CHECK(!reversible_ || (tableau && !options.event),
+              "the gradient 'reversible' has no event and no stiff method; expected an explicit "
+              "method without one, or the gradient 'checkpointed'");
+    DEQ_CHECK(!std::holds_alternative<Backsolve>(options.gradient) || tableau,
+              "the gradient 'backsolve' has no stiff method, whose equation is unstable backwards; "
+              "expected 'checkpointed' or 'interpolated'");
+    if (reversible_) {
+      twice_ = std::make_unique<Field>(doubled(f, p.shape, p.y0.scalar_type()));
+      stepper = reversible_stepper(*tableau, field, p.allowed, reversible_->coupling,
+                                   fixed ? fixed->steps : 0);
+    } else {
+      stepper = stepper_of(options.method, field, p.allowed);
+    }
+  }
+
+  Outcome run(const Tensor& slope, Events* events) {
+    Course course;
+    course.times = p_.times;
+    course.allowed = p_.allowed;
+    course.max_steps = options_.max_steps;
+    course.outputs = p_.n;
+    course.keep_record = true;
+    course.keep_states = differentiable_ && std::holds_alternative<Checkpointed>(options_.gradient);
+    course.events = events;
+    if (differentiable_ && std::holds_alternative<Interpolated>(options_.gradient)) {
+      path_ = std::make_shared<Path>(p_.B, p_.n, stepper->stages(), p_.y0.options());
+      course.extend = true;
+      course.on_step = [this](Work& work, const std::vector<char>& accepted) {
+        path_->see(work, accepted);
+      };
+    }
+    const Tensor y0 = p_.y0.detach();
+    if (!reversible_) return drive(*stepper, field_, y0, slope, course);
+    course.allowed.absolute = at::cat({p_.allowed.absolute, p_.allowed.absolute});
+    const Tensor both = slope.defined() ? at::cat({slope, slope}, 1) : slope;
+    return drive(*stepper, *twice_, at::cat({y0, y0}, 1), both, course);
+  }
+
+  /// The outcome's values with their gradient.
+  Tensor differentiated(Outcome& outcome, const Tensor& y0,
+                        const std::vector<torch::autograd::Edge>& captured) {
+    if (std::holds_alternative<Unrolled>(options_.gradient))
+      return unrolled_values(*stepper, field_, outcome.record, y0, outcome.values);
+    const char* name = std::visit([](const auto& held) { return held.name; }, options_.gradient);
+    return with_adjoint(outcome.values, y0, captured, field_, adjoint(outcome), name);
+  }
+
+  std::shared_ptr<Stepper> stepper;
+
+ private:
+  std::unique_ptr<Adjoint> adjoint(Outcome& outcome) {
+    if (std::holds_alternative<Checkpointed>(options_.gradient))
+      return discrete_adjoint(stepper, outcome.record, std::move(outcome.states));
+    if (reversible_)
+      return reversible_adjoint(*tableau_of(options_.method), reversible_->coupling, outcome.record,
+                                outcome.last);
+    return continuous_adjoint({.method = options_.method,
+                               .rel_tol = options_.rel_tol,
+                               .max_steps = options_.max_steps,
+                               .record = outcome.record,
+                               .times = p_.times,
+                               .values = outcome.values,
+                               .path = path_,
+                               .stepper = stepper,
+                               .allowed = p_.allowed});
+  }
+
+  const Problem& p_;
+  const Field& field_;
+  const OdeOptions& options_;
+  bool differentiable_;
+  const Reversible* reversible_ = nullptr;
+  std::unique_ptr<Field> twice_;
+  std::shared_ptr<Path> path_;
+};
 
 /// No gradient of what is no solution.
 void forget(Record& record, int64_t sample) {
@@ -263,19 +346,11 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
   const bool differentiable =
       tape && (times_move || p.y0.requires_grad() || !start.captured.empty());
 
-  auto stepper = stepper_of(options.method, field, p.allowed);
   std::unique_ptr<Events> events;
   if (options.event)
     events = std::make_unique<Events>(options.event, p.B, p.shape, y0.scalar_type(), p.allowed);
-  Course course;
-  course.times = p.times;
-  course.allowed = p.allowed;
-  course.max_steps = options.max_steps;
-  course.outputs = p.n;
-  course.keep_record = true;
-  course.keep_states = differentiable && mode_keeps_states(options.gradient);
-  course.events = events.get();
-  Outcome outcome = drive(*stepper, field, p.y0.detach(), start.slope, course);
+  Solve solve(p, f, field, options, differentiable);
+  Outcome outcome = solve.run(start.slope, events.get());
 
   for (int64_t b = 0; b < p.B; ++b) {
     const auto i = size_t(b);
@@ -286,8 +361,9 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
   const int64_t slots = outcome.values.size(0);
   const Tensor mask = reached_mask(outcome.record, slots, p.y0);
   Trajectory found;
-  found.jacobians = stepper->jacobians();
-  found.factorisations = stepper->factorisations();
+  found.jacobians = solve.stepper->jacobians();
+  found.factorisations = solve.stepper->factorisations();
+  const int64_t evaluations = field.evaluations();
 
   Tensor values = outcome.values;
   Tensor y_start = p.y0;
@@ -296,14 +372,7 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
       const Tensor slope = start.slope.masked_fill(mask[0].logical_not().unsqueeze(1), 0);
       y_start = p.y0 - slope * (p.clock[0] - p.clock[0].detach()).unsqueeze(1);
     }
-    if (std::holds_alternative<Unrolled>(options.gradient)) {
-      values = unrolled_values(*stepper, field, outcome.record, y_start, values);
-    } else {
-      values = with_adjoint(values, y_start, start.captured, field,
-                            discrete_adjoint(std::move(stepper), outcome.record,
-                                             std::move(outcome.states)),
-                            "checkpointed");
-    }
+    values = solve.differentiated(outcome, y_start, start.captured);
     if (times_move) {
       Tensor later = values.narrow(0, 1, slots - 1);
       if (p.T > 1) {
@@ -322,14 +391,12 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
     for (int64_t b = 0; b < p.B; ++b) {
       if (end.grazes[size_t(b)]) outcome.reason[size_t(b)] = Reason::NotUnique;
     }
-    const Tensor frozen = mask.logical_not()
-                              .narrow(0, 0, p.T)
-                              .logical_and(flags(events->found(), p.y0))
-                              .unsqueeze(2);
+    const Tensor frozen =
+        mask.logical_not().narrow(0, 0, p.T).logical_and(flags(events->found(), p.y0)).unsqueeze(2);
     values = at::where(frozen, end.y.unsqueeze(0), values.narrow(0, 0, p.T));
     found.event_time = end.time;
   }
-  found.report = report_of(outcome, options, field.evaluations());
+  found.report = report_of(outcome, options, evaluations);
   found.reached = at::tensor(outcome.reached, at::kDouble);
   found.rejected = at::tensor(outcome.rejected, at::kLong);
   std::vector<int64_t> shape{p.T, p.B};

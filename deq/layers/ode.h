@@ -62,9 +62,8 @@ class OdeFunction {
                                       const at::Tensor&>) {
       return f;
     } else {
-      return [f = std::move(f)](const at::Tensor& t, const at::Tensor& y, const at::Tensor&) mutable {
-        return f(t, y);
-      };
+      return [f = std::move(f)](const at::Tensor& t, const at::Tensor& y,
+                                const at::Tensor&) mutable { return f(t, y); };
     }
   }
 
@@ -76,8 +75,8 @@ class OdeFunction {
 /// times may be repeated.
 struct OdeTimes {
   at::Tensor value;
-  OdeTimes(at::Tensor times) : value(std::move(times)) {}    // NOLINT: times are times
-  OdeTimes(std::initializer_list<double> times);             // NOLINT
+  OdeTimes(at::Tensor times) : value(std::move(times)) {}  // NOLINT: times are times
+  OdeTimes(std::initializer_list<double> times);           // NOLINT
 };
 
 /// Which way g passes zero.
@@ -174,10 +173,10 @@ struct Trajectory {
   /// residual: the largest error of an accepted step, times rel_tol; 0 of a method without an
   /// estimate. steps: accepted ones.
   Report report;
-  at::Tensor reached;        ///< (B) double: the time up to which there is a solution
-  at::Tensor event_time;     ///< (B) of the type of y, with gradients; the end where there is none
-  at::Tensor rejected;       ///< (B) int64, steps
-  int64_t jacobians = 0;     ///< of batches
+  at::Tensor reached;     ///< (B) double: the time up to which there is a solution
+  at::Tensor event_time;  ///< (B) of the type of y, with gradients; the end where there is none
+  at::Tensor rejected;    ///< (B) int64, steps
+  int64_t jacobians = 0;  ///< of batches
   int64_t factorisations = 0;  ///< of samples, together
 
   operator at::Tensor() const { return y; }  // NOLINT: it is its states

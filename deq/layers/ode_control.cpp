@@ -36,8 +36,8 @@ double trial_step(double size_y, double size_f, double span) {
 
 double first_step(double trial, double size_f, double change_of_f, int error_order, double span) {
   const double largest = std::max(size_f, change_of_f / trial);
-  const double h = largest <= 1e-15 ? std::max(1e-6, trial * 1e-3)
-                                    : std::pow(0.01 / largest, 1.0 / error_order);
+  const double h =
+      largest <= 1e-15 ? std::max(1e-6, trial * 1e-3) : std::pow(0.01 / largest, 1.0 / error_order);
   const double first = std::min({100 * trial, h, span});
   return std::isfinite(first) && first > 0 ? first : trial;
 }

@@ -16,7 +16,7 @@ std::vector<int64_t> first(const std::vector<int64_t>& list, int64_t count) {
 
 class DiscreteAdjoint : public Adjoint {
  public:
-  DiscreteAdjoint(std::unique_ptr<Stepper> stepper, Record record, Checkpoints states)
+  DiscreteAdjoint(std::shared_ptr<Stepper> stepper, Record record, Checkpoints states)
       : stepper_(std::move(stepper)),
         record_(std::move(record)),
         states_(std::move(states)),
@@ -39,7 +39,8 @@ class DiscreteAdjoint : public Adjoint {
         y.pop_back();
       }
     }
-    for (int64_t r = 0; r < B; ++r) take_places(r, -1, [&](const Place& place) {
+    for (int64_t r = 0; r < B; ++r)
+      take_places(r, -1, [&](const Place& place) {
         lambda_[r].add_(grad_[place.slot][queue_.samples()[size_t(r)]]);
       });
     Tensor result = at::empty_like(lambda_);
@@ -116,9 +117,8 @@ class DiscreteAdjoint : public Adjoint {
       back_through_stages(f, y, t, h, rows, k);
       return;
     }
-    const auto taped = f.record(y, [&](const Tensor& leaf) {
-      return stepper_->taped(f.field(), leaf, t, h, rows);
-    });
+    const auto taped = f.record(
+        y, [&](const Tensor& leaf) { return stepper_->taped(f.field(), leaf, t, h, rows); });
     std::vector<Tensor> u;
     for (size_t j = 0; j < taped.values.size(); ++j) u.push_back(k[int64_t(j)]);
     lambda_.narrow(0, 0, c).add_(f.pull(taped, u));
@@ -149,7 +149,7 @@ class DiscreteAdjoint : public Adjoint {
     }
   }
 
-  std::unique_ptr<Stepper> stepper_;
+  std::shared_ptr<Stepper> stepper_;
   Record record_;
   Checkpoints states_;
   Queue queue_;
@@ -160,7 +160,7 @@ class DiscreteAdjoint : public Adjoint {
 
 }  // namespace
 
-std::unique_ptr<Adjoint> discrete_adjoint(std::unique_ptr<Stepper> stepper, Record record,
+std::unique_ptr<Adjoint> discrete_adjoint(std::shared_ptr<Stepper> stepper, Record record,
                                           Checkpoints states) {
   return std::make_unique<DiscreteAdjoint>(std::move(stepper), std::move(record),
                                            std::move(states));

@@ -19,7 +19,7 @@ struct Adjoint {
 };
 
 /// Steps again from the states that were kept, and back through each step's stages.
-std::unique_ptr<Adjoint> discrete_adjoint(std::unique_ptr<Stepper> stepper, Record record,
+std::unique_ptr<Adjoint> discrete_adjoint(std::shared_ptr<Stepper> stepper, Record record,
                                           Checkpoints states);
 
 /// The values (slots, B, n) with the tape of all accepted steps; those that are in no step's places

@@ -97,8 +97,7 @@ class Drive {
 
   void pass_times_at_start(int64_t sample, Way& own) {
     while (own.slot < times().count && times().at(own.slot, sample) == times().at(0, sample)) {
-      if (course_.keep_record)
-        found_.record.places[size_t(sample)].push_back({own.slot, -1, 1});
+      if (course_.keep_record) found_.record.places[size_t(sample)].push_back({own.slot, -1, 1});
       ++own.slot;
     }
   }
@@ -142,8 +141,8 @@ class Drive {
       own.target = stepper_.lands() ? times().at(own.slot, sample(r)) : own.end;
       const double left = own.target - work_.t[r];
       if (fixed) own.next = left / double(fixed - own.in_interval);
-      own.meets = fixed ? own.in_interval + 1 == fixed
-                        : std::abs(own.next) * 1.01 >= std::abs(left);
+      own.meets =
+          fixed ? own.in_interval + 1 == fixed : std::abs(own.next) * 1.01 >= std::abs(left);
       work_.h[r] = own.meets ? left : own.next;
     }
   }
@@ -153,7 +152,7 @@ class Drive {
     const std::vector<double> errors = stepper_.attempt(work_);
     const auto b = size_t(work_.rows);
     std::vector<char> accepted(b, 0), stays(b, 1), ends(b, 0);
-    bool any = false, inner = course_.events != nullptr;
+    bool any = false, inner = course_.extend || course_.events;
     for (size_t r = 0; r < b; ++r) {
       accepted[r] = judge(r, errors[r], stays);
       if (!accepted[r]) continue;
@@ -173,9 +172,7 @@ class Drive {
     drop(stays);
   }
 
-  double after(size_t r) {
-    return way(r).meets ? way(r).target : work_.t[r] + work_.h[r];
-  }
+  double after(size_t r) { return way(r).meets ? way(r).target : work_.t[r] + work_.h[r]; }
 
   bool has_inner_output(size_t r) {
     const Way& own = way(r);
@@ -295,8 +292,8 @@ class Drive {
       const int64_t b = sample(r), count = times().count;
       found_.last[b].copy_(work_.y[int64_t(r)]);
       const bool has_event = course_.events && course_.events->found()[size_t(b)];
-      const Tensor state = has_event ? found_.values[count][b]
-                                     : found_.last[b].narrow(0, 0, course_.outputs);
+      const Tensor state =
+          has_event ? found_.values[count][b] : found_.last[b].narrow(0, 0, course_.outputs);
       for (int64_t slot = way(r).slot; slot < found_.values.size(0); ++slot) {
         if (slot < count || !has_event) found_.values[slot][b].copy_(state);
       }

@@ -25,9 +25,10 @@ struct Course {
   Times times;
   ops::Allowance allowed;
   int64_t max_steps = 0;
-  int64_t outputs = 0;         ///< numbers of a state that are returned, its first
-  bool keep_record = false;    ///< accepted steps
-  bool keep_states = false;    ///< and states of some
+  int64_t outputs = 0;       ///< numbers of a state that are returned, its first
+  bool keep_record = false;  ///< accepted steps
+  bool keep_states = false;  ///< and states of some
+  bool extend = false;       ///< the continuous extension of every step is wanted
   Events* events = nullptr;
   /// Called after each attempt with what is accepted, before y is `next`.
   std::function<void(Work& work, const std::vector<char>& accepted)> on_step = {};

@@ -24,8 +24,8 @@ double vertex(const std::pair<double, double>& a, const std::pair<double, double
               const std::pair<double, double>& c) {
   const double left = (b.first - a.first) * (b.second - c.second);
   const double right = (b.first - c.first) * (b.second - a.second);
-  return b.first - 0.5 * ((b.first - a.first) * left - (b.first - c.first) * right) /
-                       (left - right);
+  return b.first -
+         0.5 * ((b.first - a.first) * left - (b.first - c.first) * right) / (left - right);
 }
 
 /// An interval in which g passes zero, and g at its ends.
@@ -33,9 +33,7 @@ struct Bracket {
   int64_t row = 0;
   double a = 0, ga = 0, b = 0, gb = 0;
   int side = 0;  // of the end that stayed last
-  bool done() const {
-    return gb == 0 || ga == 0 || std::abs(b - a) <= 2 * kEpsilon;
-  }
+  bool done() const { return gb == 0 || ga == 0 || std::abs(b - a) <= 2 * kEpsilon; }
   double root() const { return ga == 0 || std::abs(ga) < std::abs(gb) ? a : b; }
   /// The Illinois method's point, or the middle every third time.
   double next(int step) const {
@@ -150,8 +148,7 @@ void Events::look_closer(const Work& work, const Stepper& stepper, std::vector<S
 }
 
 std::vector<double> Events::find(const Work& work, const Stepper& stepper,
-                                 const std::vector<char>& accepted,
-                                 const std::vector<char>& ends) {
+                                 const std::vector<char>& accepted, const std::vector<char>& ends) {
   const auto b = size_t(work.rows);
   std::vector<Samples> seen(b);
   std::vector<int64_t> rows;
@@ -168,7 +165,8 @@ std::vector<double> Events::find(const Work& work, const Stepper& stepper,
   for (const int64_t row : rows) {
     Samples& own = seen[size_t(row)];
     const auto sample = size_t(work.sample[size_t(row)]);
-    for (const auto& point : own) largest_[sample] = std::max(largest_[sample], std::abs(point.second));
+    for (const auto& point : own)
+      largest_[sample] = std::max(largest_[sample], std::abs(point.second));
     double& left = left_[sample];
     if (first_[sample] && std::abs(left) <= absolute_ + relative_ * largest_[sample]) left = 0;
     first_[sample] = 0;

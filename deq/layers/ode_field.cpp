@@ -7,6 +7,8 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <limits>
+
 namespace deq::ode {
 
 using at::Tensor;
@@ -42,6 +44,16 @@ namespace {
 
 constexpr int64_t kNumbers = int64_t(1) << 22;  // of one evaluation for a Jacobian
 
+/// Where a tape begins that is part of another: not a leaf, which would be an end of that one.
+struct Origin : torch::autograd::Node {
+  torch::autograd::variable_list apply(torch::autograd::variable_list&&) override { return {}; }
+};
+void begin_tape(Tensor& t) {
+  t = t.detach();
+  torch::autograd::set_history(t,
+                               std::shared_ptr<Origin>(new Origin(), torch::autograd::deleteNode));
+}
+
 /// Columns first .. first + count - 1 of all rows' transposed Jacobians in one evaluation.
 void columns(const Field& f, const Tensor& t, const Tensor& y, const Tensor& rows, int64_t first,
              int64_t count, bool taped, std::vector<Tensor>& dy, std::vector<Tensor>& dt) {
@@ -55,8 +67,8 @@ void columns(const Field& f, const Tensor& t, const Tensor& y, const Tensor& row
     return many.reshape(sizes);
   };
   Tensor at_y = repeated(taped ? y : y.detach()), at_t = repeated(t.detach());
-  if (!at_y.requires_grad()) at_y = at_y.detach().requires_grad_(true);
-  at_t.requires_grad_(true);
+  if (!at_y.requires_grad()) begin_tape(at_y);
+  begin_tape(at_t);
   const Tensor value = f(at_t, at_y, repeated(rows));
   if (!value.requires_grad()) {
     dy.push_back(at::zeros({count, b, n}, y.options()));
@@ -131,7 +143,15 @@ TapedField::Evaluation TapedField::operator()(const Tensor& t, const Tensor& y,
   return record(y, [&](const Tensor& leaf) { return std::vector<Tensor>{field_(t, leaf, rows)}; });
 }
 
-Tensor TapedField::pull(const Evaluation& at, const std::vector<Tensor>& u) {
+void TapedField::spoil() {
+  for (size_t i = 0; i < sums_.size(); ++i) {
+    const auto& end = terminals_.ends()[i];
+    sums_[i] = end.function->input_metadata(end.input_nr).zeros_like();
+    sums_[i].fill_(std::numeric_limits<double>::quiet_NaN());
+  }
+}
+
+Tensor TapedField::pull(const Evaluation& at, const std::vector<Tensor>& u, bool sums) {
   edge_list roots;
   std::vector<Tensor> cotangents;
   for (size_t i = 0; i < u.size(); ++i) {
@@ -141,11 +161,11 @@ Tensor TapedField::pull(const Evaluation& at, const std::vector<Tensor>& u) {
   }
   if (roots.empty()) return at::zeros_like(at.y);
   edge_list ends{torch::autograd::impl::gradient_edge(at.y)};
-  ends.insert(ends.end(), terminals_.ends().begin(), terminals_.ends().end());
+  if (sums) ends.insert(ends.end(), terminals_.ends().begin(), terminals_.ends().end());
   auto found = torch::autograd::Engine::get_default_engine().execute(
       roots, cotangents, /*keep_graph=*/false, /*create_graph=*/false, /*accumulate_grad=*/false,
       ends);
-  for (size_t i = 0; i < sums_.size(); ++i) {
+  for (size_t i = 0; sums && i < sums_.size(); ++i) {
     if (!found[i + 1].defined()) continue;
     sums_[i] = sums_[i].defined() ? sums_[i] + found[i + 1] : found[i + 1];
   }

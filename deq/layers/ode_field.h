@@ -49,8 +49,11 @@ class TapedField {
   /// Any function of the leaf that calls the field, all of it on one tape.
   Evaluation record(const at::Tensor& y,
                     const std::function<std::vector<at::Tensor>(const at::Tensor& y)>& what) const;
-  /// sum_i (d values_i / d y)^T u_i, (b, n); adds to the sums. Frees the tape.
-  at::Tensor pull(const Evaluation& at, const std::vector<at::Tensor>& u);
+  /// sum_i (d values_i / d y)^T u_i, (b, n); adds to the sums, where they are asked for. Frees the
+  /// tape.
+  at::Tensor pull(const Evaluation& at, const std::vector<at::Tensor>& u, bool sums = true);
+  /// Makes every sum NaN: what was to be added is not known.
+  void spoil();
 
   const Field& field() const { return field_; }
   /// One for each captured edge; undefined where there is none.

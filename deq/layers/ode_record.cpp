@@ -13,9 +13,8 @@ using at::Tensor;
 Queue::Queue(const Record& record) {
   samples_.resize(record.t.size());
   std::iota(samples_.begin(), samples_.end(), int64_t(0));
-  std::stable_sort(samples_.begin(), samples_.end(), [&](int64_t a, int64_t b) {
-    return record.steps(a) > record.steps(b);
-  });
+  std::stable_sort(samples_.begin(), samples_.end(),
+                   [&](int64_t a, int64_t b) { return record.steps(a) > record.steps(b); });
   for (const int64_t sample : samples_) steps_.push_back(record.steps(sample));
 }
 

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "deq/layers/ode_stiff.h"
+
 namespace deq::ode {
 
 using at::Tensor;
@@ -50,7 +52,9 @@ void Work::keep(const std::vector<int64_t>& kept) {
   rows = int64_t(kept.size());
   if (rows > 0) {
     const Tensor from = at::tensor(kept, at::kLong).to(y.device());
-    for (const Tensor& state : {y, k[0]}) head(state).copy_(state.index_select(0, from));
+    std::vector<Tensor> states{y, k[0]};
+    states.insert(states.end(), beside.begin(), beside.end());
+    for (const Tensor& state : states) head(state).copy_(state.index_select(0, from));
   }
   views();
 }
@@ -59,8 +63,7 @@ const Tensor& Work::times(double c) {
   if (clock_.is_cpu()) {
     AT_DISPATCH_FLOATING_TYPES(clock_.scalar_type(), "times", [&] {
       scalar_t* clock = clock_.data_ptr<scalar_t>();
-      for (int64_t r = 0; r < rows; ++r)
-        clock[r] = scalar_t(t[size_t(r)] + c * h[size_t(r)]);
+      for (int64_t r = 0; r < rows; ++r) clock[r] = scalar_t(t[size_t(r)] + c * h[size_t(r)]);
     });
   } else {
     std::vector<double> now(t);
@@ -125,11 +128,11 @@ std::vector<double> ExplicitStepper::attempt(Work& work) {
     ops::stage_sum(state, work.y, work.k, tableau.a[size_t(i)], work.h, work.rows);
     evaluate(work, i, state);
   }
-  std::vector<double> errors = ops::stage_error(work.y, work.next, work.k, tableau.error, work.h,
-                                                allowed_, work.rows);
+  std::vector<double> errors =
+      ops::stage_error(work.y, work.next, work.k, tableau.error, work.h, allowed_, work.rows);
   if (!tableau.coarse.empty()) {
-    const auto coarse = ops::stage_error(work.y, work.next, work.k, tableau.coarse, work.h,
-                                         allowed_, work.rows);
+    const auto coarse =
+        ops::stage_error(work.y, work.next, work.k, tableau.coarse, work.h, allowed_, work.rows);
     for (size_t r = 0; r < errors.size(); ++r) {
       if (errors[r] == 0) continue;
       errors[r] *= errors[r] / std::sqrt(errors[r] * errors[r] + 0.01 * coarse[r] * coarse[r]);
@@ -177,8 +180,7 @@ Tensor column_of(const std::vector<double>& numbers, const Tensor& y) {
 
 std::vector<Tensor> ExplicitStepper::taped(const Field& f, const Tensor& y,
                                            const std::vector<double>& t,
-                                           const std::vector<double>& h,
-                                           const Tensor& rows) const {
+                                           const std::vector<double>& h, const Tensor& rows) const {
   const Tensor step = column_of(h, y);
   std::vector<Tensor> k;
   for (int i = 0; i < tableau_.all(); ++i) {
@@ -211,7 +213,8 @@ std::unique_ptr<Stepper> stepper_of(const OdeMethod& method, const Field& f,
                                     const ops::Allowance& allowed) {
   const auto* fixed = std::get_if<RungeKutta4>(&method);
   const Tableau* tableau = tableau_of(method);
-  DEQ_CHECK(tableau, "stiff");
+  if (std::holds_alternative<Rodas5P>(method)) return rodas5p(f, allowed);
+  if (std::holds_alternative<Kvaerno5>(method)) return kvaerno5(f, allowed);
   return std::make_unique<ExplicitStepper>(*tableau, f, allowed, fixed ? fixed->steps : 0);
 }
 

@@ -19,11 +19,12 @@ struct Work {
   Work(int64_t samples, int64_t width, int64_t stages, const at::TensorOptions& options);
 
   int64_t rows = 0;
-  std::vector<int64_t> sample;   ///< of each row
+  std::vector<int64_t> sample;  ///< of each row
   std::vector<double> t, h, scale;
-  at::Tensor y, next;            ///< (B, width)
-  at::Tensor k;                  ///< (S, B, width)
-  std::vector<char> known;       ///< rows whose k_0 is f(t, y) already
+  at::Tensor y, next;              ///< (B, width)
+  at::Tensor k;                    ///< (S, B, width)
+  std::vector<char> known;         ///< rows whose k_0, or what stands in its place, is of (t, y)
+  std::vector<at::Tensor> beside;  ///< (B, ...), what a method knows of each row besides
 
   /// Starts with these samples, whose states are y0 (B, width).
   void fill(const std::vector<int64_t>& samples, const at::Tensor& y0);

@@ -50,8 +50,8 @@ std::vector<double> allowed_norm(const at::Tensor& v, const at::Tensor& y, const
 
 /// The plain references, on any device; differentiable.
 at::Tensor stage_sum_reference(const at::Tensor& y, const at::Tensor& k,
-                               const std::vector<double>& weights,
-                               const std::vector<double>& scale, int64_t rows);
+                               const std::vector<double>& weights, const std::vector<double>& scale,
+                               int64_t rows);
 std::vector<double> stage_error_reference(const at::Tensor& y, const at::Tensor& next,
                                           const at::Tensor& k, const std::vector<double>& weights,
                                           const std::vector<double>& scale,

@@ -44,8 +44,8 @@ OdeFunction equation(const std::string& kind, const Named& p) {
     };
   }
   if (kind == "ode-neural") {
-    return [W1 = p.at("W1"), b1 = p.at("b1"), W2 = p.at("W2"), b2 = p.at("b2")](
-               const Tensor&, const Tensor& y) {
+    return [W1 = p.at("W1"), b1 = p.at("b1"), W2 = p.at("W2"), b2 = p.at("b2")](const Tensor&,
+                                                                                const Tensor& y) {
       return at::tanh(y.pow(3).matmul(W1.t()) + b1).matmul(W2.t()) + b2;
     };
   }
@@ -129,8 +129,8 @@ OdeOptions options_for(const Case& c, double rel_tol) {
 }
 
 bool stiff(const Case& c) {
-  return c.kind == "ode-robertson" || (c.kind == "ode-van-der-pol" &&
-                                       c.at("param.mu").max().item<double>() > 50);
+  return c.kind == "ode-robertson" ||
+         (c.kind == "ode-van-der-pol" && c.at("param.mu").max().item<double>() > 50);
 }
 
 bool check_equation(const Case& c) {
@@ -167,16 +167,16 @@ bool check_equation(const Case& c) {
 bool check_bounces(const Case& c) {
   Verdict verdict;
   const int64_t bounces = c.config.at("bounces"), B = c.at("in.h0").size(0);
-  std::vector<Tensor> inputs{
-      c.at("in.h0").clone(), c.at("in.v0").clone(),
-      c.at("param.gravity").expand({B}).clone(), c.at("param.restitution").expand({B}).clone()};
+  std::vector<Tensor> inputs{c.at("in.h0").clone(), c.at("in.v0").clone(),
+                             c.at("param.gravity").expand({B}).clone(),
+                             c.at("param.restitution").expand({B}).clone()};
   for (Tensor& input : inputs) input.requires_grad_(true);
   const OdeFunction fall = [g = inputs[2]](const Tensor&, const Tensor& y, const Tensor& rows) {
     return at::stack({y.select(1, 1), -g.index_select(0, rows)}, 1);
   };
   OdeOptions options{.rel_tol = 1e-11, .abs_tol = 1e-13};
-  options.event = OdeEvent([](const Tensor&, const Tensor& y) { return y.select(1, 0); },
-                           Crossing::Falling);
+  options.event =
+      OdeEvent([](const Tensor&, const Tensor& y) { return y.select(1, 0); }, Crossing::Falling);
   Tensor y = at::stack({inputs[0], inputs[1]}, 1), t = at::zeros({B}, at::kDouble);
   std::vector<Tensor> rows;
   for (int64_t i = 0; i < bounces; ++i) {
@@ -232,8 +232,9 @@ std::optional<Trap> trap_of(const std::string& name) {
   if (name == "grazing event")
     return Trap{[=](const Tensor& t, const Tensor& y) { return 2 * (time(t) - 1) + 0 * y; }, state};
   if (name == "two events within a step")
-    return Trap{[=](const Tensor& t, const Tensor& y) { return 10 * at::cos(10 * time(t)) + 0 * y; },
-                [](const Tensor&, const Tensor& y) { return y.select(1, 0) - 0.9; }};
+    return Trap{
+        [=](const Tensor& t, const Tensor& y) { return 10 * at::cos(10 * time(t)) + 0 * y; },
+        [](const Tensor&, const Tensor& y) { return y.select(1, 0) - 0.9; }};
   if (name == "NaN right-hand side")
     return Trap{[=](const Tensor& t, const Tensor& y) {
       return at::where(time(t) > 0.5, at::full({}, std::nan(""), at::kDouble), at::ones_like(y));
@@ -266,11 +267,9 @@ void check_trap(const Json& given, Verdict& verdict) {
   const Trajectory found = integrate(trap->f, y0, t, options);
   const auto reason = Reason(found.report.reason[0].item<uint8_t>());
   const double end = found.y[-1][0][0].item<double>();
-  const Tensor gradient =
-      torch::autograd::grad({found.y[-1].sum()}, {y0}, {}, {}, false, true)[0];
+  const Tensor gradient = torch::autograd::grad({found.y[-1].sum()}, {y0}, {}, {}, false, true)[0];
   const double slope = gradient.defined() ? gradient.sum().item<double>() : 0;
-  const double expected =
-      given.at("expected").is_number() ? given.at("expected").get<double>() : 0;
+  const double expected = given.at("expected").is_number() ? given.at("expected").get<double>() : 0;
   const auto is = [&](double value, double wanted, double tolerance) {
     verdict.see(name, std::abs(value - wanted) / std::max(std::abs(wanted), 1e-300), tolerance);
   };
