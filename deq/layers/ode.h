@@ -114,33 +114,39 @@ struct OdeEvent {
   }
 };
 
-/// How dy/d(y0, what f captured, times) is had; all but Unrolled can be differentiated once.
-///   Checkpointed  of the discrete solution, exact; keeps every sqrt(N)-th of N steps' states
-///   Unrolled      the same, on the tape; memory grows with the steps
-///   Reversible    of a reversible scheme's discrete solution, exact; keeps no state but the last
-///   Interpolated  the adjoint equation along the kept continuous extension; to tolerance
-///   Backsolve     the adjoint equation along y solved backwards; to tolerance where that is stable
-/// Sizes of steps are kept besides (16 bytes a step and sample), and are not differentiated. The
-/// fields of Checkpointed and Unrolled are of fixed points, and mean nothing here.
+// How dy/d(y0, what f captured, times) is had; all but Unrolled can be differentiated once. Sizes
+// of steps are kept (16 bytes a step and sample), and are not differentiated.
+//
+//   Checkpointed  of the discrete solution, exact; keeps every sqrt(N)-th of N steps' states
+//   Unrolled      the same, on the tape; memory grows with the steps
+//   Reversible    of a reversible scheme's discrete solution, exact; keeps no state but the last
+//   Interpolated  the adjoint equation along the kept continuous extension; to tolerance
+//   Backsolve     the adjoint equation along y solved backwards; to tolerance where that is stable
+//
+// The fields of Checkpointed and Unrolled are of fixed points, and mean nothing here.
+
+/// McCallum and Foster's reversible scheme of an explicit method (ode_reversible.h): two of its
+/// steps a step, which end at every time that is asked for.
 struct Reversible {
   static constexpr const char* name = "reversible";
-  /// Of the two states; below 1 (McCallum and Foster 2024).
-  double coupling = 0.999;
+  double coupling = 0.999;  ///< of the two states
   static void fields(auto& self, auto&& field) {
-    field("coupling", self.coupling, "how far one state follows the other",
-          Range{0.5, 1, false, false});
+    field("coupling", self.coupling, "how far one state follows the other", left_open(0.5, 1));
   }
 };
+/// Of any method; a stiff one's adjoint equation is solved by Kvaerno5.
 struct Interpolated {
   static constexpr const char* name = "interpolated";
   static void fields(auto&, auto&&) {}
 };
+/// Of explicit methods. Where the equation is unstable backwards, the gradient is NaN or wrong.
 struct Backsolve {
   static constexpr const char* name = "backsolve";
   static void fields(auto&, auto&&) {}
 };
 using OdeGradient = std::variant<Checkpointed, Unrolled, Reversible, Interpolated, Backsolve>;
 
+/// How an equation is solved and differentiated.
 struct OdeOptions {
   OdeMethod method = Tsit5{};
   /// A step is accepted where the root of the mean square of error / (abs_tol + rel_tol |y|) over a
@@ -168,8 +174,8 @@ struct Trajectory {
   /// state at that end; without a solution its gradient is 0.
   at::Tensor y;
   /// reason: Converged to the end or the event; MaxSteps; StepUnderflow (a pole, a jump that cannot
-  /// be passed); NonFinite (f is, or y0); with an event EventMissed (none before the end, to which y
-  /// is right, gradients too) and NotUnique (g only touches zero: its time has the gradient 0).
+  /// be passed); NonFinite (f, or y0); with an event EventMissed (none before the end; y is right
+  /// to there, gradients too) and NotUnique (g only touches zero: its time has the gradient 0).
   /// residual: the largest error of an accepted step, times rel_tol; 0 of a method without an
   /// estimate. steps: accepted ones.
   Report report;

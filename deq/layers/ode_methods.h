@@ -7,19 +7,22 @@
 
 namespace deq {
 
-/// Explicit pairs with steps by their estimates (ode_tableaus.h has where they are from).
+/// Tsitouras' explicit pair of order 5(4), the default; ode_tableaus.h says where each is from.
 struct Tsit5 {
   static constexpr const char* name = "tsit5";
   static void fields(auto&, auto&&) {}
 };
+/// Dormand and Prince's explicit pair of order 5(4).
 struct Dopri5 {
   static constexpr const char* name = "dopri5";
   static void fields(auto&, auto&&) {}
 };
+/// DOP853, explicit, of order 8: for tight tolerances.
 struct Dopri8 {
   static constexpr const char* name = "dopri8";
   static void fields(auto&, auto&&) {}
 };
+/// Bogacki and Shampine's explicit pair of order 3(2): for loose tolerances.
 struct Bosh3 {
   static constexpr const char* name = "bosh3";
   static void fields(auto&, auto&&) {}

@@ -1,5 +1,5 @@
-// An explicit method made reversible (McCallum and Foster, "Efficient, accurate and stable gradients
-// for neural ODEs", 2024): two states y and z, c the coupling, Psi the method's increment,
+// An explicit method made reversible (McCallum and Foster, "Efficient, accurate and stable
+// gradients for neural ODEs", 2024): two states y and z, c the coupling, Psi the increment,
 //
 //     y' = c y + (1 - c) z + Psi_h(t, z),     z' = z - Psi_{-h}(t + h, y')
 //
