@@ -178,6 +178,7 @@ class EventEnd {
       grazes[b] = !(d > grazing_ * events_.slope_scale()[b]);
       if (!grazes[b]) scale[r] = 1;
     }
+    y = at::where(flags(grazes, state).unsqueeze(1), state.detach(), state);
     if (!c10::GradMode::is_enabled()) return;
     const Tensor g = events_.evaluate(own_t, own_y, index);
     if (!g.requires_grad()) return;
@@ -219,15 +220,15 @@ class EventEnd {
   Tensor f_at_;
 };
 
-Report report_of(const Outcome& outcome, const OdeOptions& options, int64_t evaluations) {
+Report report_of(const Outcome& outcome, const Problem& p, const OdeOptions& options,
+                 int64_t evaluations) {
   const auto B = int64_t(outcome.reason.size());
   Report report;
   report.reason = at::empty({B}, at::kByte);
   for (int64_t b = 0; b < B; ++b) {
     report.reason.data_ptr<uint8_t>()[b] = uint8_t(outcome.reason[size_t(b)]);
-    report.bad_starts +=
-        outcome.reason[size_t(b)] == Reason::NonFinite && outcome.record.places[size_t(b)].empty();
   }
+  report.bad_starts = p.y0.detach().isfinite().all(1).logical_not().sum().item<int64_t>();
   report.residual = at::tensor(outcome.residual, at::kDouble);
   report.steps = at::tensor(outcome.accepted, at::kLong);
   report.trace = at::empty({0, B}, at::kDouble);
@@ -354,6 +355,7 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
 
   for (int64_t b = 0; b < p.B; ++b) {
     const auto i = size_t(b);
+    if (events && events->lost()[i]) outcome.reason[i] = Reason::NonFinite;
     if (outcome.reason[i] != Reason::Converged) forget(outcome.record, b);
     if (events && outcome.reason[i] == Reason::Converged && !events->found()[i])
       outcome.reason[i] = Reason::EventMissed;
@@ -396,7 +398,7 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
     values = at::where(frozen, end.y.unsqueeze(0), values.narrow(0, 0, p.T));
     found.event_time = end.time;
   }
-  found.report = report_of(outcome, options, evaluations);
+  found.report = report_of(outcome, p, options, evaluations);
   found.reached = at::tensor(outcome.reached, at::kDouble);
   found.rejected = at::tensor(outcome.rejected, at::kLong);
   std::vector<int64_t> shape{p.T, p.B};

@@ -54,10 +54,10 @@ Events::Events(const OdeEvent& event, int64_t samples, at::IntArrayRef shape, at
       absolute_(allowed.absolute.numel() ? allowed.absolute.max().item<double>() : 0),
       left_(size_t(samples), 0.0),
       largest_(size_t(samples), 0.0),
-      time_(size_t(samples), 0.0),
       slope_scale_(size_t(samples), 0.0),
       first_(size_t(samples), 1),
-      found_(size_t(samples), 0) {
+      found_(size_t(samples), 0),
+      lost_(size_t(samples), 0) {
   shape_.insert(shape_.begin(), 0);
 }
 
@@ -78,6 +78,7 @@ void Events::start(const Work& work) {
     const auto b = size_t(work.sample[r]);
     left_[b] = g[int64_t(r)].item<double>();
     largest_[b] = std::abs(left_[b]);
+    lost_[b] = !std::isfinite(left_[b]);
   }
 }
 
@@ -184,7 +185,10 @@ std::vector<double> Events::find(const Work& work, const Stepper& stepper,
     while (i < own.size() && !crosses(own[i - 1].second, own[i].second)) ++i;
     if (i < own.size()) {
       brackets.push_back({row, own[i - 1].first, own[i - 1].second, own[i].first, own[i].second});
-    } else if (ends[size_t(row)]) {
+      continue;
+    }
+    for (const auto& point : own) lost_[sample] |= !std::isfinite(point.second);
+    if (ends[size_t(row)]) {
       const double last = own.back().second, before = own[own.size() - 2].second;
       const bool reached = std::abs(last) <= kRounding * largest_[sample] && before * last >= 0 &&
                            std::abs(last) < std::abs(before) && crosses(before, 0);
@@ -225,7 +229,6 @@ std::vector<double> Events::find(const Work& work, const Stepper& stepper,
     const auto r = size_t(row), sample = size_t(work.sample[r]);
     if (theta[r] < 0) continue;
     found_[sample] = 1;
-    time_[sample] = work.t[r] + theta[r] * work.h[r];
     double largest = 0;
     for (const auto& point : seen[r]) largest = std::max(largest, std::abs(point.second));
     slope_scale_[sample] = largest / std::abs(work.h[r]);

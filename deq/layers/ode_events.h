@@ -23,7 +23,8 @@ class Events {
                            const std::vector<char>& accepted, const std::vector<char>& ends);
 
   const std::vector<char>& found() const { return found_; }
-  const std::vector<double>& time() const { return time_; }
+  /// Samples whose g was not finite before an event was found.
+  const std::vector<char>& lost() const { return lost_; }
   /// |g| in the step of the event over the step's size, by which a slope is judged.
   const std::vector<double>& slope_scale() const { return slope_scale_; }
   /// g as a field whose state is y and whose value is (b).
@@ -45,8 +46,8 @@ class Events {
   std::vector<int64_t> shape_;
   at::ScalarType type_;
   double relative_, absolute_;
-  std::vector<double> left_, largest_, time_, slope_scale_;  // by sample
-  std::vector<char> first_, found_;
+  std::vector<double> left_, largest_, slope_scale_;  // by sample
+  std::vector<char> first_, found_, lost_;
 };
 
 }  // namespace deq::ode

@@ -149,18 +149,18 @@ bool check_equation(const Case& c) {
   const OdeMethod method = stiff(c) ? OdeMethod(Rodas5P{}) : OdeMethod(Tsit5{});
   for (const double rel_tol : {1e-4, 1e-6, 1e-8, 1e-10})
     run(fmt::format("{:.0e}", rel_tol), at(rel_tol, method, Checkpointed{}));
-  run("kvaerno5", at(1e-6, Kvaerno5{}, Checkpointed{}));
   run("unrolled", at(1e-6, method, Unrolled{}));
-  run("interpolated", at(1e-7, method, Interpolated{}));
-  if (stiff(c)) return ok;
+  // Several runs are dear where there are many steps, and Backsolve is not to be had where the
+  // equation solved backwards is unstable.
+  if (stiff(c) || c.kind == "ode-van-der-pol") return ok;
+  run("kvaerno5", at(1e-7, Kvaerno5{}, Checkpointed{}));
   run("rodas5p", at(1e-7, Rodas5P{}, Checkpointed{}));
   run("dopri5", at(1e-8, Dopri5{}, Checkpointed{}));
   run("dopri8", at(1e-10, Dopri8{}, Checkpointed{}));
   run("bosh3", at(1e-6, Bosh3{}, Checkpointed{}));
+  run("interpolated", at(1e-7, method, Interpolated{}));
   run("reversible", at(1e-8, Tsit5{}, Reversible{}));
-  // Where the equation solved backwards is unstable, Backsolve is not to be had.
-  if (c.kind != "ode-van-der-pol" && c.kind != "ode-spiral")
-    run("backsolve", at(1e-8, Tsit5{}, Backsolve{}));
+  if (c.kind != "ode-spiral") run("backsolve", at(1e-8, Tsit5{}, Backsolve{}));
   return ok;
 }
 

@@ -15,6 +15,7 @@
 #include "deq/models/published.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
+#include "tests/oracle/ode.h"
 
 namespace {
 
@@ -197,6 +198,9 @@ int main() {
       ++failed;
     }
   }
+  const auto odes = deq::testing::check_odes(std::filesystem::path(folder) / "implicit");
+  passed += odes.passed;
+  failed += odes.failed;
   fmt::print("{} passed, {} failed, {} skipped\n", passed, failed, skipped);
   return failed || passed + skipped == 0 ? 1 : 0;
 }
