@@ -120,7 +120,8 @@ TapedField::TapedField(const Field& field, const edge_list& captured, const Auto
       terminals_(captured),
       autocast_(autocast),
       mode_(mode),
-      sums_(captured.size()) {}
+      sums_(captured.size()),
+      own_(captured.size(), false) {}
 
 TapedField::Evaluation TapedField::record(
     const Tensor& y, const std::function<std::vector<Tensor>(const Tensor&)>& what) const {
@@ -167,7 +168,14 @@ Tensor TapedField::pull(const Evaluation& at, const std::vector<Tensor>& u, bool
       ends);
   for (size_t i = 0; sums && i < sums_.size(); ++i) {
     if (!found[i + 1].defined()) continue;
-    sums_[i] = sums_[i].defined() ? sums_[i] + found[i + 1] : found[i + 1];
+    if (!sums_[i].defined()) {
+      sums_[i] = found[i + 1];
+    } else if (own_[i]) {
+      sums_[i].add_(found[i + 1]);
+    } else {
+      sums_[i] = sums_[i] + found[i + 1];  // what the engine gave may be anybody's
+      own_[i] = true;
+    }
   }
   return found[0].defined() ? found[0].contiguous() : at::zeros_like(at.y);
 }

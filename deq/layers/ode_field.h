@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -65,6 +66,7 @@ class TapedField {
   AutocastState autocast_;
   const char* mode_;
   std::vector<at::Tensor> sums_;
+  std::vector<bool> own_;  // sums whose memory is ours
 };
 
 }  // namespace deq::ode

@@ -169,9 +169,17 @@ void ExplicitStepper::advance(Work& work, const std::vector<char>& accepted) {
 
 Tensor times_at(const std::vector<double>& t, const std::vector<double>& h, double c,
                 const Tensor& y) {
-  std::vector<double> now(t);
-  for (size_t r = 0; r < now.size(); ++r) now[r] += c * h[r];
-  return at::tensor(now, at::kDouble).to(y.options().requires_grad(false));
+  const Tensor now = at::empty({int64_t(t.size())}, y.options().requires_grad(false));
+  if (!now.is_cpu()) {
+    std::vector<double> host(t);
+    for (size_t r = 0; r < host.size(); ++r) host[r] += c * h[r];
+    return now.copy_(at::tensor(host, at::kDouble));
+  }
+  AT_DISPATCH_FLOATING_TYPES(now.scalar_type(), "times", [&] {
+    scalar_t* clock = now.data_ptr<scalar_t>();
+    for (size_t r = 0; r < t.size(); ++r) clock[r] = scalar_t(t[r] + c * h[r]);
+  });
+  return now;
 }
 
 Tensor column_of(const std::vector<double>& numbers, const Tensor& y) {

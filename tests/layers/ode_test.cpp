@@ -80,7 +80,7 @@ LayerCase pendulum_case(const std::string& name, const OdeOptions& options) {
   layer.name = name;
   layer.batched = {
       {"y0", at::tensor({1.0, 0.0, -0.5, 0.4, 2.0, -1.0, 0.1, 0.2}, at::kDouble).view({4, 2})},
-      {"length", at::tensor({1.0, 0.05, 2.0, 0.3}, at::kDouble)}};
+      {"length", at::tensor({1.0, 0.25, 2.0, 0.6}, at::kDouble)}};
   layer.shared = {{"damping", at::tensor(0.3, at::kDouble)},
                   {"times", at::tensor({0.1, 0.8, 2.0}, at::kDouble)}};
   layer.run = [options](const Tensors& batched, const Tensors& shared) {
@@ -114,13 +114,9 @@ TEST(Ode, ASampleIsAlone) {
 }
 
 TEST(Ode, GradientsMatchDifferences) {
-  for (const OdeMethod& method : ode_methods()) {
-    OdeMethod own = method;
-    if (auto* fixed = std::get_if<RungeKutta4>(&own)) fixed->steps = 200;
-    if (std::holds_alternative<Bosh3>(own)) continue;  // too many steps at this tolerance
-    check_gradients(pendulum_case("ode, " + name_of(method), tight(own, Checkpointed{})), 1e-4,
+  for (const OdeMethod& method : {OdeMethod(Tsit5{}), OdeMethod(Dopri8{}), OdeMethod(Rodas5P{})})
+    check_gradients(pendulum_case("ode, " + name_of(method), tight(method, Checkpointed{})), 1e-4,
                     1e-5);
-  }
   for (const OdeGradient& gradient : {OdeGradient(Unrolled{}), OdeGradient(Reversible{}),
                                       OdeGradient(Interpolated{}), OdeGradient(Backsolve{})})
     check_gradients(pendulum_case("ode, gradient", tight(Dopri8{}, gradient)), 1e-4, 1e-5);
@@ -257,6 +253,7 @@ TEST(Ode, RefusesBadInputByName) {
       "f(t, y) has shape");
   refused(
       [&] {
+        const c10::AutoGradMode no_tape(false);
         integrate([](const Tensor&, Tensor y) { return y.neg_(); }, y0, {0, 1});
       },
       "f wrote to its y");
