@@ -2,14 +2,11 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
-#include <torch/csrc/autograd/autograd.h>
 
-#include <cmath>
 #include <limits>
 
 #include "deq/layers/ode_continuous.h"
-#include "deq/layers/ode_driver.h"
-#include "deq/layers/ode_events.h"
+#include "deq/layers/ode_event_end.h"
 #include "deq/layers/ode_node.h"
 #include "deq/layers/ode_reversible.h"
 
@@ -17,90 +14,8 @@ namespace deq {
 
 using at::Tensor;
 
-OdeTimes::OdeTimes(std::initializer_list<double> times)
-    : value(at::tensor(std::vector<double>(times), at::kDouble)) {}
-
 namespace ode {
 namespace {
-
-/// What is given, checked, as rows of numbers.
-struct Problem {
-  int64_t B = 0, n = 1, T = 0;
-  std::vector<int64_t> shape;  // of a sample
-  Tensor y0;                   // (B, n), with its tape
-  Tensor clock;                // (T, B) of the type of y0, with its tape
-  Times times;
-  ops::Allowance allowed;
-};
-
-double roundings(at::ScalarType type, double count) {
-  return count * (type == at::kFloat ? double(std::numeric_limits<float>::epsilon())
-                                     : std::numeric_limits<double>::epsilon());
-}
-
-void check_times(const Times& times) {
-  for (int64_t b = 0; b < times.samples; ++b) {
-    double direction = 0;
-    for (int64_t i = 0; i < times.count; ++i) {
-      const double time = times.at(i, b);
-      DEQ_CHECK(std::isfinite(time), "times[{}] = {}; expected a finite number", i, time);
-      if (i == 0) continue;
-      const double change = time - times.at(i - 1, b);
-      DEQ_CHECK(change * direction >= 0, "times[{}] = {} after {}; expected times that are sorted",
-                i, time, times.at(i - 1, b));
-      if (direction == 0) direction = change;
-    }
-  }
-}
-
-Times times_on_host(const Tensor& given, int64_t B) {
-  Times times;
-  times.count = given.size(0);
-  times.samples = B;
-  const Tensor host = given.detach().to(at::kCPU, at::kDouble);
-  const Tensor all =
-      (host.dim() == 1 ? host.unsqueeze(1).expand({times.count, B}) : host).contiguous();
-  times.values.assign(all.data_ptr<double>(), all.data_ptr<double>() + all.numel());
-  check_times(times);
-  return times;
-}
-
-Problem checked(const OdeFunction& f, const Tensor& y0, const OdeTimes& times,
-                const OdeOptions& options) {
-  validate(options, "OdeOptions");
-  DEQ_CHECK(bool(f), "f is empty; expected a function of t and y");
-  DEQ_CHECK(y0.defined() && y0.dim() >= 1 &&
-                (y0.scalar_type() == at::kFloat || y0.scalar_type() == at::kDouble),
-            "y0 has type {} and {} dimensions; expected float or double, (B, ...)",
-            y0.defined() ? c10::toString(y0.scalar_type()) : "none", y0.defined() ? y0.dim() : 0);
-  const Tensor& t = times.value;
-  Problem p;
-  p.B = y0.size(0);
-  DEQ_CHECK(t.defined() && at::isFloatingType(t.scalar_type()) && t.dim() >= 1 && t.dim() <= 2 &&
-                t.size(0) >= 1 && (t.dim() == 1 || t.size(1) == p.B),
-            "times have shape [{}]; expected (T) or (T, {}), T >= 1, floating",
-            t.defined() ? fmt::format("{}", fmt::join(t.sizes(), ", ")) : "", p.B);
-  const double least = roundings(y0.scalar_type(), 4);
-  DEQ_CHECK(options.rel_tol >= least,
-            "OdeOptions.rel_tol = {}; expected >= {:.2g}, 4 roundings of {}", options.rel_tol,
-            least, c10::toString(y0.scalar_type()));
-  p.shape.assign(y0.sizes().begin() + 1, y0.sizes().end());
-  for (const int64_t size : p.shape) p.n *= size;
-  p.T = t.size(0);
-  p.y0 = y0.contiguous().view({p.B, p.n});
-  p.clock = t.to(y0.options().requires_grad(false));
-  if (p.clock.dim() == 1) p.clock = p.clock.unsqueeze(1).expand({p.T, p.B});
-  p.times = times_on_host(t, p.B);
-  p.allowed.relative = options.rel_tol;
-  p.allowed.absolute = at::full({p.n}, options.abs_tol, at::kDouble);
-  if (options.abs_tols.defined()) {
-    DEQ_CHECK(options.abs_tols.numel() == p.n, "abs_tols has shape [{}]; expected [{}]",
-              fmt::join(options.abs_tols.sizes(), ", "), fmt::join(p.shape, ", "));
-    p.allowed.absolute =
-        options.abs_tols.detach().to(at::kCPU, at::kDouble).contiguous().view({p.n});
-  }
-  return p;
-}
 
 /// f at the start with a tape: what it captured, and k_0.
 struct Start {
@@ -121,11 +36,6 @@ Start start_of(const Field& f, const Problem& p) {
     start.captured = captured_by(value, mark, {leaf});
   }
   return start;
-}
-
-Tensor flags(const std::vector<char>& list, const Tensor& like) {
-  return at::tensor(std::vector<int64_t>(list.begin(), list.end()), at::kLong)
-      .to(like.device(), at::kBool);
 }
 
 /// Where an output is the solution at its own time: (slots, B).
@@ -150,75 +60,6 @@ Tensor slopes_at_outputs(const Field& f, const Problem& p, const Tensor& values,
   const Tensor slope = f(t, y, rows).view({later, p.B, p.n});
   return slope.masked_fill(mask.narrow(0, 1, later).logical_not().unsqueeze(2), 0);
 }
-
-/// The event's time and state with their gradients: dt* = -dg / (g_t + g_y f) at fixed time.
-class EventEnd {
- public:
-  EventEnd(const Problem& p, const Events& events, const Field& f, double grazing)
-      : p_(p), events_(events), f_(f), grazing_(grazing) {}
-
-  /// `state` (B, n) at the found times, with its tape.
-  void run(const Tensor& state, const Outcome& outcome) {
-    time = at::tensor(outcome.reached, at::kDouble).to(p_.y0.options().requires_grad(false));
-    y = state;
-    std::vector<int64_t> rows;
-    for (int64_t b = 0; b < p_.B; ++b) {
-      if (events_.found()[size_t(b)]) rows.push_back(b);
-    }
-    grazes.assign(size_t(p_.B), 0);
-    if (rows.empty()) return;
-    const Tensor index = at::tensor(rows, at::kLong).to(state.device());
-    const Tensor own_t = time.index_select(0, index), own_y = state.index_select(0, index);
-    const Tensor slope = slope_of_g(own_t, own_y.detach(), index);
-    const Tensor host = slope.to(at::kCPU, at::kDouble);
-    std::vector<double> scale(rows.size(), 0.0);
-    for (size_t r = 0; r < rows.size(); ++r) {
-      const auto b = size_t(rows[r]);
-      const double d = std::abs(host[int64_t(r)].item<double>());
-      grazes[b] = !(d > grazing_ * events_.slope_scale()[b]);
-      if (!grazes[b]) scale[r] = 1;
-    }
-    y = at::where(flags(grazes, state).unsqueeze(1), state.detach(), state);
-    if (!c10::GradMode::is_enabled()) return;
-    const Tensor g = events_.evaluate(own_t, own_y, index);
-    if (!g.requires_grad()) return;
-    const Tensor kept = column_of(scale, p_.y0).squeeze(1).gt(0);
-    const Tensor factor = at::where(kept, -1 / slope, at::zeros_like(slope));
-    const Tensor moved = at::where(kept, g - g.detach(), at::zeros_like(slope)) * factor;
-    time = time.index_add(0, index, moved);
-    y = state.index_add(0, index,
-                        f_at_.masked_fill(kept.logical_not().unsqueeze(1), 0) * moved.unsqueeze(1));
-  }
-
-  Tensor time, y;
-  std::vector<char> grazes;
-
- private:
-  /// g_t + g_y f along the solution.
-  Tensor slope_of_g(const Tensor& t, const Tensor& y_at, const Tensor& rows) {
-    {
-      const c10::AutoGradMode no_tape(false);
-      f_at_ = f_(t, y_at, rows).clone();
-    }
-    const c10::AutoGradMode tape(true);
-    const Tensor leaf_t = t.detach().requires_grad_(true);
-    const Tensor leaf_y = y_at.detach().requires_grad_(true);
-    const Tensor g = events_.evaluate(leaf_t, leaf_y, rows);
-    Tensor slope = at::zeros_like(t);
-    if (!g.requires_grad()) return slope;
-    const auto found =
-        torch::autograd::grad({g.sum()}, {leaf_t, leaf_y}, {}, {}, false, /*unused=*/true);
-    if (found[0].defined()) slope = slope + found[0];
-    if (found[1].defined()) slope = slope + (found[1] * f_at_).sum(1);
-    return slope.detach();
-  }
-
-  const Problem& p_;
-  const Events& events_;
-  Field f_;
-  double grazing_;
-  Tensor f_at_;
-};
 
 Report report_of(const Outcome& outcome, const Problem& p, const OdeOptions& options,
                  int64_t evaluations) {
@@ -388,8 +229,8 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
     }
   }
   if (events) {
-    EventEnd end(p, *events, field, options.event.grazing);
-    end.run(values[p.T], outcome);
+    const EventEnd end =
+        end_of_events(p, *events, field, options.event.grazing, values[p.T], outcome);
     for (int64_t b = 0; b < p.B; ++b) {
       if (end.grazes[size_t(b)]) outcome.reason[size_t(b)] = Reason::NotUnique;
     }
