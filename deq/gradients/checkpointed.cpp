@@ -1,5 +1,4 @@
 #include <ATen/ATen.h>
-#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
@@ -7,11 +6,9 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include <cmath>
-#include <limits>
-#include <map>
-#include <set>
 
 #include "deq/base/autocast.h"
+#include "deq/gradients/captured.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/solvers/start.h"
 
@@ -24,51 +21,7 @@ using torch::autograd::edge_list;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
-/// Where a tape begins: every thread numbers its nodes upwards; leaves carry the largest number.
-struct Mark {
-  uint64_t thread = at::RecordFunction::currentThreadId();
-  uint64_t first = at::sequence_number::peek();
-
-  bool covers(const Node& node) const {
-    return node.thread_id() == thread && node.sequence_nr() >= first &&
-           node.sequence_nr() != std::numeric_limits<uint64_t>::max();
-  }
-};
-
-/// Calls `visit` for the edges that lead from the tape of `output`, recorded since `mark`, into
-/// nodes that were there before: everything that f captured, and the leaf that it started from.
-template <class Visit>
-void for_edges_out_of_tape(const Tensor& output, const Mark& mark, Visit&& visit) {
-  std::set<const Node*> visited;
-  std::vector<Node*> open{output.grad_fn().get()};
-  while (!open.empty()) {
-    Node* node = open.back();
-    open.pop_back();
-    if (!visited.insert(node).second) continue;
-    for (Edge& edge : node->next_edges()) {
-      if (!edge.is_valid()) continue;
-      if (mark.covers(*edge.function)) {
-        open.push_back(edge.function.get());
-      } else {
-        visit(edge);
-      }
-    }
-  }
-}
-
-using EdgeKey = std::pair<const Node*, uint32_t>;
-EdgeKey key(const Edge& edge) { return {edge.function.get(), edge.input_nr}; }
 Edge edge_of(const Tensor& tensor) { return torch::autograd::impl::gradient_edge(tensor); }
-
-/// Stands for a captured edge where backward evaluates again. Ending there, and not in the graph
-/// behind it, keeps that graph from being run (and freed) once for every segment, and a weight that
-/// f captured twice, once by way of another tensor, from being counted twice.
-struct Terminal : Node {
-  explicit Terminal(const Edge& edge) {
-    input_metadata_.emplace_back(edge.function->input_metadata(edge.input_nr));
-  }
-  variable_list apply(variable_list&&) override { return {}; }  // the engine stops before it
-};
 
 /// Some levels as one node of the graph: keeps the state they started from, evaluates them again in
 /// backward.
@@ -86,27 +39,16 @@ struct SegmentNode : Node {
               "checkpointed gradient: backward a second time; expected retain_graph the first");
     if (!gradients[0].defined()) return variable_list(num_outputs());
     const Tensor leaf = start.detach().requires_grad_(true);
-    const Mark mark;
+    const TapeMark mark;
     const Tensor end = [&] {
       const AutocastGuard as_before(autocast);
       return evaluate_taped(levels, leaf);
     }();
     if (!end.requires_grad()) return variable_list(num_outputs());
-    edge_list ends{edge_of(leaf)};  // holds what the keys point at
-    std::map<EdgeKey, Edge> terminals;
-    for (const Edge& edge : captured) {
-      ends.emplace_back(std::make_shared<Terminal>(edge), 0);
-      terminals.emplace(key(edge), ends.back());
-    }
-    for_edges_out_of_tape(end, mark, [&](Edge& edge) {
-      if (key(edge) == key(ends[0])) return;
-      const auto found = terminals.find(key(edge));
-      DEQ_CHECK(found != terminals.end(),
-                "checkpointed gradient: f uses '{}' in backward and did not at the start; expected "
-                "an f that captures the same tensors at every call",
-                edge.function->name());
-      edge = found->second;
-    });
+    const Terminals terminals(captured);
+    terminals.redirect(end, mark, {leaf}, "checkpointed");
+    edge_list ends{edge_of(leaf)};
+    ends.insert(ends.end(), terminals.ends().begin(), terminals.ends().end());
     return torch::autograd::Engine::get_default_engine().execute(
         {edge_of(end)}, {gradients[0]}, /*keep_graph=*/false, /*create_graph=*/false,
         /*accumulate_grad=*/false, ends);
@@ -130,16 +72,11 @@ struct SegmentNode : Node {
 /// which is then dropped. Its memory is what backward will need again.
 Tensor run_segment(std::vector<Map> levels, const Tensor& z) {
   const Tensor leaf = z.detach().requires_grad_(true);
-  const Mark mark;
+  const TapeMark mark;
   const Tensor end = SegmentNode::evaluate_taped(levels, leaf);
   Tensor output = end.detach().clone();  // no view of a tape
   edge_list captured;
-  if (end.requires_grad()) {
-    std::set<EdgeKey> found{key(edge_of(leaf))};
-    for_edges_out_of_tape(end, mark, [&](Edge& edge) {
-      if (found.insert(key(edge)).second) captured.push_back(edge);
-    });
-  }
+  if (end.requires_grad()) captured = captured_by(end, mark, {leaf});
   if (captured.empty() && !z.requires_grad()) return output;
   auto node = std::shared_ptr<SegmentNode>(new SegmentNode(), torch::autograd::deleteNode);
   node->levels = std::move(levels);

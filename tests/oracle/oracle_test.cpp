@@ -18,6 +18,7 @@
 #include "deq/solvers/broyden.h"
 #include "tests/oracle/equilibria.h"
 #include "tests/oracle/maxsat_cases.h"
+#include "tests/oracle/ode.h"
 #include "tests/oracle/quadratic.h"
 
 namespace {
@@ -219,6 +220,7 @@ int main() {
   };
   const std::filesystem::path implicit = std::filesystem::path(folder) / "implicit";
   add(deq::testing::check_equilibria(implicit));
+  add(deq::testing::check_odes(implicit));
   add(deq::testing::check_quadratic_programs(implicit));
   for (const auto& path : cases_in(implicit)) {
     try {

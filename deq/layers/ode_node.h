@@ -1,0 +1,19 @@
+// A solve as one node of the graph.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "deq/layers/ode_discrete.h"
+
+namespace deq::ode {
+
+/// `values`, the solution from y0, whose backward is the adjoint's, with gradients to y0 and to the
+/// edges that f captured.
+at::Tensor with_adjoint(const at::Tensor& values, const at::Tensor& y0,
+                        const std::vector<torch::autograd::Edge>& captured, const Field& f,
+                        std::unique_ptr<Adjoint> adjoint, const char* mode);
+
+}  // namespace deq::ode

@@ -1,0 +1,117 @@
+// Events: their times, states and gradients, and the points where there is none.
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "deq/layers/ode.h"
+#include "tests/layers/layer_suite.h"
+#include "tests/layers/ode_problems.h"
+
+namespace deq::testing {
+namespace {
+
+using at::Tensor;
+
+Tensor first_number(const Tensor&, const Tensor& y) { return y.select(1, 0); }
+
+Reason reason_of(const Trajectory& y, int64_t sample = 0) {
+  return Reason(y.report.reason[sample].item<uint8_t>());
+}
+
+OdeOptions with_event(OdeEvent event) {
+  OdeOptions options{.rel_tol = 1e-10, .abs_tol = 1e-12};
+  options.event = std::move(event);
+  return options;
+}
+
+/// Falling bodies, which meet a floor that rises: height h(t) = floor + speed t.
+LayerCase falling(const OdeOptions& options) {
+  LayerCase layer;
+  layer.name = "event";
+  layer.batched = {{"y0", at::tensor({10.0, 0.0, 5.0, 1.0, 2.5, -2.0}, at::kDouble).view({3, 2})},
+                   {"floor", at::tensor({0.0, 0.5, -0.3}, at::kDouble)}};
+  layer.shared = {{"gravity", at::tensor(9.81, at::kDouble)},
+                  {"speed", at::tensor(0.4, at::kDouble)},
+                  {"times", at::tensor({0.0, 0.3, 5.0}, at::kDouble)}};
+  layer.run = [options](const Tensors& batched, const Tensors& shared) {
+    OdeOptions own = options;
+    own.event = OdeEvent([floor = batched.at("floor"), speed = shared.at("speed")](
+                             const Tensor& t, const Tensor& y, const Tensor& rows) {
+      return y.select(1, 0) - floor.index_select(0, rows) - speed * t;
+    });
+    const auto f = [g = shared.at("gravity")](const Tensor&, const Tensor& y) {
+      return at::stack({y.select(1, 1), -g + 0 * y.select(1, 0)}, 1);
+    };
+    const Trajectory found = integrate(f, batched.at("y0"), shared.at("times"), own);
+    return LayerResult{{{"y", found.y.transpose(0, 1)}, {"time", found.event_time}}, found.report};
+  };
+  return layer;
+}
+
+TEST(OdeEvents, GradientsReachEverything) {
+  for (const OdeMethod& method : {OdeMethod(Tsit5{}), OdeMethod(Rodas5P{}), OdeMethod(Dopri8{})})
+    check_gradients(falling({.method = method, .rel_tol = 1e-10, .abs_tol = 1e-12}), 1e-5, 1e-6);
+  check_samples_alone(falling({.rel_tol = 1e-6, .abs_tol = 1e-8}));
+}
+
+TEST(OdeEvents, TakesTheFirstOfSeveralInAStep) {
+  const Trajectory y = integrate(
+      [](const Tensor& t, const Tensor& y) { return 10 * at::cos(10 * t).unsqueeze(1) + 0 * y; },
+      at::zeros({1, 1}, at::kDouble), {0, 10},
+      with_event([](const Tensor&, const Tensor& y) { return y.select(1, 0) - 0.9; }));
+  EXPECT_NEAR(y.event_time[0].item<double>(), std::asin(0.9) / 10, 1e-9);
+  // A pair between two probes: parabolas find it.
+  const Trajectory pair = integrate([](const Tensor&, const Tensor& y) { return at::ones_like(y); },
+                                    at::zeros({1, 1}, at::kDouble), {0, 1},
+                                    with_event([](const Tensor&, const Tensor& y) {
+                                      return (y.select(1, 0) - 0.52) * (y.select(1, 0) - 0.53);
+                                    }));
+  EXPECT_NEAR(pair.event_time[0].item<double>(), 0.52, 1e-9);
+}
+
+TEST(OdeEvents, SaysWhatAnEventAtTheBordersIs) {
+  const auto rises = [](const Tensor&, const Tensor& y) { return at::ones_like(y); };
+  Tensor y0 = at::tensor({0.0, -1.0, -3.0}, at::kDouble).view({3, 1}).requires_grad_(true);
+  const Trajectory y = integrate(rises, y0, {0, 1}, with_event(&first_number));
+  EXPECT_EQ(reason_of(y, 0), Reason::EventMissed);  // at the start is none
+  EXPECT_EQ(reason_of(y, 1), Reason::Converged);    // at the end is one
+  EXPECT_NEAR(y.event_time[1].item<double>(), 1, 1e-14);
+  EXPECT_EQ(reason_of(y, 2), Reason::EventMissed);
+  EXPECT_EQ(y.event_time[2].item<double>(), 1);
+  EXPECT_NEAR(y.y[1][2].item<double>(), -2, 1e-12);
+  const Tensor times = torch::autograd::grad({y.event_time.sum()}, {y0}, {}, true)[0];
+  EXPECT_NEAR(times[1].item<double>(), -1, 1e-12);
+  EXPECT_EQ(times[0].item<double>(), 0);
+  // y is right to the end, with its gradient, where there is no event.
+  EXPECT_NEAR(torch::autograd::grad({y.y[1].sum()}, {y0})[0][2].item<double>(), 1, 1e-12);
+}
+
+TEST(OdeEvents, ATouchHasNoGradient) {
+  Tensor y0 = at::ones({1, 1}, at::kDouble).requires_grad_(true);
+  const Trajectory y =
+      integrate([](const Tensor& t, const Tensor& y) { return 2 * (t - 1).unsqueeze(1) + 0 * y; },
+                y0, {0, 2}, with_event(&first_number));
+  ASSERT_EQ(reason_of(y), Reason::NotUnique);
+  EXPECT_NEAR(y.event_time[0].item<double>(), 1, 1e-6);
+  const auto found = torch::autograd::grad({y.event_time.sum() + y.y[1].sum()}, {y0}, {}, {}, false,
+                                           /*allow_unused=*/true)[0];
+  EXPECT_TRUE(!found.defined() || found.isfinite().all().item<bool>());
+}
+
+TEST(OdeEvents, GoesOneWayWhereAsked) {
+  const auto swing = [](const Tensor&, const Tensor& y) {
+    return at::stack({y.select(1, 1), -y.select(1, 0)}, 1);
+  };
+  const Tensor y0 = at::tensor({1.0, 0.0}, at::kDouble).unsqueeze(0);
+  const double quarter = std::acos(0.0);
+  for (const auto& [way, time] :
+       {std::pair{Crossing::Any, quarter}, std::pair{Crossing::Falling, quarter},
+        std::pair{Crossing::Rising, 3 * quarter}}) {
+    const Trajectory y = integrate(swing, y0, {0, 20}, with_event(OdeEvent(&first_number, way)));
+    EXPECT_NEAR(y.event_time[0].item<double>(), time, 1e-8);
+    EXPECT_NEAR(y.reached[0].item<double>(), time, 1e-8);
+    EXPECT_TRUE(at::allclose(y.y[1][0][0], at::zeros({}, at::kDouble), 0, 1e-8));
+  }
+}
+
+}  // namespace
+}  // namespace deq::testing
