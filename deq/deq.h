@@ -1,5 +1,6 @@
 // The library in one header: the equilibrium layer, every solver and every gradient mode, and the
-// other layers that are defined by a condition. For programs; deq's own files include what they need.
+// other layers that are defined by a condition. For programs; deq's own files include what they
+// need.
 #pragma once
 
 #include "deq/cells/implicit.h"
@@ -11,6 +12,7 @@
 #include "deq/gradients/jacobian.h"
 #include "deq/gradients/phantom.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/layers/clauses.h"
 #include "deq/layers/compose.h"
 #include "deq/layers/equilibrium.h"
 #include "deq/layers/maxsat.h"
