@@ -21,42 +21,62 @@ constexpr double kGamma = 0.26;
 constexpr int kStages = 7;
 constexpr double kNodes[kStages] = {
     0, 0.52, 1.230333209967908, 0.8957659843500759, 0.43639360985864756, 1, 1};
-const std::vector<std::vector<double>> kA = {
-    {},
-    {0.26},
-    {0.13, 0.84033320996790809},
-    {0.22371961478320505, 0.47675532319799699, -0.06470895363112615},
-    {0.16648564323248321, 0.10450018841591720, 0.03631482272098715, -0.13090704451073998},
-    {0.13855640231268224, 0, -0.04245337201752043, 0.02446657898003141, 0.61943039072480676},
-    {0.13659751177640291, 0, -0.05496908796538376, -0.04118626728321046, 0.62993304899016403,
-     0.06962479448202728}};
+const std::vector<std::vector<double>>& table_a() {
+  static const std::vector<std::vector<double>> values = {
+      {},
+      {0.26},
+      {0.13, 0.84033320996790809},
+      {0.22371961478320505, 0.47675532319799699, -0.06470895363112615},
+      {0.16648564323248321, 0.10450018841591720, 0.03631482272098715, -0.13090704451073998},
+      {0.13855640231268224, 0, -0.04245337201752043, 0.02446657898003141, 0.61943039072480676},
+      {0.13659751177640291, 0, -0.05496908796538376, -0.04118626728321046, 0.62993304899016403,
+       0.06962479448202728}};
+  return values;
+}
+
 /// k_i to begin with, from the stages before.
-const std::vector<std::vector<double>> kPredictor = {
-    {},
-    {1},
-    {-1.366025403784441, 2.3660254037844357},
-    {-0.19650552613122207, 0.8113579546496623, 0.38514757148155954},
-    {0.10375304369958693, 0.937994698066431, -0.04174774176601781, 0},
-    {-0.17281112873898072, 0.6235784481025847, 0.5492326806363959, 0, 0},
-    {0.13855640231268224, 0, -0.04245337201752043, 0.02446657898003141, 0.61943039072480676, 0.26}};
-const std::vector<double> kB = {
-    0.13659751177640291, 0,     -0.05496908796538376, -0.04118626728321046, 0.62993304899016403,
-    0.06962479448202728, kGamma};
-const std::vector<double> kError = {0.13659751177640291 - 0.13855640231268224,
-                                    0,
-                                    -0.05496908796538376 + 0.04245337201752043,
-                                    -0.04118626728321046 - 0.02446657898003141,
-                                    0.62993304899016403 - 0.61943039072480676,
-                                    0.06962479448202728 - kGamma,
-                                    kGamma};
-const std::vector<std::vector<double>> kDense = {
-    {1.0, -2.0720375887956823, 1.6904652246969756, -0.48183012412489},
-    {0.0, 0.0, 0.0, 0.0},
-    {0.0, 0.8427243190616387, -1.9053249899848375, 1.0076315829578095},
-    {0.0, -0.6665857136423003, 1.168426358151638, -0.5430269117925728},
-    {0.0, 3.2569288143993593, -3.994125432838051, 1.3671296674288576},
-    {0.0, -0.6050255205696791, 1.488550219067467, -0.8138999040157604},
-    {0.0, -0.7560043104533336, 1.5520086209068005, -0.5360043104534391}};
+const std::vector<std::vector<double>>& table_predictor() {
+  static const std::vector<std::vector<double>> values = {
+      {},
+      {1},
+      {-1.366025403784441, 2.3660254037844357},
+      {-0.19650552613122207, 0.8113579546496623, 0.38514757148155954},
+      {0.10375304369958693, 0.937994698066431, -0.04174774176601781, 0},
+      {-0.17281112873898072, 0.6235784481025847, 0.5492326806363959, 0, 0},
+      {0.13855640231268224, 0, -0.04245337201752043, 0.02446657898003141, 0.61943039072480676,
+       0.26}};
+  return values;
+}
+
+const std::vector<double>& table_b() {
+  static const std::vector<double> values = {
+      0.13659751177640291, 0,     -0.05496908796538376, -0.04118626728321046, 0.62993304899016403,
+      0.06962479448202728, kGamma};
+  return values;
+}
+
+const std::vector<double>& table_error() {
+  static const std::vector<double> values = {0.13659751177640291 - 0.13855640231268224,
+                                             0,
+                                             -0.05496908796538376 + 0.04245337201752043,
+                                             -0.04118626728321046 - 0.02446657898003141,
+                                             0.62993304899016403 - 0.61943039072480676,
+                                             0.06962479448202728 - kGamma,
+                                             kGamma};
+  return values;
+}
+
+const std::vector<std::vector<double>>& table_dense() {
+  static const std::vector<std::vector<double>> values = {
+      {1.0, -2.0720375887956823, 1.6904652246969756, -0.48183012412489},
+      {0.0, 0.0, 0.0, 0.0},
+      {0.0, 0.8427243190616387, -1.9053249899848375, 1.0076315829578095},
+      {0.0, -0.6665857136423003, 1.168426358151638, -0.5430269117925728},
+      {0.0, 3.2569288143993593, -3.994125432838051, 1.3671296674288576},
+      {0.0, -0.6050255205696791, 1.488550219067467, -0.8138999040157604},
+      {0.0, -0.7560043104533336, 1.5520086209068005, -0.5360043104534391}};
+  return values;
+}
 
 constexpr int kIterations = 12;
 constexpr double kSmall = 1e-3;  // of an iterate's error, in units of what is allowed
@@ -77,7 +97,8 @@ class Kvaerno : public Stepper {
     store(work.k, 0, work.head(at_.f), work.rows);
     std::vector<char> failed(size_t(work.rows), 0);
     for (int i = 1; i < kStages; ++i) find_stage(work, i, failed);
-    auto errors = ops::stage_error(work.y, work.next, work.k, kError, work.h, allowed_, work.rows);
+    auto errors =
+        ops::stage_error(work.y, work.next, work.k, table_error(), work.h, allowed_, work.rows);
     for (size_t r = 0; r < errors.size(); ++r) {
       if (failed[r]) errors[r] = std::isfinite(errors[r]) ? kFailed : errors[r];
     }
@@ -96,14 +117,14 @@ class Kvaerno : public Stepper {
     std::vector<Tensor> k{f(times_at(t, h, 0, y), y, rows)};
     for (int i = 1; i < kStages; ++i) {
       const Tensor now = times_at(t, h, kNodes[i], y);
-      Tensor sum = kA[size_t(i)][0] * k[0];
+      Tensor sum = table_a()[size_t(i)][0] * k[0];
       for (size_t j = 1; j < k.size(); ++j) {
-        if (kA[size_t(i)][j] != 0) sum = sum + kA[size_t(i)][j] * k[j];
+        if (table_a()[size_t(i)][j] != 0) sum = sum + table_a()[size_t(i)][j] * k[j];
       }
       const Tensor known = y + step * sum;
       Tensor found = known.detach(), inverse;
       for (size_t j = 0; j < k.size(); ++j)
-        found = found + step * kGamma * kPredictor[size_t(i)][j] * k[j].detach();
+        found = found + step * kGamma * table_predictor()[size_t(i)][j] * k[j].detach();
       for (int iteration = 0; iteration < kExact; ++iteration) {
         const c10::AutoGradMode no_tape(false);
         const Tensor J = f.jacobian(now, found, rows).y;
@@ -122,7 +143,7 @@ class Kvaerno : public Stepper {
   }
 
   std::vector<double> weights(double theta) const override {
-    return theta == 1 ? kB : weights_at(kDense, theta);
+    return theta == 1 ? table_b() : weights_at(table_dense(), theta);
   }
   int stages() const override { return kStages; }
   int error_order() const override { return 5; }
@@ -136,10 +157,10 @@ class Kvaerno : public Stepper {
   /// Newton's iteration of one stage, each row for as long as it needs; `next` is its state.
   void find_stage(Work& work, int i, std::vector<char>& failed) {
     const auto b = size_t(work.rows);
-    ops::stage_sum(known_, work.y, work.k, kA[size_t(i)], work.h, work.rows);
+    ops::stage_sum(known_, work.y, work.k, table_a()[size_t(i)], work.h, work.rows);
     std::vector<double> step;
     for (const double h : work.h) step.push_back(kGamma * h);
-    ops::stage_sum(work.next, known_, work.k, kPredictor[size_t(i)], step, work.rows);
+    ops::stage_sum(work.next, known_, work.k, table_predictor()[size_t(i)], step, work.rows);
     std::vector<char> open(b, 1);
     std::vector<double> before(b, 0);
     const Tensor state = work.head(work.next), change = work.head(change_);

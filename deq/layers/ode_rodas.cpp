@@ -26,39 +26,55 @@ constexpr double kGammas[kStages] = {0.21193756319429014,
                                      0,
                                      0,
                                      0};
-const std::vector<std::vector<double>> kA = {
-    {},
-    {3.0},
-    {2.849394379747939, 0.45842242204463923},
-    {-6.954028509809101, 2.489845061869568, -10.358996098473584},
-    {2.8029986275628964, 0.5072464736228206, -0.3988312541770524, -0.04721187230404641},
-    {-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256,
-     0.030198172008377946},
-    {-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256,
-     0.030198172008377946, 1},
-    {-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256,
-     0.030198172008377946, 1, 1}};
-const std::vector<std::vector<double>> kC = {
-    {},
-    {-14.155112264123755},
-    {-17.97296035885952, -2.859693295451294},
-    {147.12150275711716, -1.41221402718213, 71.68940251302358},
-    {165.43517024871676, -0.4592823456491126, 42.90938336958603, -5.961986721573306},
-    {24.854864614690072, -3.0009227002832186, 47.4931110020768, 5.5814197821558125,
-     -0.6610691825249471},
-    {30.91273214028599, -3.1208243349937974, 77.79954646070892, 34.28646028294783,
-     -19.097331116725623, -28.087943162872662},
-    {37.80277123390563, -3.2571969029072276, 112.26918849496327, 66.9347231244047,
-     -40.06618937091002, -54.66780262877968, -9.48861652309627}};
-const std::vector<double> kM = {-7.502846399306121,
-                                2.561846144803919,
-                                -11.627539656261098,
-                                -0.18268767659942256,
-                                0.030198172008377946,
-                                1,
-                                1,
-                                1};
-const std::vector<double> kError = {0, 0, 0, 0, 0, 0, 0, 1};
+const std::vector<std::vector<double>>& table_a() {
+  static const std::vector<std::vector<double>> values = {
+      {},
+      {3.0},
+      {2.849394379747939, 0.45842242204463923},
+      {-6.954028509809101, 2.489845061869568, -10.358996098473584},
+      {2.8029986275628964, 0.5072464736228206, -0.3988312541770524, -0.04721187230404641},
+      {-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256,
+       0.030198172008377946},
+      {-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256,
+       0.030198172008377946, 1},
+      {-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256,
+       0.030198172008377946, 1, 1}};
+  return values;
+}
+
+const std::vector<std::vector<double>>& table_c() {
+  static const std::vector<std::vector<double>> values = {
+      {},
+      {-14.155112264123755},
+      {-17.97296035885952, -2.859693295451294},
+      {147.12150275711716, -1.41221402718213, 71.68940251302358},
+      {165.43517024871676, -0.4592823456491126, 42.90938336958603, -5.961986721573306},
+      {24.854864614690072, -3.0009227002832186, 47.4931110020768, 5.5814197821558125,
+       -0.6610691825249471},
+      {30.91273214028599, -3.1208243349937974, 77.79954646070892, 34.28646028294783,
+       -19.097331116725623, -28.087943162872662},
+      {37.80277123390563, -3.2571969029072276, 112.26918849496327, 66.9347231244047,
+       -40.06618937091002, -54.66780262877968, -9.48861652309627}};
+  return values;
+}
+
+const std::vector<double>& table_m() {
+  static const std::vector<double> values = {-7.502846399306121,
+                                             2.561846144803919,
+                                             -11.627539656261098,
+                                             -0.18268767659942256,
+                                             0.030198172008377946,
+                                             1,
+                                             1,
+                                             1};
+  return values;
+}
+
+const std::vector<double>& table_error() {
+  static const std::vector<double> values = {0, 0, 0, 0, 0, 0, 0, 1};
+  return values;
+}
+
 /// y(theta) = y + theta m u + theta (1 - theta) (H_0 + theta H_1 + theta^2 H_2) u
 const std::vector<double> kH[3] = {
     {25.948786856663858, -2.5579724845846235, 10.433815404888879, -2.3679251022685204,
@@ -85,16 +101,17 @@ class Rodas : public Stepper {
     for (int i = 0; i < kStages; ++i) {
       Tensor value = at_.f;
       if (i > 0) {
-        ops::stage_sum(state_, work.y, work.k, kA[size_t(i)], work.scale, work.rows);
+        ops::stage_sum(state_, work.y, work.k, table_a()[size_t(i)], work.scale, work.rows);
         value = f_(work.times(kAlpha[i]), work.head(state_), work.index()).contiguous();
       }
-      ops::stage_sum(right_, value, work.k, kC[size_t(i)], inverse, work.rows);
+      ops::stage_sum(right_, value, work.k, table_c()[size_t(i)], inverse, work.rows);
       ops::stage_spread(right_.unsqueeze(0), at_.dt, {kGammas[i]}, work.h, work.rows);
       at_.solve(right_);
       store(work.k, i, work.head(right_), work.rows);
     }
-    ops::stage_sum(work.next, work.y, work.k, kM, work.scale, work.rows);
-    return ops::stage_error(work.y, work.next, work.k, kError, work.scale, allowed_, work.rows);
+    ops::stage_sum(work.next, work.y, work.k, table_m(), work.scale, work.rows);
+    return ops::stage_error(work.y, work.next, work.k, table_error(), work.scale, allowed_,
+                            work.rows);
   }
 
   void advance(Work& work, const std::vector<char>& accepted) override {
@@ -117,9 +134,9 @@ class Rodas : public Stepper {
     std::vector<Tensor> u;
     for (int i = 0; i < kStages; ++i) {
       Tensor state = y, right;
-      for (size_t j = 0; j < u.size(); ++j) state = state + kA[size_t(i)][j] * u[j];
+      for (size_t j = 0; j < u.size(); ++j) state = state + table_a()[size_t(i)][j] * u[j];
       right = f(times_at(t, h, kAlpha[i], y), state, rows);
-      for (size_t j = 0; j < u.size(); ++j) right = right + kC[size_t(i)][j] * over * u[j];
+      for (size_t j = 0; j < u.size(); ++j) right = right + table_c()[size_t(i)][j] * over * u[j];
       if (kGammas[i] != 0 && at.t.defined()) right = right + kGammas[i] * step * at.t;
       u.push_back(at::linalg_solve(W, right.unsqueeze(2)).squeeze(2));
     }
@@ -127,7 +144,7 @@ class Rodas : public Stepper {
   }
 
   std::vector<double> weights(double theta) const override {
-    std::vector<double> w(kM);
+    std::vector<double> w(table_m());
     if (theta == 1) return w;
     for (size_t i = 0; i < w.size(); ++i)
       w[i] = theta * (w[i] + (1 - theta) * (kH[0][i] + theta * (kH[1][i] + theta * kH[2][i])));
