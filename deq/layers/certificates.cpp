@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/layers/dense_vector.h"
 #include "deq/layers/plain_program.h"
 
 namespace deq {
@@ -12,16 +13,6 @@ namespace {
 constexpr double kExact = 1e-8;
 constexpr double kShows = 1e-10;  // of its terms' sizes
 
-double dot(const double* x, const double* y, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
-  return sum;
-}
-double largest(const std::vector<double>& x) {
-  double most = 0;
-  for (const double value : x) most = std::max(most, std::fabs(value));
-  return most;
-}
 std::vector<double> to_one(std::vector<double> x) {
   const double most = largest(x);
   if (!(most > 0) || !std::isfinite(most)) return {};

@@ -3,22 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/layers/dense_vector.h"
+
 namespace deq {
 namespace {
 
 constexpr int kSteps = 100;
 constexpr double kClose = 1e-11;
-
-double dot(const double* x, const double* y, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += x[i] * y[i];
-  return sum;
-}
-double largest(const std::vector<double>& x) {
-  double most = 0;
-  for (const double value : x) most = std::max(most, std::fabs(value));
-  return most;
-}
 
 }  // namespace
 

@@ -7,21 +7,10 @@
 #include <vector>
 
 #include "deq/layers/exact_program.h"
-#include "deq/layers/quadratic_program.h"
+#include "deq/layers/program_numbers.h"
 #include "deq/layers/smoothed_factor.h"
 
 namespace deq {
-
-/// Numbers of a program's six tensors in double, by sample or shared.
-struct ProgramNumbers {
-  ops::QuadraticShape shape;
-  int64_t batch = 1;
-  bool batched = false;  ///< whether any tensor has B
-  at::Tensor Q, q, A, b, G, h;
-
-  /// Throws deq::Error.
-  explicit ProgramNumbers(const QuadraticProgram& program);
-};
 
 /// Solves in its constructor; what it keeps, it keeps for solve().
 class SolvedPrograms {

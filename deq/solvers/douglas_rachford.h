@@ -13,10 +13,7 @@ struct DouglasRachford {
   Scope scope = Scope::Sample;
 
   static void fields(auto& self, auto&& field) {
-    field("alpha", self.alpha, "step; 0: 1 / sqrt(margin * norm of I - W)", between(0, 1e6));
-    field("memory", self.memory, "past iterates that Anderson's method mixes; 0: none",
-          between(0, 64));
-    field("scope", self.scope, "whose residuals choose the coefficients");
+    splitting_fields(self, field, "step; 0: 1 / sqrt(margin * norm of I - W)");
   }
 
   /// Throws deq::Error for an f without a resolvent.

@@ -19,12 +19,20 @@
 
 namespace deq {
 
-/// What the splitting methods share.
+/// What methods with a resolvent share.
 struct SplittingOptions {
-  double alpha = 0;
-  int64_t memory = 4;
-  Scope scope = Scope::Sample;
+  double alpha;
+  int64_t memory;
+  Scope scope;
 };
+
+/// The same as options, `alpha` being the step's default.
+void splitting_fields(auto& self, auto&& field, const char* alpha) {
+  field("alpha", self.alpha, alpha, between(0, 1e6));
+  field("memory", self.memory, "past iterates that Anderson's method mixes; 0: none",
+        between(0, 64));
+  field("scope", self.scope, "whose residuals choose the coefficients");
+}
 
 /// `name` is the solver's, for errors. Throws deq::Error for an f without a resolvent.
 Propose start_splitting(const char* name, const SplittingOptions& options, double relaxation,

@@ -311,31 +311,14 @@ const std::map<std::string, Check>& checks() {
 
 }  // namespace
 
-OracleCounts check_equilibria(const std::filesystem::path& folder) {
-  OracleCounts counts;
-  if (!std::filesystem::is_directory(folder)) return counts;
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder))
-    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());
-  for (const auto& path : paths) {
-    TensorFile file = load_tensors(path);
-    const auto check = checks().find(file.metadata["kind"]);
-    if (check == checks().end()) continue;
-    bool good = false;
-    try {
-      Case c{path.filename().string(),
-             Json::parse(file.metadata["config"]),
-             std::move(file.tensors),
-             {}};
-      check->second(c);
-      good = c.report();
-    } catch (const std::exception& error) {
-      fmt::print("FAILED {}  {}\n", path.filename().string(), error.what());
-    }
-    ++(good ? counts.passed : counts.failed);
-  }
-  return counts;
+bool is_equilibrium(const std::string& kind) { return checks().count(kind) > 0; }
+
+bool check_equilibrium(const std::filesystem::path& path) {
+  TensorFile file = load_tensors(path);
+  Case c{
+      path.filename().string(), Json::parse(file.metadata["config"]), std::move(file.tensors), {}};
+  checks().at(file.metadata["kind"])(c);
+  return c.report();
 }
 
 }  // namespace deq::testing

@@ -1,16 +1,17 @@
-// The oracle's equilibria with a guarantee, and networks as one equilibrium.
+// The oracle's equilibria with a guarantee, and networks as one equilibrium: kinds mondeq,
+// mondeq-conv, implicit, l1-projection, stacked-equilibria and feed-forward-as-equilibrium.
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 namespace deq::testing {
 
-struct OracleCounts {
-  int passed = 0, failed = 0;
-};
+/// Whether `kind` is one of these.
+bool is_equilibrium(const std::string& kind);
 
-/// Checks every case of these kinds in the folder, in double, by its config: values to 1e-10 and
-/// gradients to 1e-8 of each tensor's largest entry. Prints a line for each.
-OracleCounts check_equilibria(const std::filesystem::path& folder);
+/// Checks the case in `path`, in double, by its config: values to 1e-10 and gradients to 1e-8 of
+/// each tensor's largest entry. Prints a line.
+bool check_equilibrium(const std::filesystem::path& path);
 
 }  // namespace deq::testing

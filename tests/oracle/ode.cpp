@@ -310,28 +310,12 @@ bool check_case(const Case& c) {
 
 }  // namespace
 
-OdeCounts check_odes(const std::filesystem::path& folder) {
-  OdeCounts counts;
-  std::vector<std::filesystem::path> paths;
-  if (!std::filesystem::is_directory(folder)) return counts;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
-  }
-  std::sort(paths.begin(), paths.end());
-  for (const auto& path : paths) {
-    TensorFile file = load_tensors(path);
-    const std::string kind = file.metadata["kind"];
-    if (kind.rfind("ode-", 0) != 0) continue;
-    bool ok = false;
-    try {
-      ok = check_case({path.stem().string(), kind, Json::parse(file.metadata.at("config")),
-                       std::move(file.tensors)});
-    } catch (const std::exception& error) {
-      fmt::print("FAILED {}  {}\n", path.filename().string(), error.what());
-    }
-    ok ? ++counts.passed : ++counts.failed;
-  }
-  return counts;
+bool is_ode(const std::string& kind) { return kind.rfind("ode-", 0) == 0; }
+
+bool check_ode(const std::filesystem::path& path) {
+  TensorFile file = load_tensors(path);
+  return check_case({path.stem().string(), file.metadata["kind"],
+                     Json::parse(file.metadata.at("config")), std::move(file.tensors)});
 }
 
 }  // namespace deq::testing

@@ -279,29 +279,14 @@ bool report(const Case& c) {
 
 }  // namespace
 
-QuadraticCounts check_quadratic_programs(const std::filesystem::path& folder) {
-  QuadraticCounts counts;
-  if (!std::filesystem::is_directory(folder)) return counts;
-  std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder))
-    if (entry.path().extension() == ".safetensors") paths.push_back(entry.path());
-  std::sort(paths.begin(), paths.end());
-  for (const auto& path : paths) {
-    TensorFile file = load_tensors(path);
-    const auto check = checks().find(file.metadata["kind"]);
-    if (check == checks().end()) continue;
-    bool good = false;
-    try {
-      Case c{path.filename().string(), Json::parse(plain(file.metadata["config"])),
-             std::move(file.tensors)};
-      check->second(c);
-      good = report(c);
-    } catch (const std::exception& error) {
-      fmt::print("FAILED {}  {}\n", path.filename().string(), error.what());
-    }
-    ++(good ? counts.passed : counts.failed);
-  }
-  return counts;
+bool is_quadratic_program(const std::string& kind) { return checks().count(kind) > 0; }
+
+bool check_quadratic_program(const std::filesystem::path& path) {
+  TensorFile file = load_tensors(path);
+  Case c{path.filename().string(), Json::parse(plain(file.metadata["config"])),
+         std::move(file.tensors)};
+  checks().at(file.metadata["kind"])(c);
+  return report(c);
 }
 
 }  // namespace deq::testing
