@@ -9,8 +9,6 @@
 #include "deq/gradients/implicit.h"
 #include "deq/layers/equilibrium.h"
 #include "deq/ops/affine.h"
-#include "deq/ops/elimination.h"
-#include "deq/ops/spectral.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/douglas_rachford.h"
 #include "deq/solvers/forward_backward.h"
@@ -114,31 +112,6 @@ TEST(MonotoneConvolution, ASampleIsAloneAndGradientsAreThoseOfFiniteDifferences)
       check_samples_alone(convolution(name, with(solver, 1e-6), dimensions, Activation::Relu));
       check_gradients(convolution(name, with(solver, 1e-13), dimensions, Activation::Relu, 1));
     }
-  }
-}
-
-/// y[o, p] = sum_a K[o, i, a] z[i, p + a - centre], places on a torus: by rolling.
-Tensor rolled(const Tensor& z, const Tensor& kernel) {
-  Tensor y = at::zeros({z.size(0), z.size(1), z.size(2), kernel.size(0)}, z.options());
-  for (int64_t a = 0; a < kernel.size(2); ++a)
-    for (int64_t b = 0; b < kernel.size(3); ++b)
-      y = y + at::linear(at::roll(z, {kernel.size(2) / 2 - a, kernel.size(3) / 2 - b}, {1, 2}),
-                         kernel.select(3, b).select(2, a));
-  return y;
-}
-
-TEST(MonotoneConvolution, ProductsAtFrequenciesAreConvolutions) {
-  for (const auto& [rows, columns] : {std::pair(1, 1), std::pair(1, 6), std::pair(1, 7),
-                                      std::pair(4, 5), std::pair(5, 4), std::pair(2, 2)}) {
-    const ops::Torus torus{rows, columns};
-    const Tensor z = randn({2, rows, columns, 3});
-    const Tensor spectrum = ops::to_spectrum(torus, z);
-    EXPECT_EQ(spectrum.size(0), torus.frequencies());
-    EXPECT_LT((ops::from_spectrum(torus, spectrum) - z).abs().max().item<double>(), 1e-13);
-    const Tensor kernel = randn({4, 3, rows == 1 ? 1 : 3, 3});
-    const auto weight = ops::spectral_weight(ops::transfer(torus, kernel));
-    const Tensor y = ops::from_spectrum(torus, ops::spectral_product(spectrum, weight));
-    EXPECT_LT((y - rolled(z, kernel)).abs().max().item<double>(), 1e-12) << rows << " " << columns;
   }
 }
 
@@ -317,22 +290,6 @@ TEST(Monotone, ProximalOperatorsMeetTheirCondition) {
       EXPECT_LT((activated(s, t) - z).abs().max().item<double>(), 1e-12) << int(s) << " " << alpha;
     }
   }
-}
-
-TEST(Elimination, InversesAndMaskedSystemsAreThoseOfLapack) {
-  at::manual_seed(2);
-  const Tensor M = randn({4, 13, 13});
-  EXPECT_LT((ops::inverse(M) - at::inverse(M)).abs().max().item<double>(), 1e-10);
-  EXPECT_FALSE(ops::inverse(at::zeros({2, 2}, at::kDouble)).isfinite().all().item<bool>());
-  const Tensor W = randn({13, 13}, 0.3), B = randn({6, 13});
-  const Tensor D = at::rand({6, 13}, at::kDouble) * at::rand({6, 13}, at::kDouble).gt(0.4);
-  EXPECT_LT((ops::solve_masked(W, D, B) - ops::solve_masked_reference(W, D, B))
-                .abs()
-                .max()
-                .item<double>(),
-            1e-11);
-  const double norm = std::get<1>(at::svd(W)).max().item<double>();
-  EXPECT_NEAR(ops::largest_singular_value(W), norm, 0.05 * norm);
 }
 
 }  // namespace
