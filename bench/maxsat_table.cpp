@@ -7,31 +7,15 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include <algorithm>
-#include <ctime>
-#include <functional>
-#include <limits>
 #include <numeric>
 
+#include "bench/milliseconds.h"
 #include "deq/layers/maxsat.h"
 #include "deq/ops/mixing_kernel.h"
 
 namespace {
 
 using at::Tensor;
-
-double milliseconds(int runs, const std::function<void()>& work) {
-  double least = std::numeric_limits<double>::infinity();
-  for (int run = 0; run < runs; ++run) {
-    timespec begin{}, end{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
-    work();
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
-    least = std::min(least, 1e3 * double(end.tv_sec - begin.tv_sec) +
-                                1e-6 * double(end.tv_nsec - begin.tv_nsec));
-  }
-  return least;
-}
 
 template <class T>
 void sweeps(const char* type, int64_t n, int64_t rank, int64_t m) {

@@ -130,6 +130,14 @@ Idle idle_options(const TrainOptions& options) {
   return idle;
 }
 
+std::vector<std::string> cells_on_grids() {
+  std::vector<std::string> names;
+  for (const CellOptions& cell : CellMaker::known()) {
+    if (cell->takes_grids()) names.push_back(cell.name());
+  }
+  return names;
+}
+
 /// Throws deq::Error for what is given and changes nothing.
 void check_effect(const Idle& idle, const Assignments& given) {
   for (const auto& [key, value] : given) {
@@ -172,9 +180,8 @@ void settle(EquilibriumOptions& equilibrium, const ModelOptions& model, const As
 
 void settle(TrainOptions& options, const Assignments& given) {
   DEQ_CHECK(options.task->dimensions() == 1 || options.model.cell->takes_grids(),
-            "cell = {}: it takes sequences, and a problem of task {} is a grid; expected conv, "
-            "groups or transformer",
-            options.model.cell.name(), options.task.name());
+            "cell = {}: it takes sequences, and a problem of task {} is a grid; expected one of {}",
+            options.model.cell.name(), options.task.name(), fmt::join(cells_on_grids(), ", "));
   if (!given.count("cell_dimensions")) {
     options.model.cell->set_dimensions(options.task->dimensions());
     if (given.count("cell_causal"))  // which is refused of a grid, not overruled

@@ -57,13 +57,14 @@ TEST(Settle, WhatIsInForceReadsBackToTheSame) {
 
 TEST(Settle, RefusesACellThatTheTaskOrTheSolverDoesNotFit) {
   for (const char* task : {"sudoku", "mazes"}) {
-    for (const char* cell : {"conv", "groups", "transformer"})
+    for (const char* cell : {"conv", "groups", "transformer", "monotone-conv"})
       EXPECT_NO_THROW(assigned({{"task", task}, {"cell", cell}})) << cell;
     for (const char* cell : {"shift", "trellisnet", "lstm", "gru", "tcn"})
       EXPECT_SAYS(testing::error_of([&] {
                     assigned({{"task", task}, {"cell", cell}});
                   }),
-                  "a problem of task " + std::string(task) + " is a grid");
+                  "a problem of task " + std::string(task) +
+                      " is a grid; expected one of transformer, conv, groups, monotone-conv");
   }
   EXPECT_SAYS(testing::error_of([] {
                 assigned({{"cell", "conv"}, {"solver", "sweep"}});
