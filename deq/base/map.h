@@ -102,6 +102,16 @@ class Map {
   /// Empty where f has none.
   const std::function<Resolvent()>& resolvent() const { return resolvent_; }
 
+  /// For an f(z) = z - eta grad E(z) with the same eta in all of a sample: the energies E (B) of a
+  /// state's samples, by which a method may tell where a step led (solvers/descent.h). The Jacobian
+  /// of such an f is symmetric.
+  Map& set_energy(Evaluate energy) {
+    energy_ = std::move(energy);
+    return *this;
+  }
+  /// Empty where f is not known to have one.
+  const Evaluate& energy() const { return energy_; }
+
   /// At z, which requires a gradient, with gradients on. Where f does not depend on z the products
   /// are zero.
   Linearised linearise(const at::Tensor& z) const;
@@ -125,7 +135,7 @@ class Map {
  private:
   static Map guarded(Evaluate f);
 
-  Evaluate evaluate_, reference_;
+  Evaluate evaluate_, reference_, energy_;
   std::function<Series()> series_;
   std::function<Linearised(const at::Tensor&)> linearise_;
   std::function<Resolvent()> resolvent_;

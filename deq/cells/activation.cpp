@@ -3,12 +3,29 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>
 
 namespace deq {
 
 using at::Tensor;
+
+namespace {
+
+/// log(1 + exp(y)). Written with |y| alone, its derivative at 0 would be 0 in place of 1/2.
+struct SoftplusNode : torch::autograd::Function<SoftplusNode> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& y) {
+    context->save_for_backward({y});
+    return y.relu() + (-y.abs()).exp().log1p();
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list dy) {
+    return {dy[0] * (0.5 * (0.5 * context->get_saved_variables()[0]).tanh() + 0.5)};
+  }
+};
+
+}  // namespace
 
 // LibTorch's sigmoid and softplus have other bits at the end of a vector than within it; its tanh,
 // exp and log1p have not.
@@ -21,7 +38,7 @@ Tensor activated(Activation s, const Tensor& y) {
     case Activation::Sigmoid:
       return 0.5 * (0.5 * y).tanh() + 0.5;
     case Activation::Softplus:
-      return y.relu() + (-y.abs()).exp().log1p();
+      return SoftplusNode::apply(y);
   }
   return {};
 }

@@ -1,6 +1,7 @@
 #include "deq/cells/cells.h"
 
 #include "deq/cells/convolution.h"
+#include "deq/cells/energy.h"
 #include "deq/cells/groups.h"
 #include "deq/cells/implicit.h"
 #include "deq/cells/monotone.h"
@@ -18,7 +19,7 @@ const std::vector<CellOptions>& CellMaker::known() {
   static const std::vector<CellOptions> list{
       Transformer{}, TrellisNet{},  Lstm{},   Gru{},      Tcn{},
       Shift{},       Convolution{}, Groups{}, Monotone{}, MonotoneConvolution{},
-      WellPosed{}};
+      WellPosed{},   Energy{}};
   return list;
 }
 

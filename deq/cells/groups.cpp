@@ -90,6 +90,14 @@ std::vector<std::vector<Grouping>> make_groupings(const std::string& kinds,
   return all;
 }
 
+size_t count_of_kinds(const std::string& kinds) {
+  const std::vector<std::string> all = pieces(kinds, ',');
+  for (const std::string& shared : all) {
+    for (const std::string& kind : pieces(shared, '+')) check_kind(kind);
+  }
+  return all.size();
+}
+
 std::shared_ptr<Cell> Groups::make(const CellPlace& place) const {
   return std::make_shared<GroupsCell>(*this, place.symbols);
 }
@@ -103,11 +111,9 @@ GroupsCell::GroupsCell(const Groups& options, int64_t symbols)
   inject_ = register_module("inject", std::make_shared<Linear>(w, I, true, false));
   state_ = register_module("state", std::make_shared<Linear>(w, I, false, false));
   place_ = register_module("place", std::make_shared<Linear>(w, I, false, false));
-  for (const std::string& shared : pieces(options.groups, ',')) {
-    for (const std::string& kind : pieces(shared, '+')) check_kind(kind);
-    kinds_.push_back(register_module("kind" + std::to_string(kinds_.size()),
-                                     std::make_shared<Linear>(w, I, false, false)));
-  }
+  for (size_t k = 0; k < count_of_kinds(options.groups); ++k)
+    kinds_.push_back(
+        register_module("kind" + std::to_string(k), std::make_shared<Linear>(w, I, false, false)));
   output_ = register_module("output", std::make_shared<Linear>(I, w, false, false));
   initialise(0.02);
 }

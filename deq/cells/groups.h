@@ -46,6 +46,9 @@ struct Groups {
 std::vector<std::vector<ops::Grouping>> make_groupings(const std::string& kinds,
                                                        at::IntArrayRef extents);
 
+/// How many kinds have weights of their own. Throws deq::Error for a kind that is not known.
+size_t count_of_kinds(const std::string& kinds);
+
 /// x (B, T, S X) or (B, H, W, S X) of S symbols, X = width, and states alike. Without a history:
 /// problems stand alone.
 class GroupsCell : public Cell {

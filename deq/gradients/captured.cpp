@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/record_function.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -93,6 +94,17 @@ void Terminals::redirect(const Tensor& output, const TapeMark& mark,
               mode, edge.function->name());
     edge = found->second;
   });
+}
+
+variable_list gradients_to(const Tensor& output, const Tensor& gradient, const TapeMark& mark,
+                           const Tensor& leaf, const edge_list& captured, const char* mode) {
+  const Terminals terminals(captured);
+  terminals.redirect(output, mark, {leaf}, mode);
+  edge_list ends{torch::autograd::impl::gradient_edge(leaf)};
+  ends.insert(ends.end(), terminals.ends().begin(), terminals.ends().end());
+  return torch::autograd::Engine::get_default_engine().execute(
+      {torch::autograd::impl::gradient_edge(output)}, {gradient}, /*keep_graph=*/false,
+      /*create_graph=*/false, /*accumulate_grad=*/false, ends);
 }
 
 }  // namespace deq

@@ -52,4 +52,11 @@ class Terminals {
   std::map<EdgeKey, torch::autograd::Edge> of_;
 };
 
+/// Gradients by `leaf`, from which `output` was evaluated since `mark`, and by each of the captured
+/// edges, given that of `output`; undefined where there is none. Throws as Terminals::redirect.
+torch::autograd::variable_list gradients_to(const at::Tensor& output, const at::Tensor& gradient,
+                                            const TapeMark& mark, const at::Tensor& leaf,
+                                            const std::vector<torch::autograd::Edge>& captured,
+                                            const char* mode);
+
 }  // namespace deq

@@ -1,6 +1,5 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
-#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
@@ -16,12 +15,9 @@ namespace deq {
 namespace {
 
 using at::Tensor;
-using torch::autograd::Edge;
 using torch::autograd::edge_list;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
-
-Edge edge_of(const Tensor& tensor) { return torch::autograd::impl::gradient_edge(tensor); }
 
 /// Some levels as one node of the graph: keeps the state they started from, evaluates them again in
 /// backward.
@@ -45,13 +41,7 @@ struct SegmentNode : Node {
       return evaluate_taped(levels, leaf);
     }();
     if (!end.requires_grad()) return variable_list(num_outputs());
-    const Terminals terminals(captured);
-    terminals.redirect(end, mark, {leaf}, "checkpointed");
-    edge_list ends{edge_of(leaf)};
-    ends.insert(ends.end(), terminals.ends().begin(), terminals.ends().end());
-    return torch::autograd::Engine::get_default_engine().execute(
-        {edge_of(end)}, {gradients[0]}, /*keep_graph=*/false, /*create_graph=*/false,
-        /*accumulate_grad=*/false, ends);
+    return gradients_to(end, gradients[0], mark, leaf, captured, Checkpointed::name);
   }
 
   static Tensor evaluate_taped(const std::vector<Map>& levels, const Tensor& leaf) {

@@ -28,6 +28,7 @@ struct ImplicitNode : Node {
   std::function<Tensor(const Tensor&)> direct;  // u, where f's owner gives it
   std::function<Map::Resolvent(const Tensor&)> resolvent;
   bool recordable = false;  // f is
+  bool symmetric = false;   // J is
 
   variable_list apply(variable_list&& gradients) override {
     const std::lock_guard lock(mutex_);
@@ -48,6 +49,11 @@ struct ImplicitNode : Node {
     Map adjoint([&](const Tensor& u) { return next(u, {}); }, [&] { return next; });
     adjoint.set_recordable(recordable);
     if (resolvent) adjoint.set_resolvent([this, g] { return resolvent(g); });
+    if (symmetric)  // (u, (I - J) u) / 2 - (g, u)
+      adjoint.set_energy([&](const Tensor& rows) {
+        const Tensor u = rows.view(g.sizes());
+        return (0.5 * u * (u - next(u, {}) - g)).view({rows.size(0), -1}).sum(1);
+      });
     const Tensor start = direct ? direct(g) : secants.adjoint(g);
     const Solution solution =
         deq::solve(adjoint, start, options.solver, options.stop, Order::Backward);
@@ -118,6 +124,7 @@ Equilibrated Implicit::apply(const Map& f, const Tensor& z0, const Forward& forw
   node->direct = std::move(at_z.solve);
   node->resolvent = std::move(at_z.resolvent);
   node->recordable = f.recordable();
+  node->symmetric = bool(f.energy());
   node->set_next_edges(torch::autograd::collect_next_edges(marked(at_z.fz, solution.report)));
   Equilibrated found{z.detach(), std::move(solution.report), node->latest};
   torch::autograd::set_history(found.z, node);

@@ -75,7 +75,7 @@ Map leaving(Model& model, const Tensor& tokens) {
                 [own = std::make_shared<Leaving>(model, tokens, all)](
                     const Tensor& z, const std::vector<int64_t>& done) { return (*own)(z, done); };
           });
-  return map.set_part(all.part(), all.strictly_causal());
+  return map.set_energy(all.energy()).set_part(all.part(), all.strictly_causal());
 }
 
 }  // namespace deq

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <map>
 
 #include "deq/data/random.h"
@@ -13,13 +14,16 @@ using at::Tensor;
 
 namespace {
 
-/// The start whose residual is smallest; the first of several.
-const Trial& surest(const std::vector<const Trial*>& starts) {
+/// The start where this number is smallest; the first of several.
+const Trial& smallest(const std::vector<const Trial*>& starts, double Trial::*number) {
   const Trial* best = starts.front();
   for (const Trial* one : starts) {
-    if (one->residual < best->residual) best = one;
+    if (one->*number < best->*number) best = one;
   }
   return *best;
+}
+const Trial& surest(const std::vector<const Trial*>& starts) {
+  return smallest(starts, &Trial::residual);
 }
 
 bool majority_right(const std::vector<const Trial*>& starts) {
@@ -36,6 +40,8 @@ bool majority_right(const std::vector<const Trial*>& starts) {
 Breadth count(const std::vector<Trials>& all, size_t starts, size_t limit) {
   const size_t problems = all.front().at[limit].size();
   Breadth found{.starts = int64_t(starts), .limit = all.front().limits[limit]};
+  const bool has_energies = problems > 0 && !std::isnan(all.front().at[limit].front().energy);
+  if (has_energies) found.by_energy = 0;
   for (size_t p = 0; p < problems; ++p) {
     std::vector<const Trial*> own;
     bool any = false;
@@ -45,10 +51,12 @@ Breadth count(const std::vector<Trials>& all, size_t starts, size_t limit) {
       found.evaluations += double(own.back()->evaluations);
     }
     found.by_residual += surest(own).right;
+    if (has_energies) found.by_energy += smallest(own, &Trial::energy).right;
     found.majority += majority_right(own);
     found.any += any;
   }
-  for (double* sum : {&found.by_residual, &found.majority, &found.any, &found.evaluations})
+  for (double* sum :
+       {&found.by_residual, &found.by_energy, &found.majority, &found.any, &found.evaluations})
     *sum /= double(problems);
   return found;
 }

@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "deq/gradients/reversible.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/measure/pictures.h"
 
@@ -195,6 +196,7 @@ int64_t trained_steps(const TrainOptions& options) {
   const Gradient& gradient = options.equilibrium.gradient;
   if (const auto* unrolled = gradient.get_if<Unrolled>()) return unrolled->steps;
   if (const auto* checkpointed = gradient.get_if<Checkpointed>()) return checkpointed->steps;
+  if (const auto* reversible = gradient.get_if<ReversibleUnrolled>()) return reversible->steps;
   return options.equilibrium.stop.max_steps;
 }
 

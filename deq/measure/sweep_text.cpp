@@ -62,6 +62,7 @@ Json json_of(const SweptSet& set, bool is_explicit) {
       row["starts"].push_back({{"starts", at.starts},
                                {"max_steps", at.limit},
                                {"accuracy", at.by_residual},
+                               {"lowest_energy", number(at.by_energy)},
                                {"majority", at.majority},
                                {"any", at.any},
                                {"evaluations", at.evaluations}});
@@ -173,17 +174,19 @@ SweepTable seeds_table(const std::vector<SweptRun>& runs) {
 
 SweepTable starts_table(const std::vector<SweptRun>& runs) {
   SweepTable table{"Accuracy against the number of random starts",
-                   "At the largest limit. The start with the smallest residual answers; the "
-                   "majority of the answers; any of them is right. Evaluations of all starts "
-                   "together.",
-                   {"run", "set", "starts", "smallest residual", "majority", "any", "evaluations"},
+                   "At the largest limit. The start with the smallest residual answers; the one "
+                   "with the lowest energy, where f descends one; the majority of the answers; any "
+                   "of them is right. Evaluations of all starts together.",
+                   {"run", "set", "starts", "smallest residual", "lowest energy", "majority", "any",
+                    "evaluations"},
                    {}};
   for (const SweptRun& run : runs) {
     for (const SweptSet& set : run.sets) {
       for (const Breadth& at : set.breadth) {
         if (at.limit != set.trials.limits.back()) continue;
         table.rows.push_back({run.name, set.name, fmt::format("{}", at.starts),
-                              per_cent(at.by_residual), per_cent(at.majority), per_cent(at.any),
+                              per_cent(at.by_residual), per_cent(at.by_energy),
+                              per_cent(at.majority), per_cent(at.any),
                               fmt::format("{:.1f}", at.evaluations)});
       }
     }

@@ -77,6 +77,8 @@ std::vector<Trial> at_limit(const Model& model, const Map& f, const Batch& batch
   const Tensor converged = converged_samples(report, samples);
   const Tensor steps = std::get<0>(by_sample(report.steps, samples).max(1));
   const Tensor best = answers_of(model, at.best, batch).right.flatten(1).all(1).to(at::kCPU);
+  const Tensor energies =
+      f.energy() ? f.energy()(at.solution.z).to(at::kCPU, at::kDouble) : Tensor();
   for (int64_t b = 0; b < samples; ++b) {
     Trial& trial = found[size_t(b)];
     trial.converged = converged[b].item<bool>();
@@ -84,6 +86,7 @@ std::vector<Trial> at_limit(const Model& model, const Map& f, const Batch& batch
     trial.worst = residuals.worst[b].item<double>();
     trial.best_right = best[b].item<bool>();
     trial.evaluations = at.beginning + steps[b].item<int64_t>();
+    if (energies.defined()) trial.energy = energies[b].item<double>();
   }
   return found;
 }

@@ -2,12 +2,15 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "deq/data/corpus.h"
 #include "deq/models/model.h"
 
 namespace deq {
+
+inline constexpr double kNoEnergy = std::numeric_limits<double>::quiet_NaN();
 
 /// What a solve of one problem gives when its steps run out, or it is done before.
 struct Trial {
@@ -20,6 +23,7 @@ struct Trial {
   bool best_right = false;  ///< of the iterate with the smallest residual so far
   int64_t evaluations = 0;  ///< of f on this problem: until it was done, wherever the others were
   uint64_t answer = 0;      ///< a hash of the symbols
+  double energy = kNoEnergy;  ///< of the state; NaN where f has none
 };
 
 /// All problems of a set at each limit.

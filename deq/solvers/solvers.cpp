@@ -2,6 +2,8 @@
 
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
+#include "deq/solvers/conjugate_residual.h"
+#include "deq/solvers/descent.h"
 #include "deq/solvers/douglas_rachford.h"
 #include "deq/solvers/forward_backward.h"
 #include "deq/solvers/peaceman_rachford.h"
@@ -16,9 +18,9 @@ namespace deq {
 
 // The list.
 const std::vector<Solver>& SolverMethod::known() {
-  static const std::vector<Solver> list{Anderson{},       Broyden{},          Picard{},
-                                        Sweep{},          PeacemanRachford{}, DouglasRachford{},
-                                        ForwardBackward{}};
+  static const std::vector<Solver> list{Anderson{},        Broyden{},          Picard{},
+                                        Sweep{},           PeacemanRachford{}, DouglasRachford{},
+                                        ForwardBackward{}, Descent{},          ConjugateResidual{}};
   return list;
 }
 

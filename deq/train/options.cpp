@@ -1,9 +1,12 @@
 #include "deq/train/options.h"
 
+#include "deq/cells/energy.h"
+#include "deq/cells/energy_groups.h"
 #include "deq/cells/groups.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/tcn.h"
 #include "deq/gradients/implicit.h"
+#include "deq/gradients/reversible.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/sweep.h"
@@ -82,18 +85,20 @@ Idle idle_cuts(const Task& task) {
 
 /// Of a state for each place and symbol, which has no tables of words.
 void add_idle_tables(Idle& idle, const ModelOptions& model) {
-  if (!model.cell.is<Groups>()) return;
+  const auto* energy = model.cell.get_if<Energy>();
+  if (!model.cell.is<Groups>() && !(energy && energy->of.is<EnergyGroups>())) return;
   for (const std::string prefix : {"embedding_", "mixture_"}) {
     for (const OptionInfo& info : list_options(model)) {
       if (info.key.rfind(prefix, 0) == 0 && info.key != "embedding_init_std")
         add(idle, {info.key},
-            "cell groups reads and answers by symbol; expected another cell with it");
+            "a cell over groups reads and answers by symbol; expected another cell with it");
     }
   }
 }
 
 bool unrolls(const Gradient& gradient) {
-  return gradient.is<Unrolled>() || gradient.is<Checkpointed>();
+  return gradient.is<Unrolled>() || gradient.is<Checkpointed>() ||
+         gradient.is<ReversibleUnrolled>();
 }
 
 Idle idle_options(const TrainOptions& options) {

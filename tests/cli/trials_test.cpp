@@ -69,6 +69,16 @@ TEST(Starts, TheSmallestResidualAnswersTheMajorityAndAny) {
   EXPECT_EQ(found[2].evaluations, (4 + 8 + 4 + 3 * 4) / 2.0);
 }
 
+TEST(Starts, TheLowestEnergyIsAnotherJudge) {
+  const Trial right{.right = true, .residual = 0.1, .energy = -3},
+      wrong{.right = false, .residual = 0.01, .energy = -2};
+  const auto found = count_starts({one_start({wrong, right}), one_start({right, wrong})});
+  EXPECT_EQ(found[1].by_residual, 0);
+  EXPECT_EQ(found[1].by_energy, 1);
+  EXPECT_EQ(found[0].by_energy, 0.5);
+  EXPECT_TRUE(std::isnan(count_starts({one_start({Trial{}})})[0].by_energy)) << "none";
+}
+
 TEST(Starts, AProblemsStartIsItsOwnWhereverItStands) {
   const StartOf start = random_start(1, 2.0, 3);
   const Tensor all = start(at::zeros({5, 7, 2}), 10), part = start(at::zeros({2, 7, 2}), 12);

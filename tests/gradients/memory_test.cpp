@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "deq/gradients/reversible.h"
 #include "tests/gradients/layer.h"
 
 namespace deq {
@@ -91,6 +92,17 @@ TEST(Memory, OfUnrolledIsLinearAndOfCheckpointedASquareRoot) {
   EXPECT_NEAR(checkpointed(256) / c, 2, 0.5);
   EXPECT_LT(c, 0.6 * u);
   EXPECT_LT(checkpointed(256), 0.3 * unrolled(256));
+}
+
+TEST(Memory, OfReversibleGrowsByTwoStatesInEighteenSteps) {
+  if (bytes_in_use() == 0) GTEST_SKIP() << "the allocator does not tell";
+  const auto states = [](int64_t steps) {
+    return peak_states({.gradient = ReversibleUnrolled{steps}});
+  };
+  const double few = states(3);
+  EXPECT_LT(few, 20);
+  EXPECT_NEAR(states(18), few, 0.5);
+  EXPECT_NEAR(states(18 * 11), few + 20, 1);
 }
 
 TEST(Memory, ALossThatIsKeptAfterBackwardKeepsNoStates) {

@@ -10,6 +10,11 @@
 
 #include "deq/cells/cells.h"
 #include "deq/cells/convolution.h"
+#include "deq/cells/energy.h"
+#include "deq/cells/energy_attention.h"
+#include "deq/cells/energy_convolution.h"
+#include "deq/cells/energy_groups.h"
+#include "deq/cells/energy_patterns.h"
 #include "deq/cells/groups.h"
 #include "deq/cells/implicit.h"
 #include "deq/cells/monotone.h"
@@ -71,6 +76,12 @@ inline std::vector<CellCase> cell_cases() {
        MonotoneConvolution{.width = 4, .kernel = 5, .activation = Activation::Sigmoid}},
       {"well_posed", WellPosed{.width = 6, .input = 4}},
       {"well_posed_softplus", WellPosed{.width = 6, .activation = Activation::Softplus}},
+      {"energy_conv", Energy{.of = EnergyConvolution{.width = 4, .inner = 6}}},
+      {"energy_groups",
+       Energy{.of = EnergyGroups{.width = 4, .inner = 6, .groups = "all"}},
+       {.symbols = 3}},
+      {"energy_attention", Energy{.of = EnergyAttention{.width = 8, .heads = 2, .inner = 6}}},
+      {"energy_hopfield", Energy{.of = EnergyPatterns{.width = 6, .patterns = 5}}},
       {"groups", Groups{.width = 12, .inner = 6, .groups = "all"}, {.symbols = 3}}};
 }
 
