@@ -11,6 +11,7 @@
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/jacobian.h"
 #include "deq/gradients/phantom.h"
+#include "deq/gradients/reversible.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/layers/clauses.h"
 #include "deq/layers/compose.h"

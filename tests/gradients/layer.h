@@ -90,6 +90,7 @@ inline std::vector<Gradient> every_gradient() {
     set_where_known(mode, "steps", 70);
     set_where_known(mode, "max_steps", 200);
     set_where_known(mode, "rel_tol", 1e-12);
+    if (mode.is<ReversibleUnrolled>()) set_where_known(mode, "damping", 0.9);
   }
   return all;
 }

@@ -81,7 +81,7 @@ inline std::vector<CellCase> cell_cases() {
        Energy{.of = EnergyGroups{.width = 4, .inner = 6, .groups = "all"}},
        {.symbols = 3}},
       {"energy_attention", Energy{.of = EnergyAttention{.width = 8, .heads = 2, .inner = 6}}},
-      {"energy_hopfield", Energy{.of = EnergyPatterns{.width = 6, .patterns = 5}}},
+      // Not Hopfield's: its places know nothing of each other, which a causal cell may say.
       {"groups", Groups{.width = 12, .inner = 6, .groups = "all"}, {.symbols = 3}}};
 }
 

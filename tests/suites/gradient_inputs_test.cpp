@@ -80,7 +80,8 @@ TEST_P(GradientInputs, AnFThatFillsOneBuffer) {
       EXPECT_LT(largest(equilibrium(f, at::zeros({2, 3}, at::kDouble), options()).z - 2 * w), 1e-9);
     }
   }
-  if (is("checkpointed")) return;  // a buffer's tape leads from one segment into another
+  // A buffer's tape leads from one segment, or step, into another.
+  if (is("checkpointed") || is("reversible")) return;
   expect_halves([w, buffer = at::zeros({2, 3}, at::kDouble)](
                     const Tensor& z) { return buffer.copy_(0.5 * z + w); },
                 w);
@@ -103,7 +104,7 @@ TEST_P(GradientInputs, AResultSharesNoMemoryWithWhatFCaptured) {
   at::NoGradGuard no_tape;
   w.add_(1);
   u.zero_();
-  for (const Tensor& z : found) EXPECT_TRUE(at::equal(z, before));
+  for (const Tensor& z : found) EXPECT_LT(largest(z - before), 1e-12);  // not to the bit: damped
 }
 
 TEST_P(GradientInputs, AResultSharesNoMemoryWithItsStart) {
@@ -130,7 +131,8 @@ TEST_P(GradientInputs, AnFThatBeginsToWorkInPlaceIsAnError) {
 }
 
 TEST_P(GradientInputs, EverySolveFindsOutAnewWhetherFWorksInPlace) {
-  if (is("unrolled") || is("checkpointed")) return;  // these do not solve: an error, as above
+  // These do not solve: an error, as above.
+  if (is("unrolled") || is("checkpointed") || is("reversible")) return;
   at::NoGradGuard no_tape;
   bool in_place = false;
   const Map f = [&](const Tensor& z) { return in_place ? z.mul_(0.5).add_(1) : 0.5 * z + 1; };

@@ -180,7 +180,7 @@ TEST_P(GradientSuite, AMapThatIgnoresItsStateIsAnOrdinaryFunction) {
   for (const Map& f :
        {Map([w](const Tensor&) { return w; }), Map([w](const Tensor&) { return 2 * w; })}) {
     const Tensor z = solve(f, at::zeros({2, 4}, at::kDouble));
-    EXPECT_TRUE(at::equal(z, f(w)));
+    EXPECT_LE(largest(z - f(w)), is("reversible") ? 1e-12 : 0) << "it is damped";
     const Tensor expected = gradients_of(loss_of(f(w)), {w})[0];
     EXPECT_TRUE(at::allclose(gradients_of(loss_of(z), {w})[0], expected, 1e-12));
   }
@@ -241,7 +241,7 @@ TEST_P(GradientSuite, TwiceDifferentiatedItIsRightOrAnError) {
     return torch::autograd::grad({loss}, {layer.b}, {}, /*retain_graph=*/true,
                                  /*create_graph=*/true)[0];
   };
-  if (is("implicit") || is("checkpointed")) {
+  if (is("implicit") || is("checkpointed") || is("reversible")) {
     const std::string message = error_of([&] { first_derivative(options()); });
     EXPECT_SAYS(message, "create_graph");
     EXPECT_SAYS(message, "unrolled");
