@@ -3,6 +3,7 @@
 #include "deq/tasks/bytes.h"
 #include "deq/tasks/characters.h"
 #include "deq/tasks/copy_memory.h"
+#include "deq/tasks/masked.h"
 #include "deq/tasks/mazes.h"
 #include "deq/tasks/pairs.h"
 #include "deq/tasks/prefix_sums.h"
@@ -14,9 +15,9 @@ namespace deq {
 
 // The list.
 const std::vector<Task>& TaskData::known() {
-  static const std::vector<Task> list{Words{},      Bytes{},      Characters{},
-                                      CopyMemory{}, PrefixSums{}, WordProblem{},
-                                      Mazes{},      Sudoku{},     Pairs{}};
+  static const std::vector<Task> list{Words{},      Bytes{},       Characters{}, CopyMemory{},
+                                      PrefixSums{}, WordProblem{}, Mazes{},      Sudoku{},
+                                      Pairs{},      Masked{}};
   return list;
 }
 

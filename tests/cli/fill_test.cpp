@@ -1,0 +1,99 @@
+// Holes from the command line: an alphabet that is learned in seconds is filled, all at once and
+// one by one; what did not converge has another exit code, and bad input is one line.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/base/scratch.h"
+#include "tests/cli/command.h"
+
+namespace deq {
+namespace {
+
+using testing::expect_one_error_line;
+using testing::run_deq;
+using testing::Scratch;
+using testing::spill;
+using Json = nlohmann::json;
+
+class Fill : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    scratch_ = std::make_unique<Scratch>();
+    std::string text;
+    for (int i = 0; i < 8000; ++i) text += char('a' + i % 8);
+    spill(*scratch_ / "text.txt", text);
+    const auto made = run_deq(
+        "train " + run() + " --data " + (*scratch_ / "text.txt").string() +
+        " --task masked --task-length 24 --task-least 0.1 --task-most 0.4 --task-train 512"
+        " --task-valid 40 --task-test 20 --cell conv --cell-width 24 --init-std 0.1"
+        " --solver picard --solver-damping 0.7 --max-steps 100 --rel-tol 1e-3 --gradient unrolled"
+        " --gradient-steps 10 --gradient-damping 0.7 --batch 32 --rate 0.01 --clip 1 --steps 120"
+        " --eval-every 1000 --threads 1 2>&1");
+    ASSERT_EQ(made.exit_code, 0) << made.text;
+  }
+  static void TearDownTestSuite() { scratch_.reset(); }
+  static std::string run() { return (*scratch_ / "run").string(); }
+  static Json filled(const std::string& arguments) {
+    const auto output = run_deq("fill " + run() + " " + arguments + " --json");
+    EXPECT_EQ(output.exit_code, 0) << output.text;
+    return Json::parse(output.text);
+  }
+
+  static std::unique_ptr<Scratch> scratch_;
+};
+std::unique_ptr<Scratch> Fill::scratch_;
+
+TEST_F(Fill, AllHolesAtOnceAndOneByOne) {
+  const Json at_once = filled("abcd_fg_abcdefghab_defgh");
+  EXPECT_EQ(at_once["text"], "abcdefghabcdefghabcdefgh");
+  EXPECT_EQ(at_once["solves"], 1);
+  EXPECT_TRUE(at_once["converged"].get<bool>());
+  ASSERT_EQ(at_once["holes"].size(), 3u);
+  EXPECT_EQ(at_once["holes"][1]["place"], 8);
+  const Json& best = at_once["holes"][1]["alternatives"];
+  ASSERT_EQ(best.size(), 3u);
+  EXPECT_EQ(best[0]["character"], "h");
+  EXPECT_GT(best[0]["probability"].get<double>(), best[1]["probability"].get<double>());
+  const Json one_by_one = filled("abcd_fg_abcdefghab_defgh --refine 9");
+  EXPECT_EQ(one_by_one["text"], at_once["text"]);
+  EXPECT_EQ(one_by_one["solves"], 3);
+  EXPECT_GT(one_by_one["evaluations"].get<int>(), at_once["evaluations"].get<int>());
+  EXPECT_LT(one_by_one["evaluations"].get<int>(), 3 * at_once["evaluations"].get<int>())
+      << "from where it stood";
+  std::set<int> solves;
+  for (const Json& hole : one_by_one["holes"]) solves.insert(hole["solve"].get<int>());
+  EXPECT_EQ(solves, (std::set<int>{1, 2, 3}));
+  EXPECT_EQ(filled("abcd_fg_abcdefghab_defgh --refine 1")["solves"], 2);
+  EXPECT_EQ(filled("abcd_fgh --alternatives 2")["holes"][0]["alternatives"].size(), 2u);
+}
+
+TEST_F(Fill, IsPrintedForAPerson) {
+  const auto output = run_deq("fill " + run() + " abcdefg_ 2>&1");
+  EXPECT_SAYS(output.text, "abcdefgh\n8:  h ");
+  EXPECT_SAYS(output.text, "converged: residual");
+}
+
+TEST_F(Fill, WhatDidNotConvergeHasAnotherExitCode) {
+  const auto output = run_deq("fill " + run() + " abcdefg_ --max-steps 1 2>&1");
+  EXPECT_EQ(output.exit_code, 3);
+  EXPECT_SAYS(output.text, "not converged: not to be trusted");
+}
+
+TEST_F(Fill, BadInputIsOneLine) {
+  const auto wrong = [&](const std::string& arguments, const std::string& says) {
+    const auto output = run_deq("fill " + run() + " " + arguments + " 2>&1 >/dev/null");
+    expect_one_error_line(output.text);
+    EXPECT_EQ(output.exit_code, 1);
+    EXPECT_SAYS(output.text, says);
+  };
+  wrong("abcdefgh", "no hole");
+  wrong("abcXefg_", "'X' is not among the 8 characters");
+  wrong("ab____gh", "4 of 8 characters are holes, 50%; the run was trained for 40%");
+  wrong("$'ab_\\nab_'", "2 lines");
+  wrong("ab_defgh --alternatives 0", "alternatives");
+  EXPECT_EQ(run_deq("fill " + run() + " 2>/dev/null").exit_code, 2);
+}
+
+}  // namespace
+}  // namespace deq
