@@ -15,6 +15,7 @@
 #include "deq/base/printable.h"
 #include "deq/files/files.h"
 #include "deq/files/folder_lock.h"
+#include "deq/measure/memory_tracks.h"
 
 namespace deq::cli {
 namespace {
@@ -76,15 +77,16 @@ class Answers {
   Answers(const TrainedModel& run, const KnownTrust& known, const Style& style)
       : run_(run), known_(known), style_(style) {}
 
+  /// `along` and `tracks` are shown where they are not empty.
   void print(const WrittenProblem& problem, const Answered& found,
-             const std::vector<OnTheWay>& along) {
+             const std::vector<OnTheWay>& along, const std::vector<MemoryTrack>& tracks) {
     const Verdict verdict = judge_answer(run_, known_.trust, problem.tokens, found);
     ++problems_;
     trusted_ += verdict.trusted;
     invalid_ += verdict.invalid();
     untrained_ += !verdict.trained_size;
-    style_.json ? print_json(problem, found, along, verdict)
-                : print_text(problem.tokens, found, along, verdict);
+    style_.json ? print_json(problem, found, along, tracks, verdict)
+                : print_text(problem.tokens, found, along, tracks, verdict);
     std::fflush(stdout);
   }
 
@@ -115,14 +117,18 @@ class Answers {
   }
 
   void print_text(const at::Tensor& problem, const Answered& found,
-                  const std::vector<OnTheWay>& along, const Verdict& verdict) const {
+                  const std::vector<OnTheWay>& along, const std::vector<MemoryTrack>& tracks,
+                  const Verdict& verdict) const {
+    for (const MemoryTrack& track : tracks)
+      fmt::print("{}\t{}\n", track.name, fmt::join(track.at, " "));
     for (const OnTheWay& one : along)
       print_one(problem, one.found, fmt::format("after {} steps", one.steps));
     print_one(problem, found, verdict.text);
   }
 
   void print_json(const WrittenProblem& problem, const Answered& found,
-                  const std::vector<OnTheWay>& along, const Verdict& verdict) const {
+                  const std::vector<OnTheWay>& along, const std::vector<MemoryTrack>& tracks,
+                  const Verdict& verdict) const {
     Json row{{"line", problem.line},
              {"answer", shown(problem.tokens, found.answer)},
              {"residual", number(found.residual)},
@@ -138,6 +144,7 @@ class Answers {
       row["along"].push_back({{"steps", one.steps},
                               {"answer", shown(problem.tokens, one.found.answer)},
                               {"residual", number(one.found.residual)}});
+    for (const MemoryTrack& track : tracks) row["memory"][track.name] = track.at;
     fmt::print("{}\n", row.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
 
@@ -183,7 +190,8 @@ int answer(int argc, char** argv) {
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
   app.add_option("--threads", threads, "threads; 0: all cores")->check(CLI::Range(0, 4096));
   app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
-  app.add_flag("--show", style.along, "the answer after 1, 2, 4, 8, ... steps too");
+  app.add_flag("--show", style.along,
+               "the answer after 1, 2, 4, 8, ... steps too, and where heads of a memory stood");
   app.add_flag("--pretty", style.picture, "answers as pictures of several lines");
   app.add_flag("--json", style.json, "one JSON object a line");
   app.add_flag("--quiet", style.quiet, "only the answers, no summary");
@@ -213,9 +221,11 @@ int answer(int argc, char** argv) {
   Answers answers(run, known, style);
   for (const WrittenProblem& problem : problems) {
     const Answered found = answer_problem(*run.model, problem.tokens, options.how);
-    answers.print(problem, found,
-                  style.along ? answer_along(*run.model, problem.tokens, options.how, found.start)
-                              : std::vector<OnTheWay>());
+    answers.print(
+        problem, found,
+        style.along ? answer_along(*run.model, problem.tokens, options.how, found.start)
+                    : std::vector<OnTheWay>(),
+        style.along ? memory_tracks(*run.model, problem.tokens) : std::vector<MemoryTrack>());
   }
   answers.print_summary();
   return answers.all_trusted() ? 0 : kNotTrusted;

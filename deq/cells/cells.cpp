@@ -6,8 +6,10 @@
 #include "deq/cells/implicit.h"
 #include "deq/cells/monotone.h"
 #include "deq/cells/monotone_convolution.h"
+#include "deq/cells/ntm.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/shift.h"
+#include "deq/cells/stack_rnn.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
@@ -17,8 +19,8 @@ namespace deq {
 // The list.
 const std::vector<CellOptions>& CellMaker::known() {
   static const std::vector<CellOptions> list{
-      Transformer{}, TrellisNet{},  Lstm{},   Gru{},      Tcn{},
-      Shift{},       Convolution{}, Groups{}, Monotone{}, MonotoneConvolution{},
+      Transformer{}, TrellisNet{}, Lstm{},        Gru{},    Tcn{},      StackRnn{},
+      Ntm{},         Shift{},      Convolution{}, Groups{}, Monotone{}, MonotoneConvolution{},
       WellPosed{},   Energy{}};
   return list;
 }

@@ -17,8 +17,8 @@ namespace deq {
 /// A running text, whose targets are its own tokens one position later; or problems that stand
 /// alone, sequences or grids, with the target of each position.
 struct Split {
-  at::Tensor tokens;   ///< (N,) int64, N >= 2; of problems (S, L) or (S, H, W)
-  at::Tensor targets;  ///< undefined; of problems as tokens, -1 where a position is not scored
+  at::Tensor tokens;   ///< (N,) int64, N >= 2; of problems (S, L) or (S, H, W), or uint8
+  at::Tensor targets;  ///< undefined; of problems as tokens, or int8; -1: it is not scored
   int64_t answer = 0;  ///< last positions of each that hold its answer, or all; 0: none do
   /// How much of its row each problem fills, (S, 1) or (S, 2) int64: what stands behind is not
   /// read. Undefined: all of it.

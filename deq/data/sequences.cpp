@@ -34,10 +34,13 @@ void check_extents(const Split& split) {
 /// The number of targets that are scored.
 int64_t check_split(const Split& split) {
   const at::Tensor& tokens = split.tokens;
+  const auto is_long_or = [](const at::Tensor& ids, at::ScalarType small) {
+    return ids.scalar_type() == at::kLong || ids.scalar_type() == small;
+  };
   const bool fits = tokens.defined() && (tokens.dim() == 2 || tokens.dim() == 3) &&
-                    tokens.numel() > 0 && tokens.scalar_type() == at::kLong &&
+                    tokens.numel() > 0 && is_long_or(tokens, at::kByte) &&
                     split.targets.defined() && split.targets.sizes() == tokens.sizes() &&
-                    split.targets.scalar_type() == at::kLong;
+                    is_long_or(split.targets, at::kChar);
   DEQ_CHECK(fits,
             "sequences are {}, their targets {}; expected (sequences, positions) int64 each, or "
             "grids",
@@ -69,7 +72,7 @@ Batch batch_of(const Split& split, const at::Tensor& rows) {
     at::Tensor rows_of_all = all.index_select(0, rows);
     for (size_t d = 0; d < extent.size(); ++d)
       rows_of_all = rows_of_all.narrow(int64_t(d) + 1, 0, extent[d]);
-    return rows_of_all.contiguous();
+    return rows_of_all.to(at::kLong).contiguous();
   };
   return {.tokens = part(split.tokens),
           .targets = part(split.targets),

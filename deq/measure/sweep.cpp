@@ -9,6 +9,7 @@
 
 #include "deq/gradients/reversible.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/measure/halting.h"
 #include "deq/measure/pictures.h"
 
 namespace deq {
@@ -83,6 +84,25 @@ SweptLimit at_limit(const Trials& trials, size_t limit, const Model& model,
   found.roc_worst = roc_area(worst, right);
   find_medians(residuals, right, found.residual_right, found.residual_wrong);
   find_medians(worst, right, found.worst_right, found.worst_wrong);
+  return found;
+}
+
+std::vector<HaltingRule> rules_of(const SweepOptions& options) {
+  return options.halting == "none" ? std::vector<HaltingRule>() : parse_halting(options.halting);
+}
+
+/// At the largest limit alone.
+HaltedSet halted_by(const HaltingRule& rule, Model& model, const Split& split, TrialOptions how,
+                    const std::function<void(double)>& progress) {
+  how.limits = {how.limits.back()};
+  how.halting = [&rule, &model](const Map& f) { return halting(f, rule, model); };
+  const std::vector<Trial> trials = try_problems(model, split, how, {}, progress).at.back();
+  HaltedSet found{.rule = rule.name};
+  for (const Trial& trial : trials) {
+    found.accuracy += trial.right / double(trials.size());
+    found.evaluations += double(trial.evaluations) / double(trials.size());
+    found.verdicts.add(trial.converged, trial.right);
+  }
   return found;
 }
 
@@ -164,6 +184,8 @@ SweptSet sweep_set(const TrainedModel& run, const Split& all, SweptSet found,
                                   random_start(options.start_seed, options.start_std, start),
                                   steps.next()));
   found.breadth = count_starts(starts);
+  for (const HaltingRule& rule : rules_of(options))
+    found.halted.push_back(halted_by(rule, model, split, how, steps.next()));
   if (options.paths > 0)
     found.paths = measure_paths(model, beginning(split, options.paths), how, as_inputs(run),
                                 options.start_seed, options.start_std);
@@ -216,6 +238,7 @@ SweptRun sweep_run(const TrainedModel& run, const std::string& name, const Corpu
                    const SweepOptions& options, bool pictures,
                    const std::function<void(double, const std::string&)>& progress) {
   validate(options, "Sweep");
+  const auto rules = int64_t(rules_of(options).size());
   check_sweepable(run);
   run.model->eval();
   SweptRun found{.name = name,
@@ -229,7 +252,8 @@ SweptRun sweep_run(const TrainedModel& run, const std::string& name, const Corpu
   const std::vector<std::string> names = wanted_sets(corpus, options.sets);
   for (size_t i = 0; i < names.size(); ++i) {
     const double share = 1 / double(names.size());
-    Steps steps(progress, name + ", " + names[i], double(i) * share, share, 2 + options.starts);
+    Steps steps(progress, name + ", " + names[i], double(i) * share, share,
+                2 + options.starts + rules);
     found.sets.push_back(sweep_set(run, corpus.split(names[i]), {.name = names[i]}, how, options,
                                    pictures, std::move(steps)));
   }

@@ -22,6 +22,7 @@ struct SweepOptions {
   int64_t pictures = 3;
   double start_std = 1.0;
   int64_t start_seed = 1;
+  std::string halting = "residual:1e-2,change:1e-2";
 
   static void fields(auto& self, auto&& field) {
     field("limits", self.limits,
@@ -36,6 +37,8 @@ struct SweepOptions {
           between(0, 64));
     field("start_std", self.start_std, "of random starts", above(0));
     field("start_seed", self.start_seed, "of random starts", at_least(0));
+    field("halting", self.halting,
+          "rules by which solves end, with thresholds: residual, change; none: none");
   }
 };
 
@@ -54,6 +57,13 @@ struct SweptLimit {
   double residual_right = 0, residual_wrong = 0, worst_right = 0, worst_wrong = 0;
 };
 
+/// All problems of a set whose solves end by one rule, or at the largest limit.
+struct HaltedSet {
+  std::string rule;
+  double accuracy = 0, evaluations = 0;  ///< as in SweptLimit
+  Verdicts verdicts;                     ///< of the states that they ended in, judged by f
+};
+
 /// One test set under one run.
 struct SweptSet {
   std::string name;
@@ -62,6 +72,7 @@ struct SweptSet {
   Trials trials;          ///< from zeros
   std::vector<SweptLimit> limits;
   std::vector<Breadth> breadth;  ///< empty of an explicit network, as is what follows
+  std::vector<HaltedSet> halted;
   std::vector<PathRow> paths;
   std::vector<ProblemPicture> pictures;
 

@@ -186,6 +186,29 @@ Chart starts_of(const std::vector<const SweptRun*>& solved, size_t set) {
   return chart;
 }
 
+/// Halting rules as points beside the line of step limits, of one set.
+Chart halting_of(const std::vector<const SweptRun*>& solved, size_t set) {
+  const SweptSet& first = solved.front()->sets[set];
+  Chart chart{{"Halting, " + set_name(first), "evaluations of f on one problem, mean",
+               "share of problems answered right", false, true},
+              {}};
+  std::vector<Points> lines;
+  for (const SweptRun* run : solved) {
+    Points& line = lines.emplace_back();
+    for (const SweptLimit& at : run->sets[set].limits)
+      line.emplace_back(at.evaluations, at.accuracy);
+  }
+  add_lines(chart, "step limits", lines);
+  for (size_t rule = 0; rule < first.halted.size(); ++rule) {
+    for (const SweptRun* run : solved) {
+      const HaltedSet& at = run->sets[set].halted[rule];
+      const std::string name = solved.size() > 1 ? at.rule + ", " + run->name : at.rule;
+      chart.series.push_back({name, {{at.evaluations, at.accuracy}}, rule + 1});
+    }
+  }
+  return chart;
+}
+
 }  // namespace
 
 std::vector<Chart> sweep_charts(const std::vector<SweptRun>& runs) {
@@ -205,6 +228,9 @@ std::vector<Chart> sweep_charts(const std::vector<SweptRun>& runs) {
       residuals(solved, "of the worst position", [](const Trial& trial) { return trial.worst; }));
   for (size_t set = 0; set < runs.front().sets.size(); ++set)
     charts.push_back(starts_of(solved, set));
+  for (size_t set = 0; set < runs.front().sets.size(); ++set) {
+    if (!solved.front()->sets[set].halted.empty()) charts.push_back(halting_of(solved, set));
+  }
   return charts;
 }
 

@@ -14,16 +14,20 @@ using Json = nlohmann::ordered_json;
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 
+Json json_of(const Verdicts& verdicts) {
+  return {{"converged_right", verdicts.converged_right},
+          {"converged_wrong", verdicts.converged_wrong},
+          {"open_right", verdicts.open_right},
+          {"open_wrong", verdicts.open_wrong}};
+}
+
 Json json_of(const SweptLimit& at, bool is_explicit) {
   Json row{{"max_steps", at.max_steps},           {"accuracy", at.accuracy},
            {"places_right", at.places},           {"evaluations", at.evaluations},
            {"operations", number(at.operations)}, {"seconds", at.seconds}};
   if (is_explicit) return row;
   row["best_accuracy"] = at.best_accuracy;
-  row["verdicts"] = {{"converged_right", at.verdicts.converged_right},
-                     {"converged_wrong", at.verdicts.converged_wrong},
-                     {"open_right", at.verdicts.open_right},
-                     {"open_wrong", at.verdicts.open_wrong}};
+  row["verdicts"] = json_of(at.verdicts);
   row["roc_area"] = number(at.roc);
   row["roc_area_worst_position"] = number(at.roc_worst);
   row["residual_right"] = number(at.residual_right);
@@ -66,6 +70,12 @@ Json json_of(const SweptSet& set, bool is_explicit) {
                                {"majority", at.majority},
                                {"any", at.any},
                                {"evaluations", at.evaluations}});
+    row["halting"] = Json::array();
+    for (const HaltedSet& at : set.halted)
+      row["halting"].push_back({{"rule", at.rule},
+                                {"accuracy", at.accuracy},
+                                {"evaluations", at.evaluations},
+                                {"verdicts", json_of(at.verdicts)}});
     row["paths"] = Json::array();
     for (const PathRow& path : set.paths)
       row["paths"].push_back({{"from", path.from},
@@ -194,6 +204,27 @@ SweepTable starts_table(const std::vector<SweptRun>& runs) {
   return table;
 }
 
+SweepTable halting_table(const std::vector<SweptRun>& runs) {
+  SweepTable table{"Halting rules",
+                   "Each problem's solve ends by a rule, or at the largest limit: the residual of "
+                   "f is small, or the distribution over answers has stopped moving. Converged "
+                   "says what f itself makes of the state in which it ended, at the tolerance.",
+                   {"run", "set", "rule", "right", "evaluations", "converged right",
+                    "converged wrong", "open right", "open wrong"},
+                   {}};
+  for (const SweptRun& run : runs) {
+    for (const SweptSet& set : run.sets) {
+      for (const HaltedSet& at : set.halted)
+        table.rows.push_back(
+            {run.name, set.name, at.rule, per_cent(at.accuracy),
+             fmt::format("{:.1f}", at.evaluations), fmt::format("{}", at.verdicts.converged_right),
+             fmt::format("{}", at.verdicts.converged_wrong),
+             fmt::format("{}", at.verdicts.open_right), fmt::format("{}", at.verdicts.open_wrong)});
+    }
+  }
+  return table;
+}
+
 SweepTable paths_table(const std::vector<SweptRun>& runs) {
   SweepTable table{
       "Path independence",
@@ -260,8 +291,8 @@ nlohmann::ordered_json json_of(const std::vector<SweptRun>& runs, const std::str
 }
 
 std::vector<SweepTable> tables_of(const std::vector<SweptRun>& runs) {
-  std::vector<SweepTable> tables = {seeds_table(runs), limits_table(runs), starts_table(runs),
-                                    paths_table(runs), wrong_table(runs)};
+  std::vector<SweepTable> tables = {seeds_table(runs),   limits_table(runs), starts_table(runs),
+                                    halting_table(runs), paths_table(runs),  wrong_table(runs)};
   std::erase_if(tables, [](const SweepTable& table) { return table.rows.empty(); });
   return tables;
 }

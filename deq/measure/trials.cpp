@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "deq/base/threads.h"
 #include "deq/data/sequences.h"
@@ -67,9 +68,10 @@ std::vector<Trial> judged(const Model& model, const Tensor& z, const Batch& batc
   return found;
 }
 
-/// One limit of one batch. `f` is that of all its problems.
-std::vector<Trial> at_limit(const Model& model, const Map& f, const Batch& batch,
-                            const AtLimit& at) {
+/// One limit of one batch. `f` is that of all its problems; with `rel_tol` it judges them, in place
+/// of the report.
+std::vector<Trial> at_limit(const Model& model, const Map& f, const Batch& batch, const AtLimit& at,
+                            std::optional<double> rel_tol) {
   std::vector<Trial> found = judged(model, at.solution.z, batch);
   const auto samples = int64_t(found.size());
   const StateResiduals residuals = residuals_of(at.solution.z, f(at.solution.z));
@@ -84,6 +86,7 @@ std::vector<Trial> at_limit(const Model& model, const Map& f, const Batch& batch
     trial.converged = converged[b].item<bool>();
     trial.residual = residuals.samples[b].item<double>();
     trial.worst = residuals.worst[b].item<double>();
+    if (rel_tol) trial.converged = trial.residual <= *rel_tol;
     trial.best_right = best[b].item<bool>();
     trial.evaluations = at.beginning + steps[b].item<int64_t>();
     if (energies.defined()) trial.energy = energies[b].item<double>();
@@ -142,9 +145,12 @@ Trials try_problems(Model& model, const Split& split, const TrialOptions& option
     const Tensor zeros = zero_state(model, batch.tokens);
     const Tensor z0 = start ? start(zeros, batch.first_lane) : zeros;
     size_t limit = 0;
-    solve_at_limits(f, z0, options.equilibrium.solver, options.equilibrium.stop, options.limits,
+    const StopRule& stop = options.equilibrium.stop;
+    const auto rel_tol = options.halting ? std::optional<double>(stop.rel_tol) : std::nullopt;
+    const Map solved = options.halting ? options.halting(f) : f;
+    solve_at_limits(solved, z0, options.equilibrium.solver, stop, options.limits,
                     [&](const AtLimit& at) {
-                      append(found.at[limit], at_limit(model, f, batch, at));
+                      append(found.at[limit], at_limit(model, f, batch, at, rel_tol));
                       found.seconds[limit++] += binding + at.seconds;
                     });
   });

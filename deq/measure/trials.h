@@ -38,6 +38,9 @@ struct TrialOptions {
   EquilibriumOptions equilibrium;  ///< its max_steps is not read
   std::vector<int64_t> limits;
   int64_t batch = 16;  ///< problems side by side
+  /// What is solved in place of f, that may end a problem's solve before it converges; empty: f.
+  /// Trials are judged by f.
+  std::function<Map(const Map& f)> halting = {};
 };
 
 /// The state that problems first .. first + B - 1 start from, shaped like `zeros` (B, ..., D).

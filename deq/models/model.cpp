@@ -48,7 +48,7 @@ Model::Model(const ModelOptions& options, const Vocabularies& symbols)
     register_module(layer_->cell_name(i), layer_->cells()[i]);
   at::Tensor steps = layer_->step_embedding();
   if (steps.defined()) register_parameter("step_embedding", steps);
-  cell().symbols() > 0 ? make_symbol_ends() : make_word_ends();
+  make_ends();
   for (const auto& [name, part] : head_->parts()) register_module(name, part);
   for (const auto& cell : layer_->cells()) cell->initialise(options.initial.init_std);
   if (steps.defined()) {
@@ -57,6 +57,36 @@ Model::Model(const ModelOptions& options, const Vocabularies& symbols)
   }
   reader_->initialise(options.initial.embedding_init_std);
   head_->initialise(options.initial.embedding_init_std);
+}
+
+void Model::make_ends() {
+  const Reading reading = options_.ends.reading;
+  DEQ_CHECK(cell().symbols() == 0 || reading == Reading::Symbols,
+            "reading = {}: cell {} reads places and symbols; expected symbols",
+            Names<Reading>::values[size_t(reading)], options_.cell.name());
+  if (cell().symbols() > 0) return make_symbol_ends();
+  if (reading == Reading::Symbols) return make_word_ends();
+  return reading == Reading::Bits ? make_bit_ends() : make_value_ends();
+}
+
+/// Of values: one for each place, or a row of them.
+void Model::make_value_ends() {
+  reader_ = register_module(
+      "reader", std::make_shared<ValueReader>(symbols_.inputs, row(), cell().input_width()));
+  head_ = std::make_unique<ClassHead>(symbols_.answers, cell().output_width());
+}
+
+/// Of numbers, as many as are answered.
+void Model::make_bit_ends() {
+  int64_t bits = 0;
+  while ((int64_t{1} << bits) < symbols_.answers) ++bits;
+  DEQ_CHECK(int64_t{1} << bits == symbols_.answers && symbols_.inputs >= symbols_.answers,
+            "reading = bits: {} symbols are read and {} answered; expected the numbers of some "
+            "bits, and no fewer",
+            symbols_.inputs, symbols_.answers);
+  reader_ = register_module(
+      "reader", std::make_shared<BitReader>(symbols_.inputs, bits, cell().input_width()));
+  head_ = std::make_unique<BitHead>(bits, cell().output_width());
 }
 
 /// Reader and head of vocabularies, which may share their tables.
@@ -85,8 +115,8 @@ void Model::make_symbol_ends() {
 }
 
 AdaptiveEmbedding& Model::embedding() {
-  DEQ_CHECK(embedding_, "cell = {} reads places and symbols; expected a model with an embedding",
-            options_.cell.name());
+  DEQ_CHECK(embedding_, "cell = {}, reading = {}: there is no embedding; expected a model with one",
+            options_.cell.name(), Names<Reading>::values[size_t(options_.ends.reading)]);
   return *embedding_;
 }
 
@@ -131,13 +161,16 @@ void Model::read_weights(const ReadingOptions& options) {
   weight_type_ = options.weight_type;
 }
 
-/// What the layer sees of tokens: (B, T, X).
 Tensor Model::read(const Tensor& tokens) {
   const Tensor ids = checked_ids("token", tokens, 0, symbols_.inputs, device());
-  const Tensor x = reader_->forward(in_a_row(ids));
-  return as_placed(
-      masked(x, dropout_mask({x.size(0), 1, x.size(2)}, options_.input_dropout, is_training(), x)),
-      ids);
+  const bool rows = options_.ends.reading == Reading::Rows;
+  DEQ_CHECK(!rows || (ids.dim() == 3 && ids.size(2) == row()),
+            "tokens of shape [{}]; expected grids of rows of {}, as the model reads them",
+            fmt::join(ids.sizes(), ", "), row());
+  const Tensor seen = reader_->forward(in_a_row(ids));
+  const Tensor x = masked(seen, dropout_mask({seen.size(0), 1, seen.size(2)},
+                                             options_.input_dropout, is_training(), seen));
+  return rows ? x : as_placed(x, ids);
 }
 
 std::vector<Bound> Model::bind(const Tensor& tokens, const Histories& histories) {
@@ -149,26 +182,48 @@ LayerOutput Model::forward(const Tensor& tokens, const Histories& histories,
   return layer_->forward(read(tokens), histories, options);
 }
 
-/// What the head sees of states (B, T, D): (B, T, O).
+/// What the head sees of states (B, T, D): (B, T, O), or (B, 1, O) where they are pooled.
 Tensor Model::hidden(const Tensor& z) const {
   const Tensor out = cell().output(z);
-  const Tensor hidden = out.dim() > 3 ? out.flatten(1, out.dim() - 2) : out;
+  const Tensor each = out.dim() > 3 ? out.flatten(1, out.dim() - 2) : out;
+  const Tensor hidden = options_.ends.pool ? each.mean(1, true) : each;
   return masked(hidden, dropout_mask({z.size(0), 1, hidden.size(2)}, options_.output_dropout,
                                      is_training(), hidden));
 }
 
 Tensor Model::loss(const Tensor& z, const Tensor& expected) const {
   const Tensor targets = checked_ids("target", expected, -1, symbols_.answers, z.device());
+  if (options_.ends.pool || row() > 1) return shared_loss(hidden(z), targets);
   return head_->loss(hidden(z), in_a_row(targets.clamp_min(0)))
       .view(targets.sizes())
       .masked_fill(targets < 0, 0);
+}
+
+/// Where one hidden state (B, n, O) answers for several places: of those that are scored alone.
+Tensor Model::shared_loss(const Tensor& hidden, const Tensor& targets) const {
+  const Tensor all = targets.reshape({-1});
+  const int64_t B = hidden.size(0), n = hidden.size(1), each = all.numel() / (B * n);
+  DEQ_CHECK(each * B * n == all.numel(), "targets of shape [{}] for {} states a problem",
+            fmt::join(targets.sizes(), ", "), n);
+  const Tensor scored = all.ge(0).nonzero().squeeze(1);
+  const Tensor states = hidden.flatten(0, 1).index_select(0, at::div(scored, each, "floor"));
+  const Tensor losses =
+      head_->loss(states.unsqueeze(0), all.index_select(0, scored).unsqueeze(0)).squeeze(0);
+  return at::zeros(all.sizes(), losses.options())
+      .index_copy(0, scored, losses)
+      .view(targets.sizes());
 }
 
 Tensor Model::log_probabilities(const Tensor& z) const {
   const Tensor all = head_->log_probabilities(hidden(z));  // (B, T, answers)
   std::vector<int64_t> shape = z.sizes().vec();
   shape.back() = symbols_.answers;
-  return all.view(shape);
+  if (options_.ends.reading == Reading::Rows) {
+    shape.insert(shape.end() - 1, row());
+    return all.unsqueeze(2).expand(shape);
+  }
+  if (options_.ends.pool && z.dim() == 4) return all.unsqueeze(1).expand(shape);
+  return options_.ends.pool ? all.expand(shape) : all.view(shape);
 }
 
 int64_t Model::parameter_count(bool with_embedding) const {

@@ -6,6 +6,7 @@
 #include "deq/heads/adaptive.h"
 #include "deq/heads/head.h"
 #include "deq/heads/mixture.h"
+#include "deq/heads/readings.h"
 #include "deq/layers/layer.h"
 
 namespace deq {
@@ -23,6 +24,19 @@ struct InitialOptions {
   }
 };
 
+/// What of its problems a model reads and answers.
+struct EndOptions {
+  Reading reading = Reading::Symbols;
+  int64_t row = 28;
+  bool pool = false;
+
+  static void fields(auto& self, auto&& field) {
+    field("reading", self.reading, "what a symbol stands for to a model");
+    field("row", self.row, "values of a row", between(1, 1 << 16));
+    field("pool", self.pool, "answer from the mean of all places' states, not from each one's own");
+  }
+};
+
 /// All that a model is built from, but for its vocabularies.
 struct ModelOptions {
   CellOptions cell;
@@ -32,6 +46,7 @@ struct ModelOptions {
   double input_dropout = 0.0;
   double output_dropout = 0.0;
   InitialOptions initial;
+  EndOptions ends;
 
   static void fields(auto& self, auto&& field) {
     field.group("cell");
@@ -45,6 +60,7 @@ struct ModelOptions {
     field("output_dropout", self.output_dropout,
           "share of the equilibrium's features dropped, for all positions", half_open(0, 1));
     field("", self.initial);
+    field("", self.ends);
   }
 
   bool is_explicit() const { return depth.depth > 0; }
@@ -82,15 +98,17 @@ class Model : public torch::nn::Module {
   std::shared_ptr<torch::nn::Module> clone(const c10::optional<at::Device>& device) const override;
 
   /// tokens (B, T) int64 in [0, inputs), on any device; of grids (B, H, W), whose state is (B, H,
-  /// W, D). Throws deq::Error for tokens out of range and for a scope that needs a causal cell.
+  /// W, D), or (B, H, D) where rows are read. Throws deq::Error for tokens out of range and for a
+  /// scope that needs a causal cell.
   LayerOutput forward(const at::Tensor& tokens, const Histories& histories,
                       const ForwardOptions& options);
 
   /// -log p(target) in nats, of targets (B, T) int64 given a state (B, T, D); 0 where the target is
-  /// -1: not scored.
+  /// -1: not scored. Of a model that reads rows or pools, targets stand as its tokens do.
   at::Tensor loss(const at::Tensor& z, const at::Tensor& targets) const;
 
-  /// log p of every answer at each position, (B, T, answers).
+  /// log p of every answer at each position, (B, T, answers); of each symbol of a row, where rows
+  /// are read.
   at::Tensor log_probabilities(const at::Tensor& z) const;
 
   const ModelOptions& options() const { return options_; }
@@ -110,6 +128,9 @@ class Model : public torch::nn::Module {
   void read_weights(const ReadingOptions& options);
   WeightType weight_type() const { return weight_type_; }
 
+  /// What the layer sees of tokens: x (B, T, X); of grids (B, H, W, X), unless rows are read.
+  at::Tensor read(const at::Tensor& tokens);
+
   /// The levels for these tokens, as `forward` applies them; for an equilibrium the one f(., x)
   /// that it solves.
   std::vector<Bound> bind(const at::Tensor& tokens, const Histories& histories);
@@ -121,8 +142,12 @@ class Model : public torch::nn::Module {
  private:
   void make_word_ends();
   void make_symbol_ends();
-  at::Tensor read(const at::Tensor& tokens);
+  void make_value_ends();
+  void make_bit_ends();
+  void make_ends();
   at::Tensor hidden(const at::Tensor& z) const;
+  at::Tensor shared_loss(const at::Tensor& hidden, const at::Tensor& targets) const;
+  int64_t row() const { return options_.ends.reading == Reading::Rows ? options_.ends.row : 1; }
 
   ModelOptions options_;
   Vocabularies symbols_;

@@ -1,12 +1,16 @@
 #include "deq/tasks/tasks.h"
 
+#include "deq/tasks/bits.h"
 #include "deq/tasks/bytes.h"
 #include "deq/tasks/characters.h"
 #include "deq/tasks/copy_memory.h"
+#include "deq/tasks/images.h"
+#include "deq/tasks/listops.h"
 #include "deq/tasks/masked.h"
 #include "deq/tasks/mazes.h"
 #include "deq/tasks/pairs.h"
 #include "deq/tasks/prefix_sums.h"
+#include "deq/tasks/strings.h"
 #include "deq/tasks/sudoku.h"
 #include "deq/tasks/word_problem.h"
 #include "deq/tasks/words.h"
@@ -15,9 +19,9 @@ namespace deq {
 
 // The list.
 const std::vector<Task>& TaskData::known() {
-  static const std::vector<Task> list{Words{},      Bytes{},       Characters{}, CopyMemory{},
-                                      PrefixSums{}, WordProblem{}, Mazes{},      Sudoku{},
-                                      Pairs{},      Masked{}};
+  static const std::vector<Task> list{
+      Words{},  Bytes{}, Characters{}, CopyMemory{}, PrefixSums{}, WordProblem{}, Mazes{},
+      Sudoku{}, Pairs{}, Strings{},    Bits{},       ListOps{},    Images{},      Masked{}};
   return list;
 }
 

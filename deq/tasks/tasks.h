@@ -24,6 +24,9 @@ struct TaskData : Held<TaskData> {
   virtual int64_t known_vocabulary() const = 0;
   /// Of the places of a problem or a text: 1, a sequence; 2, a grid.
   virtual int64_t dimensions() const = 0;
+  /// What a symbol stands for, as a model's option `reading` has it: "symbols" unless the task's
+  /// own `reading` says otherwise.
+  virtual std::string reading() const = 0;
   /// Of inputs and of answers, where the options tell without data, by the task's `vocabularies`.
   virtual std::optional<std::pair<Vocabulary, Vocabulary>> vocabularies() const = 0;
   /// Whether answers have a vocabulary of their own, whatever its size.
@@ -59,8 +62,15 @@ struct TaskData::Of final : HeldAs<TaskData, Options> {
   }
   int64_t known_vocabulary() const override { return this->value.known_vocabulary(); }
   int64_t dimensions() const override {
-    if constexpr (requires { this->value.dimensions; }) return this->value.dimensions;
+    if constexpr (requires { this->value.dimensions(); })
+      return this->value.dimensions();
+    else if constexpr (requires { this->value.dimensions; })
+      return this->value.dimensions;
     return 1;
+  }
+  std::string reading() const override {
+    if constexpr (requires { this->value.reading(); }) return this->value.reading();
+    return "symbols";
   }
   std::optional<std::pair<Vocabulary, Vocabulary>> vocabularies() const override {
     if constexpr (requires { this->value.vocabularies(); }) return this->value.vocabularies();

@@ -54,7 +54,9 @@ KnownSegments first_segments(Model& model, const Split& split, int64_t count, in
                              const ForwardOptions& how) {
   if (split.sequences()) {
     const int64_t S = std::min(count, split.tokens.size(0));
-    return {split.tokens.narrow(0, 0, S), split.targets.narrow(0, 0, S), {}};
+    return {split.tokens.narrow(0, 0, S).to(at::kLong),
+            split.targets.narrow(0, 0, S).to(at::kLong),
+            {}};
   }
   const at::Tensor pieces = first_pieces(split.tokens, count, 2 * length + 1);
   c10::NoGradGuard no_tape;
@@ -156,8 +158,9 @@ double measure_leak(Model& model, const Split& split, const EquilibriumOptions& 
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
   const at::Tensor segments =
-      split.sequences() ? split.tokens.narrow(0, 0, std::min(options.lanes, split.tokens.size(0)))
-                        : first_pieces(split.tokens, options.lanes, options.length);
+      split.sequences()
+          ? split.tokens.narrow(0, 0, std::min(options.lanes, split.tokens.size(0))).to(at::kLong)
+          : first_pieces(split.tokens, options.lanes, options.length);
   const int64_t T = segments.size(1);
   DEQ_CHECK(T >= 2, "check-leak: {} of {} position; expected >= 2",
             split.sequences() ? "sequences" : "segments (eval-length)", T);

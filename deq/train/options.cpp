@@ -3,7 +3,9 @@
 #include "deq/cells/energy.h"
 #include "deq/cells/energy_groups.h"
 #include "deq/cells/groups.h"
+#include "deq/cells/ntm.h"
 #include "deq/cells/recurrent.h"
+#include "deq/cells/stack_rnn.h"
 #include "deq/cells/tcn.h"
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/reversible.h"
@@ -58,7 +60,8 @@ void add_idle(Idle& idle, const Solver& solver, const std::string& prefix) {
 Idle idle_options(const EquilibriumOptions& equilibrium, const ModelOptions& model) {
   Idle idle;
   if (model.is_explicit()) {
-    const bool chained = model.cell.is<Lstm>() || model.cell.is<Gru>() || model.cell.is<Tcn>();
+    const bool chained = model.cell.is<Lstm>() || model.cell.is<Gru>() || model.cell.is<Tcn>() ||
+                         model.cell.is<StackRnn>() || model.cell.is<Ntm>();
     if (chained && (!model.depth.tied || model.depth.depth == 1))
       add(idle, {"injection"},
           fmt::format("levels of {} see x in their state alone; expected tied = true with it",
@@ -83,15 +86,22 @@ Idle idle_cuts(const Task& task) {
   return idle;
 }
 
-/// Of a state for each place and symbol, which has no tables of words.
+/// Of ends that have no tables of words.
 void add_idle_tables(Idle& idle, const ModelOptions& model) {
+  const Reading reading = model.ends.reading;
+  if (reading != Reading::Rows)
+    add(idle, {"row"}, "no rows are read; expected reading = rows with it");
   const auto* energy = model.cell.get_if<Energy>();
-  if (!model.cell.is<Groups>() && !(energy && energy->of.is<EnergyGroups>())) return;
+  const bool groups = model.cell.is<Groups>() || (energy && energy->of.is<EnergyGroups>());
+  if (!groups && reading == Reading::Symbols) return;
+  const std::string why =
+      groups ? "a cell over groups reads and answers by symbol; expected another cell with it"
+             : fmt::format("reading {} has no tables; expected reading = symbols with it",
+                           Names<Reading>::values[size_t(reading)]);
   for (const std::string prefix : {"embedding_", "mixture_"}) {
     for (const OptionInfo& info : list_options(model)) {
       if (info.key.rfind(prefix, 0) == 0 && info.key != "embedding_init_std")
-        add(idle, {info.key},
-            "a cell over groups reads and answers by symbol; expected another cell with it");
+        add(idle, {info.key}, why);
     }
   }
 }
@@ -118,7 +128,9 @@ Idle idle_options(const TrainOptions& options) {
     add(idle, {"carry_right", "carry_over", "carry_grace"},
         "each problem is there for one step; expected carry >= 2 with it");
   if (continues_text(options.task))
-    add(idle, {"segments", "carry", "carry_right", "carry_over", "carry_grace", "rest_weight"},
+    add(idle,
+        {"segments", "carry", "carry_right", "carry_over", "carry_grace", "rest_weight", "reading",
+         "pool"},
         fmt::format("a text of task {} goes on from step to step; expected a task of problems "
                     "with it",
                     options.task.name()));
@@ -194,6 +206,8 @@ void settle(TrainOptions& options, const Assignments& given) {
   }
   if (options.task->own_answers() && !given.count("embedding_tie_weights"))
     options.model.embedding.tie_weights = false;
+  if (!given.count("reading"))
+    assign_options(options.model, {{"reading", options.task->reading()}});
   settle(options.equilibrium, options.model, given);
   check_effect(idle_options(options), given);
 }

@@ -31,7 +31,10 @@ Tensor answer_places(const Tensor& all, const Batch& batch) {
 
 Answers answers_of(const Model& model, const Tensor& z, const Batch& batch) {
   const Tensor wanted = answer_places(batch.targets, batch).to(z.device());
-  const auto [best, likeliest] = model.log_probabilities(answer_places(z, batch)).max(-1);
+  const bool pools = model.options().ends.pool;  // all states are needed for each answer
+  const auto [best, likeliest] = (pools ? answer_places(model.log_probabilities(z), batch)
+                                        : model.log_probabilities(answer_places(z, batch)))
+                                     .max(-1);
   const Tensor right = likeliest.eq(wanted).logical_and(best.isfinite()).logical_or(wanted.lt(0));
   return {likeliest, right};
 }

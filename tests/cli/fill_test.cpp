@@ -83,7 +83,7 @@ TEST_F(Fill, WhatDidNotConvergeHasAnotherExitCode) {
 TEST_F(Fill, BadInputIsOneLine) {
   const auto wrong = [&](const std::string& arguments, const std::string& says) {
     const auto output = run_deq("fill " + run() + " " + arguments + " 2>&1 >/dev/null");
-    expect_one_error_line(output.text);
+    expect_one_error_line(arguments, output.text);
     EXPECT_EQ(output.exit_code, 1);
     EXPECT_SAYS(output.text, says);
   };

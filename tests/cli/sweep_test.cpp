@@ -147,6 +147,38 @@ TEST_F(SweepTest, WhatIsDoneCostsNoMore) {
   }
 }
 
+TEST_F(SweepTest, HaltingRulesEndSolvesAndFJudgesThem) {
+  const std::string how =
+      " --rel-tol 1e-4 --sets 9 --problems 0 --starts 1 --paths 0 --pictures 0 ";
+  const json set = sweep(at("a") + how + "--limits 60 --halting residual:0.1,change:1,change:1e-9" +
+                         " --out " + at("halting"))["runs"][0]["sets"][0];
+  const json& rules = set["halting"];
+  ASSERT_EQ(rules.size(), 3u);
+  EXPECT_EQ(rules[0]["rule"], "residual:0.1");
+  const json loose =
+      sweep(at("a") + " --rel-tol 0.1 --sets 9 --problems 0 --starts 1 --paths 0 " +
+            "--pictures 0 --halting none --limits 60 --out " + at("loose"))["runs"][0]["sets"][0];
+  EXPECT_TRUE(loose["halting"].empty());
+  const json& by_tolerance = loose["limits"][0];
+  EXPECT_EQ(rules[0]["accuracy"], by_tolerance["accuracy"]) << "the same as with that tolerance";
+  EXPECT_EQ(rules[0]["evaluations"], by_tolerance["evaluations"]);
+  EXPECT_EQ(rules[1]["evaluations"], 3.0) << "it may move as much as it likes, twice in a row";
+  const json& verdicts = rules[1]["verdicts"];
+  EXPECT_EQ(verdicts["converged_right"].get<int>() + verdicts["converged_wrong"].get<int>(), 0)
+      << "three evaluations do not converge, whatever the rule says";
+  EXPECT_GE(rules[2]["evaluations"].get<double>(), rules[1]["evaluations"].get<double>());
+  const auto wrong = [&](const std::string& halting, const std::string& says) {
+    const auto result = run_deq("sweep " + at("a") + " --halting " + halting + " --out " +
+                                at("wrong-halting") + " 2>&1 >/dev/null");
+    expect_one_error_line(halting, result.text);
+    EXPECT_SAYS(result.text, says);
+  };
+  wrong("ponder:1", "unknown rule 'ponder:1'; known: residual, change");
+  wrong("change", "halting = change; expected a threshold above 0");
+  wrong("change:0", "halting = change:0");
+  wrong("residual:x", "halting = residual:x");
+}
+
 TEST_F(SweepTest, ARecurrenceHasOneStateWhereverItStarts) {
   const json set = sweep(at("recurrent") + " --sets 5 --starts 1 --paths 19 --out " +
                          at("paths"))["runs"][0]["sets"][0];

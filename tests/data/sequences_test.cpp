@@ -148,6 +148,21 @@ TEST(SequenceEvaluationStream, CountsScoredTargetsAndOwnsItsMemory) {
   EXPECT_TRUE(at::equal(split.tokens, counting(4, 3).tokens));
 }
 
+TEST(SequenceStream, ManySmallNumbersAreReadAsIfTheyWereLarge) {
+  const at::Tensor tokens = at::randint(256, {7, 5}, at::kLong),
+                   targets = at::randint(-1, 100, {7, 5}, at::kLong).fill_diagonal_(3);
+  const Split large{.tokens = tokens, .targets = targets.clamp_min(0)};
+  const Split small{.tokens = tokens.to(at::kByte), .targets = large.targets.to(at::kChar)};
+  SequenceStream a(large, 3, 2), b(small, 3, 2);
+  for (int i = 0; i < 4; ++i) {
+    const Batch expected = a.next(), found = b.next();
+    EXPECT_TRUE(at::equal(found.tokens, expected.tokens));
+    EXPECT_TRUE(at::equal(found.targets, expected.targets));
+  }
+  const Split wrong{.tokens = tokens.to(at::kChar), .targets = targets};
+  EXPECT_THROW(SequenceEvaluationStream(wrong, 3), Error);
+}
+
 TEST(Readers, ReadBothKinds) {
   const Split text{.tokens = at::arange(41, at::kLong)};
   TrainingReader lanes(text, {.batch = 4, .length = 5});

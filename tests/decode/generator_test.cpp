@@ -5,7 +5,9 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <gtest/gtest.h>
 
+#include "deq/cells/ntm.h"
 #include "deq/cells/recurrent.h"
+#include "deq/cells/stack_rnn.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
@@ -118,6 +120,8 @@ TEST(OneByOne, IsExactForExplicitNetworks) {
       {TrellisNet{.hidden = 9, .output = 6, .kernel = 3}, {.depth = 3, .tied = false}},
       {Lstm{{.width = 12}}, {.depth = 2, .tied = false}},
       {Gru{{.width = 12}}, {.depth = 1}},
+      {StackRnn{.width = 12, .stack_depth = 9}, {.depth = 2, .tied = false}},
+      {Ntm{.width = 12, .slots = 9}, {.depth = 1}},
       {Tcn{.width = 12, .kernel = 3}, {.depth = 3, .tied = false}},
   };
   for (const auto& [cell, depth] : networks) {

@@ -19,8 +19,10 @@
 #include "deq/cells/implicit.h"
 #include "deq/cells/monotone.h"
 #include "deq/cells/monotone_convolution.h"
+#include "deq/cells/ntm.h"
 #include "deq/cells/recurrent.h"
 #include "deq/cells/shift.h"
+#include "deq/cells/stack_rnn.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
@@ -64,6 +66,17 @@ inline std::vector<CellCase> cell_cases() {
       {"trellisnet_kernel_1", narrow},
       {"lstm", Lstm{{.width = 6}}},
       {"gru", Gru{{.width = 6}}},
+      {"stack_rnn", StackRnn{.width = 6, .stack_depth = 4, .stack_width = 3}},
+      {"stack_rnn_of_two",
+       StackRnn{.width = 5, .stacks = 2, .stack_depth = 12, .stack_width = 2, .reads = 3}},
+      {"ntm", Ntm{.width = 6, .slots = 7, .slot_width = 4}},
+      {"ntm_of_two", Ntm{.width = 5,
+                         .controller = Controller::Feedforward,
+                         .slots = 6,
+                         .slot_width = 3,
+                         .read_heads = 2,
+                         .write_heads = 2,
+                         .shift = 2}},
       {"tcn", Tcn{.width = 6, .kernel = 3}, {.level = 1}},
       {"shift", Shift{.width = 6, .inner = 9}},
       {"shift_additive", Shift{.width = 6, .inner = 9, .meeting = Meeting::Additive}},

@@ -185,8 +185,8 @@ TEST(Problems, EveryTaskOfProblemsIsListed) {
   for (const Task& task : TaskData::known()) {
     if (task->own_answers()) names.insert(task.name());
   }
-  EXPECT_EQ(names,
-            (std::set<std::string>{"prefix-sums", "word-problem", "mazes", "sudoku", "pairs"}));
+  EXPECT_EQ(names, (std::set<std::string>{"prefix-sums", "word-problem", "mazes", "sudoku", "pairs",
+                                          "strings", "bits", "listops", "images"}));
 }
 
 }  // namespace

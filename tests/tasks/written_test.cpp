@@ -6,8 +6,11 @@
 #include <algorithm>
 
 #include "deq/data/random.h"
+#include "deq/tasks/bits.h"
+#include "deq/tasks/listops.h"
 #include "deq/tasks/mazes.h"
 #include "deq/tasks/prefix_sums.h"
+#include "deq/tasks/strings.h"
 #include "deq/tasks/sudoku.h"
 #include "deq/tasks/tasks.h"
 #include "deq/tasks/word_problem.h"
@@ -26,7 +29,12 @@ std::vector<Task> checked_tasks() {
           WordProblem{.group = Group::A4xZ5, .length = 7, .problems = kFew},
           Mazes{.problems = kFew},
           Sudoku{.side = 4, .problems = kFew},
-          Sudoku{.side = 9, .problems = kFew}};
+          Sudoku{.side = 9, .problems = kFew},
+          Strings{.length = 7, .problems = kFew},
+          Strings{.operation = StringOperation::Sort, .symbols = 36, .length = 7, .problems = kFew},
+          Strings{.operation = StringOperation::Add, .length = 4, .problems = kFew},
+          Strings{.operation = StringOperation::Multiply, .length = 3, .problems = kFew},
+          Bits{.length = 5, .problems = kFew}};
 }
 
 /// Calls `use(task, corpus, problem, answer)` for each test problem of each task.

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "deq/cells/ntm.h"
 #include "deq/cells/recurrent.h"
+#include "deq/cells/stack_rnn.h"
 #include "deq/cells/tcn.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
@@ -41,6 +43,8 @@ std::vector<TrainOptions> networks() {
           restarting(TrellisNet{.hidden = 7, .output = 5, .kernel = 3}, {}),
           restarting(Lstm{{.width = 12}}, {.depth = 2, .tied = false}),
           restarting(Gru{{.width = 12}}, {.depth = 2, .tied = false}),
+          restarting(StackRnn{.width = 12, .stack_depth = 9}, {.depth = 1}),
+          restarting(Ntm{.width = 12, .slots = 9}, {.depth = 2, .tied = false}),
           restarting(Tcn{.width = 12, .kernel = 5}, {.depth = 2, .tied = false})};
 }
 
