@@ -34,8 +34,8 @@ std::string reason_of(const std::exception& error) {
   const auto* torch = dynamic_cast<const c10::Error*>(&error);
   std::string text = torch ? torch->what_without_backtrace() : error.what();
   text = text.substr(0, text.find('\n'));
-  // Gloo: "[/source:123] Connection closed by peer [::1]:4567"
-  if (const size_t end = text.find("] "); text.rfind("[/", 0) == 0 && end != text.npos)
+  // Gloo: "[./source.cc:123] Connection closed by peer [::1]:4567"
+  if (const size_t end = text.find("] "); text.rfind("[", 0) == 0 && end != text.npos)
     text = text.substr(end + 2);
   if (const size_t advice = text.find(". This may indicate"); advice != text.npos)
     text = text.substr(0, advice);

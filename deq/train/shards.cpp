@@ -45,18 +45,38 @@ Batch Shards::part(const Batch& batch, int64_t shard) const {
   return part;
 }
 
+namespace {
+
+constexpr int64_t kLikeness = 8;  // numbers
+
+/// What rows are like: a type, and the sizes behind the first. Of a part that has none, nothing.
+Tensor likeness_of(const Tensor& part) {
+  std::vector<int64_t> numbers(kLikeness, -1);
+  if (!part.defined()) return at::tensor(numbers, at::kLong);
+  numbers[0] = int64_t(part.scalar_type());
+  for (int64_t d = 1; d < part.dim(); ++d) numbers[size_t(d)] = part.size(d);
+  return at::tensor(numbers, at::kLong);
+}
+
+/// Room for so many rows of that likeness.
+Tensor room_like(const Tensor& likeness, int64_t parts, int64_t rows) {
+  std::vector<int64_t> shape{parts, rows};
+  for (int64_t d = 1; d < likeness.numel() && likeness[d].item<int64_t>() >= 0; ++d)
+    shape.push_back(likeness[d].item<int64_t>());
+  return at::zeros(shape, at::ScalarType(likeness[0].item<int64_t>()));
+}
+
+}  // namespace
+
 Tensor Shards::join(const std::vector<Tensor>& parts, int64_t batch) const {
   if (!several()) return parts.front();
-  const auto one =
-      std::find_if(parts.begin(), parts.end(), [](const Tensor& p) { return p.defined(); });
-  DEQ_CHECK(one != parts.end(), "a batch of {} rows in {} shards; expected at least one row each",
-            batch, count_);
+  Tensor one;  // of this process's
+  for (const Tensor& part : parts) one = part.defined() ? part : one;
+  Tensor likeness = likeness_of(one);
+  if (batch < count_) likeness = std::get<0>(group_->gather(likeness).max(0));
   int64_t most = 0;
   for (int64_t k = 0; k < count_; ++k) most = std::max(most, rows(k, batch).count);
-  std::vector<int64_t> shape = one->sizes().vec();
-  shape[0] = most;
-  shape.insert(shape.begin(), int64_t(own_.size()));
-  const Tensor held = at::zeros(shape, one->options().device(at::kCPU));  // (own, most, ...)
+  const Tensor held = room_like(likeness, int64_t(own_.size()), most);  // (own, most, ...)
   for (size_t i = 0; i < parts.size(); ++i) {
     if (parts[i].defined()) held[int64_t(i)].narrow(0, 0, parts[i].size(0)).copy_(parts[i]);
   }
@@ -64,7 +84,8 @@ Tensor Shards::join(const std::vector<Tensor>& parts, int64_t batch) const {
   std::vector<Tensor> in_order;
   for (int64_t k = 0; k < count_; ++k)
     in_order.push_back(all[k].narrow(0, 0, rows(k, batch).count));
-  return at::cat(in_order).to(one->device());
+  const Tensor whole = at::cat(in_order);
+  return one.defined() ? whole.to(one.device()) : whole;
 }
 
 Histories Shards::join(const std::vector<Histories>& parts, int64_t batch) const {
