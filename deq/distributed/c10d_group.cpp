@@ -134,6 +134,11 @@ c10::intrusive_ptr<Gloo> connect(Member& member) {
                                    options);
 }
 
+/// The memory of a contiguous tensor: Gloo moves few types, and bytes among them.
+Tensor bytes_of(const Tensor& tensor) {
+  return at::from_blob(tensor.data_ptr(), {int64_t(tensor.nbytes())}, at::kByte);
+}
+
 class GlooGroup final : public Group {
  public:
   explicit GlooGroup(std::shared_ptr<Member> member) : member_(std::move(member)) {
@@ -145,25 +150,29 @@ class GlooGroup final : public Group {
   int64_t local_rank() const override { return member_->meeting.local_rank; }
 
   Tensor gather(const Tensor& own) override {
-    std::vector<Tensor> inputs{own.contiguous()};
+    const Tensor in = own.contiguous();
     std::vector<int64_t> shape = own.sizes().vec();
     shape.insert(shape.begin(), size());
     const Tensor all = at::empty(shape, own.options());
     if (own.numel() == 0) return all;
-    std::vector<std::vector<Tensor>> outputs{all.unbind(0)};
+    std::vector<Tensor> inputs{bytes_of(in)};
+    std::vector<std::vector<Tensor>> outputs{bytes_of(all).view({size(), -1}).unbind(0)};
     guarded([&] { gloo_->allgather(outputs, inputs)->wait(); });
     return all;
   }
 
   Tensor exchange(const Tensor& parts) override {
-    Tensor in = parts.contiguous(), out = at::empty_like(in);
+    const Tensor in = parts.contiguous(), all = at::empty_like(in);
+    if (in.numel() == 0) return all;
+    Tensor sent = bytes_of(in).view({size(), -1}), received = bytes_of(all).view({size(), -1});
     std::vector<int64_t> even;
-    guarded([&] { gloo_->alltoall_base(out, in, even, even)->wait(); });
-    return out;
+    guarded([&] { gloo_->alltoall_base(received, sent, even, even)->wait(); });
+    return all;
   }
 
   void broadcast(Tensor& tensor) override {
-    std::vector<Tensor> tensors{tensor};
+    if (tensor.numel() == 0) return;
+    std::vector<Tensor> tensors{bytes_of(tensor)};
     guarded([&] { gloo_->broadcast(tensors)->wait(); });
   }
 

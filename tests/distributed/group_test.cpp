@@ -42,6 +42,11 @@ TEST(Group, EachGetsWhatAllHoldByRank) {
       for (int64_t s = 0; s < count; ++s)
         EXPECT_EQ(came[s][0].item<int64_t>(), 10 * s + group.rank());
 
+      const Tensor truths = group.gather(at::full({1}, group.rank() == 1, at::kBool));
+      EXPECT_EQ(truths.sum().item<int64_t>(), 1);
+      EXPECT_TRUE(truths[1].item<bool>());
+      EXPECT_EQ(group.gather(at::scalar_tensor(2.5, at::kHalf)).sizes(), at::IntArrayRef({count}));
+
       Tensor held = at::full({5}, group.rank() + 7, at::kDouble);
       group.broadcast(held);
       EXPECT_TRUE(held.eq(7).all().item<bool>());
