@@ -198,6 +198,7 @@ int train(int argc, char** argv) {
     options_of(arguments, *alone(), processes);  // what is wrong with them is said once
     return start_processes(arguments.processes, argc, argv);
   }
+  if (meeting) interrupt_flag();  // whoever is asked to stop takes the others with it from here on
   const auto group = join_group(meeting, arguments.processes);
   if (meeting && meeting->restarts > 0) arguments.resume = holds_run(*group, folder);
   const TrainOptions options = options_of(arguments, *group, processes);

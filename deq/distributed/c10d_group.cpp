@@ -37,6 +37,12 @@ std::string reason_of(const std::exception& error) {
   // Gloo: "[./source.cc:123] Connection closed by peer [::1]:4567"
   if (const size_t end = text.find("] "); text.rfind("[", 0) == 0 && end != text.npos)
     text = text.substr(end + 2);
+  // The store: "... failed to bind to [::]:29500 (errno: 98 - Address already in use). ..."
+  if (const size_t number = text.rfind("(errno: "); number != text.npos) {
+    const size_t begin = text.find(" - ", number), end = text.find(')', number);
+    if (begin != text.npos && end != text.npos && begin < end)
+      return text.substr(begin + 3, end - begin - 3);
+  }
   if (const size_t advice = text.find(". This may indicate"); advice != text.npos)
     text = text.substr(0, advice);
   return text;
