@@ -19,7 +19,7 @@ namespace deq {
 /// The gradients of some parameters. Those that are ready first go out, in buckets, while others
 /// are still being computed: which these are the first step of each kind tells.
 ///
-///   for each of this process's shards: begin(), backward passes, the last behind last_pass(), end()
+///   for each of its shards: begin(), backward passes, the last behind last_pass(), end()
 ///   finish()
 ///
 /// The parameters are leaves, of one type and on one device.

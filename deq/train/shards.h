@@ -38,8 +38,8 @@ class Shards {
   at::Tensor part(const at::Tensor& all, int64_t shard) const;
 
   /// The whole, (B, ...) on the device of the parts, of what all processes hold: `parts` are those
-  /// of `own`, with as many rows as `rows` says of `batch`; all alike but for these. One that has no
-  /// rows may be undefined.
+  /// of `own`, with as many rows as `rows` says of `batch`; all alike but for these. One that has
+  /// no rows may be undefined.
   at::Tensor join(const std::vector<at::Tensor>& parts, int64_t batch) const;
 
   /// Histories of the whole, of those of `own`; and back.

@@ -17,9 +17,9 @@ namespace deq {
 /// restores it repeats every bit.
 ///
 /// With `shards` a step is the ordered sum of theirs (docs/distributed.md): one process computes
-/// them all, or several their own, to the same bits. What is drawn is then a function of seed, step,
-/// segment and the first row of a shard, instead of coming from one generator's state. All processes
-/// call the same members; of `corpus` each holds the same.
+/// them all, or several their own, to the same bits. What is drawn is then a function of seed,
+/// step, segment and the first row of a shard, instead of coming from one generator's state. All
+/// processes call the same members; of `corpus` each holds the same.
 class Trainer {
  public:
   Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Group> group = alone());

@@ -1,5 +1,5 @@
-// A step of several shards is the step of the whole batch, to rounding; what is drawn in it hangs on
-// where it is drawn, not on what was drawn before; and an evaluation does not hang on shards at all.
+// A step of several shards is the step of the whole batch, to rounding; what is drawn hangs on
+// where it is drawn, not on what was drawn before; and an evaluation does not hang on it at all.
 #include "deq/train/shards.h"
 
 #include <ATen/ATen.h>
