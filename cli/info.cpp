@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/parse.h"
 #include "deq/base/threads.h"
+#include "deq/distributed/rendezvous.h"
 #include "deq/ops/rows_simd.h"
 
 namespace deq::cli {
@@ -105,6 +106,7 @@ int info(int argc, char** argv) {
         {"cores", usable_cores()},
         {"free_cores", free_cores()},
         {"cuda_devices", devices},
+        {"several_processes", can_join()},
     };
     fmt::print("{}\n", out.dump(2));
     return 0;
@@ -117,6 +119,8 @@ int info(int argc, char** argv) {
   fmt::print("threads   {} of {} cores at most; {} now, since others leave {:.1f} cores free\n",
              most, usable_cores(), at::get_num_threads(), free_cores());
   fmt::print("CUDA      {}\n", cuda ? fmt::format("{} device(s)", devices) : "not available");
+  fmt::print("processes {}\n",
+             can_join() ? "several, through c10d and Gloo" : fmt::format("one: {}", why_alone()));
   if (!blas.warning.empty()) fmt::print("warning: {}\n", blas.warning);
   return 0;
 }

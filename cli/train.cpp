@@ -10,6 +10,7 @@
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/parse.h"
+#include "cli/processes.h"
 #include "cli/progress.h"
 #include "cli/scores.h"
 #include "cli/threads.h"
@@ -112,54 +113,102 @@ void print_dry_run(const DryRun& run, const TrainOptions& options) {
   fmt::print("step        {} tokens in {:.1f} s, loss {:.3f}\n", run.tokens, run.seconds, run.loss);
 }
 
+/// What the command line says besides options of a run.
+struct Arguments {
+  std::string folder, config;
+  bool resume = false, dry = false;
+  Assignments flags;
+  ProcessArguments processes;
+};
+
+/// The run's own options where it goes on, which rank 0 reads, then those of file and flags. For so
+/// many processes.
+TrainOptions options_of(const Arguments& arguments, Group& group, int64_t processes) {
+  TrainOptions options;
+  if (arguments.resume) {
+    std::string text;
+    together(group, [&] {
+      if (!group.first()) return;
+      options = read_run_options(arguments.folder);
+      text = to_toml(selected_options(options));
+    });
+    text = broadcast_text(group, text);
+    if (!group.first()) assign_options(options, parse_toml(text, "config.toml"));
+  }
+  together(group, [&] {
+    Assignments given = merged(arguments.config, arguments.flags);
+    // As many parts as there are processes to share them, unless the user or the run says.
+    if (processes > 1 && !arguments.resume) given.emplace("shards", std::to_string(processes));
+    assign_options(options, given);
+    settle(options, given);
+    check_shards(options, processes);
+  });
+  if (!options.data.empty())
+    options.data = std::filesystem::absolute(options.data).lexically_normal().string();
+  return options;
+}
+
+int train_with(const TrainOptions& options, const Arguments& arguments,
+               const std::shared_ptr<Group>& group) {
+  Progress progress;
+  const RunResult result =
+      run_training(options, arguments.folder, arguments.resume,
+                   make_observer(options, arguments.folder, progress), interrupt_flag(), group);
+  leave(*group);
+  if (group->first()) {
+    progress.print(fmt::format("stopped after {} steps and {}: {}", result.steps,
+                               duration(result.seconds), result.why));
+    progress.print(result.test
+                       ? fmt::format("test: {}", evaluation_text(options.task, *result.test))
+                       : fmt::format("go on with: deq train {} --resume", arguments.folder));
+  }
+  return result.test ? 0 : kInterrupted;
+}
+
 }  // namespace
 
 int train(int argc, char** argv) {
   CLI::App app("Trains a language model, or on a task, into a run folder.", "deq train");
-  std::string folder, config;
-  bool resume = false, dry = false;
-  Assignments flags;
-  app.add_option("RUN", folder,
+  Arguments arguments;
+  app.add_option("RUN", arguments.folder,
                  "the run folder: config.toml, metrics.jsonl, checkpoints, vocabulary");
-  app.add_option("--config", config, "TOML file with options by the names of the flags");
-  app.add_flag("--resume", resume,
+  app.add_option("--config", arguments.config, "TOML file with options by the names of the flags");
+  app.add_flag("--resume", arguments.resume,
                "go on from the run's last checkpoint; options given now replace the run's");
-  app.add_flag("--dry-run", dry,
+  app.add_flag("--dry-run", arguments.dry,
                "one step on made-up tokens, without RUN: parameters, memory, evaluations");
-  TrainOptions options;
-  add_options(app, options, flags);
+  add_process_options(app, arguments.processes);
+  TrainOptions defaults;
+  add_options(app, defaults, arguments.flags);
   use_short_help(app, {"config", "resume",  "dry-run",   "data",    "task",       "cell",
                        "depth",  "solver",  "max-steps", "rel-tol", "gradient",   "batch",
                        "length", "history", "steps",     "minutes", "eval-every", "optimizer",
-                       "rate",   "seed",    "threads",   "device"});
+                       "rate",   "seed",    "threads",   "device",  "processes"});
   if (const auto code = parse(app, argc, argv)) return *code;
-  DEQ_CHECK(dry == folder.empty(), "{}",
-            dry ? fmt::format("--dry-run writes no run folder; expected no RUN, not '{}'", folder)
+  const std::string& folder = arguments.folder;
+  DEQ_CHECK(arguments.dry == folder.empty(), "{}",
+            arguments.dry
+                ? fmt::format("--dry-run writes no run folder; expected no RUN, not '{}'", folder)
                 : "RUN is missing; expected a folder, or --dry-run");
-
-  if (resume) options = read_run_options(folder);
-  const Assignments given = merged(config, flags);
-  assign_options(options, given);
-  settle(options, given);
-  if (!options.data.empty())
-    options.data = std::filesystem::absolute(options.data).lexically_normal().string();
-  use_threads(options.loop.run.threads);
-  if (dry) {
+  const auto meeting = meeting_of(arguments.processes);
+  const int64_t processes = meeting ? meeting->size : arguments.processes.count;
+  DEQ_CHECK(!arguments.dry || processes == 1, "--dry-run with {} processes; expected one",
+            processes);
+  if (!meeting && processes > 1) {
+    options_of(arguments, *alone(), processes);  // what is wrong with them is said once
+    return start_processes(arguments.processes, argc, argv);
+  }
+  if (meeting) interrupt_flag();  // whoever is asked to stop takes the others with it from here on
+  const auto group = join_group(meeting, arguments.processes);
+  if (meeting && meeting->restarts > 0) arguments.resume = holds_run(*group, folder);
+  const TrainOptions options = options_of(arguments, *group, processes);
+  check_same_run(*group, options);
+  use_share_of_threads(options.loop.run.threads, meeting);
+  if (arguments.dry) {
     print_dry_run(dry_run(options), options);
     return 0;
   }
-
-  Progress progress;
-  const RunResult result = run_training(options, folder, resume,
-                                        make_observer(options, folder, progress), interrupt_flag());
-  progress.print(fmt::format("stopped after {} steps and {}: {}", result.steps,
-                             duration(result.seconds), result.why));
-  if (!result.test) {
-    progress.print(fmt::format("go on with: deq train {} --resume", folder));
-    return kInterrupted;
-  }
-  progress.print(fmt::format("test: {}", evaluation_text(options.task, *result.test)));
-  return 0;
+  return train_with(options, arguments, group);
 }
 
 }  // namespace deq::cli

@@ -7,6 +7,7 @@ packages=(
   g++ cmake ninja-build ccache           # build
   clang-format python3                   # style and include-order checks
   libtorch-dev libopenblas0-openmp       # tensors; the BLAS whose threads agree with LibTorch's
+  libgloo-dev                            # training on several processes
   libfmt-dev nlohmann-json3-dev libhwy-dev libssl-dev
   libcli11-dev libcurl4-openssl-dev zlib1g-dev ca-certificates  # the command
   libgtest-dev libbenchmark-dev          # tests, benchmarks

@@ -93,6 +93,10 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
   if (report.jacobian_estimates > 0) row["jacobian"] = finite_or_null(report.jacobian);
   if (report.rest > 0) row["rest"] = report.rest;
   if (!report.finite) row["skipped"] = true;
+  if (report.processes > 1) {
+    row["processes"] = report.processes;
+    row["waited"] = std::round(report.waited * 1e4) / 1e4;
+  }
   row["tokens_per_second"] = std::round(tokens_per_second);
   row["seconds"] = to_tenths(seconds);
   row["peak_mb"] = std::round(peak_process_megabytes());

@@ -43,28 +43,32 @@ std::string sum_of(const Split& split) {
   return sum.hex();
 }
 
+/// Of several processes of a machine each takes its own GPU.
+TrainOptions on_own_device(TrainOptions options, const Group& group) {
+  std::string& device = options.loop.run.device;
+  if (group.several() && device == "cuda") device = fmt::format("cuda:{}", group.local_rank());
+  return options;
+}
+
+/// What one process of a run does: all train and evaluate, and rank 0 has the folder besides.
 class Run {
  public:
   Run(const TrainOptions& options, const fs::path& folder, bool resume, const RunObserver& observer,
-      const std::atomic<bool>& interrupt)
+      const std::atomic<bool>& interrupt, std::shared_ptr<Group> group)
       : options_(options),
         folder_(folder),
         observer_(observer),
         interrupt_(interrupt),
-        lock_((prepare(folder, resume), FolderLock(folder))),
+        group_(std::move(group)),
+        lock_(take_folder(resume)),
         metrics_(folder / kMetrics),
-        trainer_(options, load_corpus_for(resume)),
+        trainer_(on_own_device(options, *group_), load_corpus_for(resume), group_),
         data_sum_(sum_of(trainer_.corpus().train)) {
-    const bool resumed = resume && fs::exists(folder / kLast);
-    if (resumed) restore();
-    // First of all: without it the folder would be neither empty nor a run.
-    write_file(folder / "config.toml", to_toml(options_in_force(options_)));
-    if (!resumed) {
-      trainer_.corpus().vocabulary.save(folder / kVocabulary);
-      if (trainer_.corpus().answers) trainer_.corpus().answers->save(folder / kAnswers);
-    }
-    metrics_.rewind(trainer_.steps_done());
-    if (observer_.started) observer_.started(trainer_, resumed);
+    check_data();
+    const bool resumed = restore(resume);
+    check_weights();
+    on_first([&] { begin_files(resumed); });
+    if (group_->first() && observer_.started) observer_.started(trainer_, resumed);
   }
 
   RunResult train() {
@@ -72,21 +76,25 @@ class Run {
     const LimitOptions& limits = options_.loop.limits;
     RunResult result;
     while (result.why.empty()) {
+      agree();
       if (trainer_.steps_done() >= limits.steps) {
         result.why = "steps done";
-      } else if (limits.minutes > 0 && seconds() >= 60 * limits.minutes) {
+      } else if (limits.minutes > 0 && agreed_.seconds >= 60 * limits.minutes) {
         result.why = "minutes over";
       } else if (limits.patience > 0 && progress_.since_best >= limits.patience) {
         result.why = fmt::format("no better for {} evaluations", progress_.since_best);
-      } else if (interrupt_) {
+      } else if (agreed_.interrupted) {
         result.why = "interrupted";
       } else {
         one_step();
       }
     }
-    if (!interrupt_ && progress_.evaluated_at != trainer_.steps_done()) evaluate_and_keep();
+    agree();
+    if (!agreed_.interrupted && progress_.evaluated_at != trainer_.steps_done())
+      evaluate_and_keep();
     save_last();
-    if (!interrupt_) result.test = test_of_best();
+    agree();
+    if (!agreed_.interrupted) result.test = test_of_best();
     result.steps = trainer_.steps_done();
     result.seconds = seconds();
     result.best_loss = progress_.best_loss;
@@ -94,6 +102,47 @@ class Run {
   }
 
  private:
+  /// What one process decides, or any, and all obey.
+  struct Agreed {
+    bool interrupted = false;  // any
+    double seconds = 0;        // of rank 0
+  };
+
+  void agree() {
+    group_->doing(fmt::format("step {}", trainer_.steps_done() + 1));
+    agreed_ = {interrupt_, seconds()};
+    if (!group_->several()) return;
+    const at::Tensor all =
+        group_->gather(at::tensor({double(agreed_.interrupted), agreed_.seconds}, at::kDouble));
+    agreed_ = {all.select(1, 0).any().item<bool>(), all[0][1].item<double>()};
+  }
+
+  /// What only rank 0 does; where it fails all do.
+  void on_first(const std::function<void()>& part) {
+    together(*group_, [&] {
+      if (group_->first()) part();
+    });
+  }
+
+  std::optional<FolderLock> take_folder(bool resume) {
+    std::optional<FolderLock> lock;
+    on_first([&] {
+      prepare(folder_, resume);
+      lock.emplace(folder_);
+    });
+    return lock;
+  }
+
+  void begin_files(bool resumed) {
+    // First of all: without it the folder would be neither empty nor a run.
+    write_file(folder_ / "config.toml", to_toml(options_in_force(options_)));
+    if (!resumed) {
+      trainer_.corpus().vocabulary.save(folder_ / kVocabulary);
+      if (trainer_.corpus().answers) trainer_.corpus().answers->save(folder_ / kAnswers);
+    }
+    metrics_.rewind(trainer_.steps_done());
+  }
+
   static void prepare(const fs::path& folder, bool resume) {
     std::error_code error;
     if (resume) {
@@ -119,10 +168,46 @@ class Run {
     }
   }
 
-  Corpus load_corpus_for(bool resume) const {
-    const fs::path vocabulary = folder_ / kVocabulary;
-    if (!resume || !fs::exists(vocabulary)) return load(options_.task, options_.data);
-    return load(options_.task, options_.data, Vocabulary::load(vocabulary), answers_in(folder_));
+  /// In the vocabularies of the run that goes on, which rank 0 has.
+  Corpus load_corpus_for(bool resume) {
+    std::string vocabulary, answers;
+    on_first([&] {
+      if (!resume || !fs::exists(folder_ / kVocabulary)) return;
+      vocabulary = Vocabulary::load(folder_ / kVocabulary).serialize();
+      answers = answers_in(folder_).serialize();
+    });
+    vocabulary = broadcast_text(*group_, vocabulary);
+    answers = broadcast_text(*group_, answers);
+    std::optional<Corpus> corpus;
+    together(*group_, [&] {
+      corpus = vocabulary.empty()
+                   ? load(options_.task, options_.data)
+                   : load(options_.task, options_.data, Vocabulary::parse(vocabulary, kVocabulary),
+                          Vocabulary::parse(answers, kAnswers));
+    });
+    return std::move(*corpus);
+  }
+
+  /// That all processes read the same data. Rank 0's is compared with the checkpoint's besides.
+  void check_data() {
+    if (!group_->several()) return;
+    const Corpus& corpus = trainer_.corpus();
+    check_alike(*group_,
+                {{"training data (SHA-256)", data_sum_},
+                 {"validation data (SHA-256)", sum_of(corpus.valid)},
+                 {"test data (SHA-256)", sum_of(corpus.test)},
+                 {"vocabulary (SHA-256)", corpus.vocabulary.fingerprint()},
+                 {"vocabulary of answers (SHA-256)", corpus.answer_vocabulary().fingerprint()}});
+  }
+
+  void check_weights() {
+    if (!group_->several()) return;
+    Sha256 sum;
+    for (const auto& [name, tensor] : named_tensors(trainer_.model())) {
+      const at::Tensor bytes = tensor.detach().cpu().contiguous();
+      sum.update(bytes.data_ptr(), bytes.nbytes());
+    }
+    check_alike(*group_, {{"weights (SHA-256)", sum.hex()}});
   }
 
   double seconds() const { return progress_.seconds + seconds_since(start_); }
@@ -139,37 +224,51 @@ class Run {
     const LimitOptions& limits = options_.loop.limits;
     double left = per_step * double(limits.steps - report.step);
     if (limits.minutes > 0) left = std::min(left, 60 * limits.minutes - seconds());
-    if (observer_.stepped) observer_.stepped(report, tokens_per_second, std::max(0.0, left));
+    if (group_->first() && observer_.stepped)
+      observer_.stepped(report, tokens_per_second, std::max(0.0, left));
     if (report.step % limits.log_every == 0 || report.step == 1 || !report.finite) {
-      metrics_.step(report, tokens_per_second, seconds());
+      on_first([&] { metrics_.step(report, tokens_per_second, seconds()); });
     }
     const bool evaluate_now = report.step % limits.eval_every == 0;
     if (evaluate_now) evaluate_and_keep();
     if (evaluate_now || report.step % limits.save_every == 0) save_last();
   }
 
+  /// Who watches hears it of rank 0 alone.
+  std::function<void(double)> evaluating() const {
+    return group_->first() ? observer_.evaluating : std::function<void(double)>();
+  }
+
   void evaluate_and_keep() {
-    const Evaluation evaluation = trainer_.evaluate_valid(observer_.evaluating);
+    group_->doing(fmt::format("the validation of step {}", trainer_.steps_done()));
+    const Evaluation evaluation = trainer_.evaluate_valid(evaluating());
     progress_.evaluated_at = trainer_.steps_done();
     trainer_.schedule().evaluated(evaluation.loss);
     const bool best = evaluation.loss < progress_.best_loss;
     progress_.since_best = best ? 0 : progress_.since_best + 1;
-    metrics_.evaluation(trainer_.steps_done(), "valid", evaluation, options_.task, seconds());
-    if (best) {
-      progress_.best_loss = evaluation.loss;
-      save_tensors(folder_ / kBest, trainer_.weights(), metadata());
-    }
-    if (observer_.evaluated) observer_.evaluated(trainer_.steps_done(), evaluation, best);
+    if (best) progress_.best_loss = evaluation.loss;
+    on_first([&] {
+      metrics_.evaluation(trainer_.steps_done(), "valid", evaluation, options_.task, seconds());
+      if (best) save_tensors(folder_ / kBest, trainer_.weights(), metadata());
+      if (observer_.evaluated) observer_.evaluated(trainer_.steps_done(), evaluation, best);
+    });
   }
 
   Evaluation test_of_best() {
-    if (fs::exists(folder_ / kBest)) {
-      const TensorFile best = load_tensors(folder_ / kBest);
-      require_all_read(best, kBest);
-      load_weights(trainer_.model(), best.tensors, kBest);
-    }
-    const Evaluation evaluation = trainer_.evaluate_test(observer_.evaluating);
-    metrics_.evaluation(trainer_.steps_done(), "test", evaluation, options_.task, seconds());
+    group_->doing("the test");
+    NamedTensors best;
+    on_first([&] {
+      if (!fs::exists(folder_ / kBest)) return;
+      TensorFile file = load_tensors(folder_ / kBest);
+      require_all_read(file, kBest);
+      best = std::move(file.tensors);
+    });
+    best = broadcast_tensors(*group_, best);
+    if (!best.empty()) load_weights(trainer_.model(), best, kBest);
+    const Evaluation evaluation = trainer_.evaluate_test(evaluating());
+    on_first([&] {
+      metrics_.evaluation(trainer_.steps_done(), "test", evaluation, options_.task, seconds());
+    });
     return evaluation;
   }
 
@@ -194,10 +293,33 @@ class Run {
                       : std::pair{"length", std::to_string(batch.length)}};
   }
 
-  void save_last() { save_tensors(folder_ / kLast, trainer_.state(), metadata()); }
+  void save_last() {
+    group_->doing(fmt::format("the checkpoint of step {}", trainer_.steps_done()));
+    const NamedTensors state = trainer_.state();
+    on_first([&] { save_tensors(folder_ / kLast, state, metadata()); });
+  }
 
-  void restore() {
-    const TensorFile file = load_tensors(folder_ / kLast);
+  /// From the last checkpoint, where there is one: rank 0's, to all.
+  bool restore(bool resume) {
+    TensorFile file;
+    on_first([&] {
+      if (resume && fs::exists(folder_ / kLast)) file = checked_checkpoint();
+    });
+    file.tensors = broadcast_tensors(*group_, file.tensors);
+    if (file.tensors.empty()) return false;
+    together(*group_, [&] { trainer_.restore(file.tensors); });
+    at::Tensor numbers = at::tensor({progress_.seconds, progress_.best_loss,
+                                     double(progress_.since_best), double(progress_.evaluated_at)},
+                                    at::kDouble);
+    group_->broadcast(numbers);
+    const double* held = numbers.data_ptr<double>();
+    progress_ = {held[0], held[1], int64_t(held[2]), int64_t(held[3])};
+    return true;
+  }
+
+  /// The last checkpoint, which fits this run's data; what it says of the run's progress is taken.
+  TensorFile checked_checkpoint() {
+    TensorFile file = load_tensors(folder_ / kLast);
     require_all_read(file, kLast);
     const auto text = [&](const std::string& key) {
       const auto found = file.metadata.find(key);
@@ -227,24 +349,26 @@ class Run {
       DEQ_CHECK(text(key) == value, "{} = {}; last.safetensors was trained with {}", key, value,
                 text(key));
     }
-    trainer_.restore(file.tensors);
     progress_ = {number("seconds"), number("best_loss"), int64_t(number("since_best"))};
     if (file.metadata.contains("evaluated_at")) {
       progress_.evaluated_at = int64_t(number("evaluated_at"));
-    } else if (trainer_.steps_done() % options_.loop.limits.eval_every == 0) {
-      progress_.evaluated_at = trainer_.steps_done();  // a checkpoint from before it was written
+    } else if (int64_t(number("step")) % options_.loop.limits.eval_every == 0) {
+      progress_.evaluated_at = int64_t(number("step"));  // a checkpoint from before it was written
     }
+    return file;
   }
 
   TrainOptions options_;
   fs::path folder_;
   const RunObserver& observer_;
   const std::atomic<bool>& interrupt_;
-  FolderLock lock_;
+  std::shared_ptr<Group> group_;
+  std::optional<FolderLock> lock_;  // of rank 0
   Metrics metrics_;
   Trainer trainer_;
   std::string data_sum_;  // SHA-256 of the training split
   Progress progress_;
+  Agreed agreed_;
   Clock::time_point start_ = Clock::now();
   std::deque<double> recent_;  // seconds of the last steps
 };
@@ -252,10 +376,13 @@ class Run {
 }  // namespace
 
 RunResult run_training(const TrainOptions& options, const fs::path& folder, bool resume,
-                       const RunObserver& observer, const std::atomic<bool>& interrupt) {
-  validate(options, "TrainOptions");
-  device_of(options.loop.run.device);
-  return Run(options, folder, resume, observer, interrupt).train();
+                       const RunObserver& observer, const std::atomic<bool>& interrupt,
+                       std::shared_ptr<Group> group) {
+  together(*group, [&] {
+    validate(options, "TrainOptions");
+    device_of(on_own_device(options, *group).loop.run.device);
+  });
+  return Run(options, folder, resume, observer, interrupt, std::move(group)).train();
 }
 
 }  // namespace deq

@@ -34,9 +34,12 @@ struct RunResult {
 /// between steps: when set, a checkpoint is written and the call returns. Throws deq::Error for a
 /// folder in use, with a run or (`resume`) with imported weights alone, data or a vocabulary that
 /// does not fit the checkpoint, and a disk that is full: what was saved before stays.
+///
+/// Of several processes each calls it with the same options; only rank 0 has the folder and hears
+/// what there is to observe. Where one fails all throw; when one is interrupted all are.
 RunResult run_training(const TrainOptions& options, const std::filesystem::path& folder,
-                       bool resume, const RunObserver& observer,
-                       const std::atomic<bool>& interrupt);
+                       bool resume, const RunObserver& observer, const std::atomic<bool>& interrupt,
+                       std::shared_ptr<Group> group = alone());
 
 /// The options a run was made with.
 TrainOptions read_run_options(const std::filesystem::path& folder);

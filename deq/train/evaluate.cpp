@@ -8,7 +8,7 @@
 
 #include "deq/base/threads.h"
 #include "deq/data/readers.h"
-#include "deq/train/score.h"
+#include "deq/train/evaluated.h"
 
 namespace deq {
 namespace {
@@ -70,7 +70,8 @@ KnownSegments first_segments(Model& model, const Split& split, int64_t count, in
 }
 
 Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& equilibrium,
-                    const EvaluationOptions& options, const std::function<void(double)>& progress) {
+                    const EvaluationOptions& options, const std::function<void(double)>& progress,
+                    const Shards& shards) {
   validate(options, "Evaluation");
   c10::NoGradGuard no_tape;
   const EvaluationMode mode(model);
@@ -80,27 +81,29 @@ Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& 
   const ForwardOptions how = forward_options(equilibrium, options, !split.sequences());
   Evaluation result;
   result.depth = model.options().depth.depth;
-  Histories histories;
+  std::vector<Histories> histories(shards.own().size());
   AnswerScore answers;
   double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0;
   const FreeThreads threads;
   while (const auto segment = reader.next()) {
-    look_for_free_threads();
-    if (segment->reset) histories.clear();
-    const LayerOutput output = model.forward(segment->tokens, histories, how);
-    const Losses losses = losses_of(model, output.z, segment->targets);
-    loss += losses.nats.to(at::kDouble).sum().item<double>();
-    if (segment->answer != 0) answers.add(score_answer(model, output.z, losses, *segment));
-    histories = output.histories;
-    result.tokens += losses.count;
+    std::vector<Evaluated> own;
+    for (size_t i = 0; i < histories.size(); ++i) {
+      look_for_free_threads();
+      own.push_back(
+          evaluate_part(model, shards.part(*segment, shards.own()[i]), histories[i], how));
+    }
+    const Evaluated found = join(shards, own, *segment);
+    loss += found.nats.to(at::kDouble).sum().item<double>();
+    if (segment->answer != 0) answers.add(found.answers);
+    result.tokens += found.count;
     const double positions = double(segment->targets.numel());
-    residual += output.report.mean_residual() * positions;
-    converged += output.report.converged_share() * positions;
+    residual += found.report.mean_residual() * positions;
+    converged += found.report.converged_share() * positions;
     rows += positions;
-    keep_worst(result.worst_residual, output.report.worst_residual());
-    if (output.report.reason.defined())
-      result.unconverged += output.report.reason.numel() - output.report.count(Reason::Converged);
-    result.evaluations += double(output.report.evaluations);
+    keep_worst(result.worst_residual, found.report.worst_residual());
+    if (found.report.reason.defined())
+      result.unconverged += found.report.reason.numel() - found.report.count(Reason::Converged);
+    result.evaluations += double(found.report.evaluations);
     ++solves;
     if (progress) progress(double(result.tokens) / double(reader.targets()));
   }

@@ -2,6 +2,7 @@
 
 #include "deq/tasks/tasks.h"
 #include "deq/train/options.h"
+#include "deq/train/shards.h"
 
 namespace deq {
 
@@ -25,10 +26,11 @@ struct Evaluation {
 /// Every target of `split` once: of a text every token but the first, and the result depends on
 /// lanes, length and history; of sequences all that are scored, each sequence solved as a whole.
 /// Neither depends on the batch. The model is put in evaluation mode for the call. `progress` hears
-/// the share done.
+/// the share done. Of several `shards` each solves its rows of a batch alone; what is added up are
+/// the losses of the whole batch, in the order of rows, and all processes get the result.
 Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& equilibrium,
                     const EvaluationOptions& options,
-                    const std::function<void(double)>& progress = {});
+                    const std::function<void(double)>& progress = {}, const Shards& shards = {});
 
 /// The loss of some positions after a beginning. Position p is predicted from the p tokens that the
 /// text begins with.

@@ -29,9 +29,16 @@ struct Weights {
   double rest = 0;      ///< of |f(z) - z|^2 / |f(z)|^2, a mean over a batch of those that are right
 };
 
+/// What a batch is a part of.
+struct Whole {
+  int64_t targets = -1;  ///< that are scored, by which losses are divided; -1: the batch's own
+  double rows = 1;       ///< the share of its rows that are this batch's
+};
+
 /// Adds `share` times the gradients of the loss, and of what is weighed beside it, to those of the
-/// model's parameters.
+/// model's parameters. Of a part of a batch: its part of both, so that those of all parts add up to
+/// what the whole gives.
 Pass pass_batch(Model& model, const Batch& batch, const Histories& histories, ForwardOptions how,
-                const Weights& weights, double share);
+                const Weights& weights, double share, const Whole& whole = {});
 
 }  // namespace deq

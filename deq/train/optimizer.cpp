@@ -24,6 +24,12 @@ void Descent::zero_gradients() {
 }
 
 double Descent::clip(double limit) {
+  const double before = norm();
+  this->limit(before, limit);
+  return before;
+}
+
+double Descent::norm() const {
   c10::AutoGradMode no_tape(false);
   Tensor sum;  // one number to wait for, where the gradients are on a GPU
   for (const auto& [name, parameter] : parameters_) {
@@ -33,13 +39,16 @@ double Descent::clip(double limit) {
     const Tensor own = (squares.dim() > 1 ? squares.flatten(1).sum(1) : squares).sum();
     sum = sum.defined() ? sum + own : own;
   }
-  const double norm = sum.defined() ? std::sqrt(sum.item<double>()) : 0;
+  return sum.defined() ? std::sqrt(sum.item<double>()) : 0;
+}
+
+void Descent::limit(double norm, double limit) {
+  c10::AutoGradMode no_tape(false);
   if (limit > 0 && norm > limit) {
     for (auto& [name, parameter] : parameters_) {
       if (parameter.grad().defined()) parameter.mutable_grad().mul_(limit / norm);
     }
   }
-  return norm;
 }
 
 void Descent::moment_step(const MomentOptions& o, double rate, bool decoupled, bool rectified) {

@@ -68,6 +68,9 @@ class Descent {
   /// Scales all gradients so that their norm is at most `limit` (0: as they are); returns the norm
   /// before.
   double clip(double limit);
+  /// The same in two: their norm; and the scaling, of those whose norm it is.
+  double norm() const;
+  void limit(double norm, double limit);
 
   /// "mean.<parameter>", "square.<parameter>", "count": shared, not copied.
   NamedTensors state() const;

@@ -221,7 +221,9 @@ void check_evaluation(const Task& task, const Assignments& given, bool measures_
 std::vector<OptionInfo> options_in_force(const TrainOptions& options) {
   std::vector<OptionInfo> all = selected_options(options);
   const Idle idle = idle_options(options);
-  std::erase_if(all, [&](const OptionInfo& info) { return idle.count(info.key) > 0; });
+  std::erase_if(all, [&](const OptionInfo& info) {
+    return idle.count(info.key) > 0 || (info.key == "shards" && info.value == "1");
+  });
   return all;
 }
 

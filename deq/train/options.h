@@ -17,6 +17,7 @@ struct BatchOptions {
   double restart = 0;
   int64_t subsequence = 0;
   int64_t accumulate = 1;
+  int64_t shards = 1;
 
   static void fields(auto& self, auto&& field) {
     field("batch", self.batch, "lanes of text, or sequences, trained on side by side",
@@ -30,6 +31,10 @@ struct BatchOptions {
           "positions solved at a time, gradients cross them; 0: all", between(0, 1 << 20));
     field("accumulate", self.accumulate, "segments whose gradients make one step",
           between(1, 1 << 20));
+    field("shards", self.shards,
+          "parts of a batch whose gradients are computed alone and added in order: what processes "
+          "share out",
+          between(1, 65536));
   }
 };
 

@@ -45,11 +45,15 @@ Tensor right_problems(const Model& model, const Tensor& z, const Batch& batch) {
   return answers_of(model, z.detach(), batch).right.flatten(1).all(1).logical_and(scored);
 }
 
+double nats_of_answers(const Tensor& nats, const Batch& batch) {
+  return answer_places(nats, batch).to(at::kDouble).sum().item<double>();
+}
+
 AnswerScore score_answer(const Model& model, const Tensor& z, const Losses& losses,
                          const Batch& batch) {
   const Tensor right = answers_of(model, z, batch).right;
   const Tensor scored = answer_places(batch.targets, batch).to(z.device()).ge(0);
-  return {.nats = answer_places(losses.nats, batch).to(at::kDouble).sum().item<double>(),
+  return {.nats = nats_of_answers(losses.nats, batch),
           .targets = scored.sum().item<int64_t>(),
           .right = right.logical_and(scored).sum().item<int64_t>(),
           .exact = right.flatten(1).all(1).sum().item<int64_t>()};

@@ -39,6 +39,9 @@ struct AnswerScore {
   void add(const AnswerScore& other);
 };
 
+/// Their sum over the places of a batch's answers.
+double nats_of_answers(const at::Tensor& nats, const Batch& batch);
+
 /// `batch.answer` is not 0; z (B, T, D), losses as of `losses_of`. A position whose probabilities
 /// are not finite is not exact.
 AnswerScore score_answer(const Model& model, const at::Tensor& z, const Losses& losses,

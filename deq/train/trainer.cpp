@@ -3,11 +3,12 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <chrono>
 #include <cmath>
-#include <random>
 
 #include "deq/base/device.h"
 #include "deq/base/threads.h"
+#include "deq/data/random.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/train/score.h"
 
@@ -17,38 +18,18 @@ using at::Tensor;
 
 namespace {
 
-/// Sums, of which `finish` makes means.
-void add(const Pass& pass, StepReport& report) {
-  report.loss += pass.loss;
-  if (pass.jacobian) {
-    ++report.jacobian_estimates;
-    report.jacobian += *pass.jacobian;
-  }
-  report.rest += pass.rest.value_or(0);
-  report.residual += pass.forward.mean_residual();
-  report.converged_share += pass.forward.converged_share();
-  report.evaluations += double(pass.forward.evaluations);
-  if (!pass.adjoint) return;
-  ++report.adjoint_solves;
-  report.adjoint_residual += pass.adjoint->mean_residual();
-  report.adjoint_converged_share += pass.adjoint->converged_share();
-  report.adjoint_evaluations += double(pass.adjoint->evaluations);
-  // Its best iterate may be finite, and would pass for a gradient.
-  if (pass.adjoint->count(Reason::NonFinite) > 0) report.finite = false;
+/// In place of a row, where what is drawn belongs to all of them.
+constexpr int64_t kOfTheStep = -1;
+constexpr int64_t kOfTheJacobian = -2;
+constexpr int64_t kOfWhatIsCarried = -3;
+
+/// A function of what it is made of: the same on every machine.
+uint64_t seed_of(int64_t seed, int64_t step, int64_t segment, int64_t row) {
+  return random_stream({seed, step, segment, row})();
 }
 
-/// Of sums over so many batches, whose gradients were so many steps.
-void finish(StepReport& report, int64_t batches, int64_t descents) {
-  const double share = 1.0 / double(batches);
-  report.gradient_norm /= double(descents);
-  for (double* mean :
-       {&report.loss, &report.rest, &report.residual, &report.converged_share, &report.evaluations})
-    *mean *= share;
-  if (report.jacobian_estimates > 0) report.jacobian /= double(report.jacobian_estimates);
-  if (report.adjoint_solves == 0) return;
-  for (double* mean :
-       {&report.adjoint_residual, &report.adjoint_converged_share, &report.adjoint_evaluations})
-    *mean /= double(report.adjoint_solves);
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 /// The average of a model's weights in their place, for a scope.
@@ -63,9 +44,10 @@ class Averaged {
 
 }  // namespace
 
-Trainer::Trainer(const TrainOptions& options, Corpus corpus)
+Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Group> group)
     : options_(options),
       corpus_(std::move(corpus)),
+      shards_(options.loop.batch.shards, std::move(group)),
       model_(
           seeded_model(options, {corpus_.vocabulary.size(), corpus_.answer_vocabulary().size()})),
       reader_(corpus_, {.batch = options.loop.batch.batch,
@@ -77,6 +59,12 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus)
   check_options();
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
   average_ = std::make_unique<Average>(parameters_of(*model_), options.loop.path.ema);
+  histories_.resize(shards_.own().size());
+  if (!shards_.several()) return;
+  std::vector<Tensor> parameters;
+  for (const auto& [name, parameter] : parameters_of(*model_)) parameters.push_back(parameter);
+  gradients_ =
+      std::make_unique<GradientSum>(std::move(parameters), shards_.count(), shards_.shared_group());
 }
 
 void Trainer::check_options() const {
@@ -114,6 +102,14 @@ void Trainer::check_options() const {
             "carry-grace = {} with carry = {}: a problem may have gone before it has a loss; "
             "expected less",
             path.carry_grace, path.carry);
+  DEQ_CHECK(batch.batch % batch.shards == 0,
+            "batch = {} with shards = {}; expected a multiple: shards of as many rows each",
+            batch.batch, batch.shards);
+  DEQ_CHECK(batch.shards == 1 || model_->is_explicit() ||
+                scope_of(options_.equilibrium.solver) != Scope::Whole,
+            "solver-scope = whole with shards = {}: a batch is solved as one; expected sample, "
+            "position or causal",
+            batch.shards);
   DEQ_CHECK(path.carry == 0 || path.start.kind != StartKind::Input,
             "carry = {} with start = input; expected zero, normal or mixed", path.carry);
 }
@@ -174,18 +170,80 @@ Batch Trainer::next_batch(ForwardOptions& how) {
   return step.batch;
 }
 
-Pass Trainer::pass_one(ForwardOptions how, const Batch& batch) {
+void Trainer::seed_draws(int64_t segment, int64_t row) const {
+  if (shards_.several())
+    at::manual_seed(seed_of(options_.loop.run.seed, step_, segment, row));  // of every device
+}
+
+bool Trainer::draw_jacobian(const Place& place) {
+  seed_draws(place.index, kOfTheJacobian);  // one draw for all shards
+  return jacobian_weight() > 0 &&
+         at::rand({1}, at::kDouble).item<double>() < options_.loop.stability.jacobian_frequency;
+}
+
+Pass Trainer::pass_one(ForwardOptions how, const Batch& batch, const Place& place) {
   look_for_free_threads();
-  if (batch.reset) histories_.clear();
-  for (History& level : histories_) model_->cell().forget(level, batch.anew, 0);
-  const double weight = jacobian_weight();
-  how.jacobian_loss = weight > 0 && at::rand({1}, at::kDouble).item<double>() <
-                                        options_.loop.stability.jacobian_frequency;
+  const int64_t shard = shards_.own()[place.own];
+  const Batch part = shards_.part(batch, shard);
+  Histories& histories = histories_[place.own];
+  if (part.reset) histories.clear();
+  for (History& level : histories) model_->cell().forget(level, part.anew, 0);
+  how.jacobian_loss = draw_jacobian(place);
   how.rest_loss = rest_weight() > 0;
-  Pass pass = pass_batch(*model_, batch, histories_, how, {weight, rest_weight()},
-                         1.0 / double(options_.loop.batch.accumulate));
-  histories_ = std::move(pass.histories);
+  const Rows rows = shards_.rows(shard, batch.tokens.size(0));
+  seed_draws(place.index, rows.first);
+  Whole whole;
+  if (shards_.several()) {
+    whole = {batch.targets.ge(0).sum().item<int64_t>(),
+             double(rows.count) / double(batch.tokens.size(0))};
+    how.on_adjoint = [&](const Report&) { gradients_->mark(); };
+    if (place.last) gradients_->last_pass();
+  }
+  Pass pass = pass_batch(*model_, part, histories, how, {jacobian_weight(), rest_weight()},
+                         1.0 / double(options_.loop.batch.accumulate), whole);
+  histories = std::move(pass.histories);
   return pass;
+}
+
+ShardSums Trainer::shard_of_step(const ForwardOptions& how, const std::vector<Batch>& batches,
+                                 int64_t segment, size_t own) {
+  const auto start = std::chrono::steady_clock::now();
+  const int64_t shard = shards_.own()[own];
+  ShardSums sums;
+  if (gradients_) gradients_->begin();
+  for (size_t k = 0; k < batches.size(); ++k) {
+    const int64_t B = batches[k].tokens.size(0), rows = shards_.rows(shard, B).count;
+    states_[own] = Tensor();
+    if (rows == 0) continue;
+    ForwardOptions part = how;
+    if (segment == 0) part.z0 = shards_.part(how.z0, shard);
+    const Pass pass =
+        pass_one(std::move(part), batches[k],
+                 {segment * int64_t(batches.size()) + int64_t(k), own, k + 1 == batches.size()});
+    if (options_.loop.path.segments > 1 || options_.loop.path.carry > 0) states_[own] = pass.z;
+    sums.add(pass, double(rows) / double(B));
+  }
+  if (gradients_) gradients_->end();
+  sums.seconds = seconds_since(start);
+  return sums;
+}
+
+/// Of problems that are carried on, as all processes hold them.
+void Trainer::keep_states(const Batch& batch, int64_t segment) {
+  const int64_t B = batch.tokens.size(0);
+  Tensor right;
+  if (options_.loop.path.carry_right > 0) {
+    std::vector<Tensor> parts;
+    for (size_t own = 0; own < states_.size(); ++own) {
+      parts.push_back(
+          states_[own].defined()
+              ? right_problems(*model_, states_[own], shards_.part(batch, shards_.own()[own]))
+              : Tensor());
+    }
+    right = shards_.join(parts, B);
+  }
+  seed_draws(segment, kOfWhatIsCarried);
+  carried_.keep(shards_.join(states_, B), right);
 }
 
 StepReport Trainer::step() {
@@ -193,40 +251,53 @@ StepReport Trainer::step() {
   const FreeThreads threads;
   const PathOptions& path = options_.loop.path;
   StepReport report;
+  report.processes = shards_.group().size();
   report.depth = options_.model.depth.depth;
   report.pretraining = report.depth == 0 && step_ < options_.loop.stability.pretrain_steps;
+  seed_draws(0, kOfTheStep);
   ForwardOptions how = forward_of_this_step();
   report.step = step_ + 1;
   report.rate = schedule_.rate(report.step);
-  const int64_t batches = options_.loop.batch.accumulate;
-  Batch batch;
+  std::vector<Batch> batches;
+  for (int64_t k = 0; k < options_.loop.batch.accumulate; ++k) batches.push_back(next_batch(how));
   for (int64_t segment = 0; segment < path.segments; ++segment) {
     descent_->zero_gradients();
-    for (int64_t k = 0; k < batches; ++k) {
-      if (segment == 0) batch = next_batch(how);
-      const Pass pass = pass_one(how, batch);
-      if (path.segments > 1) how.z0 = pass.z;
-      if (path.carry > 0)
-        carried_.keep(pass.z,
-                      path.carry_right > 0 ? right_problems(*model_, pass.z, batch) : Tensor());
-      add(pass, report);
+    if (gradients_) gradients_->begin_step(report.pretraining);
+    states_.resize(shards_.own().size());
+    std::vector<ShardSums> sums;
+    for (size_t own = 0; own < shards_.own().size(); ++own) {
+      ForwardOptions here = how;
+      if (segment > 0) here.z0 = states_[own];
+      sums.push_back(shard_of_step(here, batches, segment, own));
     }
+    if (gradients_) gradients_->finish();
+    if (path.carry > 0) keep_states(batches.front(), segment);
+    add_shards(shards_, sums, report);
     descend(report);
   }
-  finish(report, batches * path.segments, path.segments);
+  finish(report, int64_t(batches.size()) * path.segments, path.segments);
   ++step_;
   return report;
 }
 
+/// What rank 0 holds.
+double Trainer::decided(double value) const {
+  if (!shards_.group().several()) return value;
+  Tensor held = at::full({1}, value, at::kDouble);
+  shards_.group().broadcast(held);
+  return held.item<double>();
+}
+
 void Trainer::descend(StepReport& report) {
-  const double norm = descent_->clip(options_.loop.stability.clip);
+  const double norm = decided(descent_->norm());
+  descent_->limit(norm, options_.loop.stability.clip);
   report.gradient_norm += norm;
   report.finite = report.finite && std::isfinite(norm) && std::isfinite(report.loss);
   if (report.finite) {
     descent_->step(report.rate);
     average_->step();
   } else {  // what is carried on may hold what made the step non-finite
-    histories_.clear();
+    histories_.assign(histories_.size(), {});
     carried_.clear();
   }
 }
@@ -239,11 +310,11 @@ NamedTensors Trainer::weights() const {
 
 Evaluation Trainer::evaluate_valid(const std::function<void(double)>& progress) {
   const Averaged weights(*average_);
-  return evaluate(*model_, corpus_.valid, options_.equilibrium, options_.eval, progress);
+  return evaluate(*model_, corpus_.valid, options_.equilibrium, options_.eval, progress, shards_);
 }
 
 Evaluation Trainer::evaluate_test(const std::function<void(double)>& progress) {
-  return evaluate(*model_, corpus_.test, options_.equilibrium, options_.eval, progress);
+  return evaluate(*model_, corpus_.test, options_.equilibrium, options_.eval, progress, shards_);
 }
 
 }  // namespace deq

@@ -1,43 +1,28 @@
 #pragma once
 
 #include "deq/data/readers.h"
+#include "deq/distributed/gradient_sum.h"
 #include "deq/train/average.h"
 #include "deq/train/carried.h"
 #include "deq/train/evaluate.h"
 #include "deq/train/objective.h"
+#include "deq/train/shard_sums.h"
+#include "deq/train/shards.h"
 #include "deq/train/weights.h"
 
 namespace deq {
 
-/// What one step was like; means over its segments where there are several. What only some segments
-/// have is a mean over those, and 0 where none has it.
-struct StepReport {
-  int64_t step = 0;
-  double loss = 0;                 ///< nats per token
-  int64_t jacobian_estimates = 0;  ///< segments where |J|_F^2 / n was estimated
-  double jacobian = 0;             ///< their mean
-  double gradient_norm = 0;        ///< before clipping
-  double rate = 0;
-  double rest = 0;      ///< |f(z) - z|^2 / |f(z)|^2 of those that are right; 0 without rest-weight
-  double residual = 0;  ///< mean over rows, forward
-  double converged_share = 0;
-  double evaluations = 0;      ///< of f, forward, per solve
-  int64_t adjoint_solves = 0;  ///< 0: the gradient has no adjoint
-  double adjoint_residual = 0;
-  double adjoint_converged_share = 0;
-  double adjoint_evaluations = 0;
-  int64_t depth = 0;  ///< levels of an explicit network, which has no residual; 0: equilibria
-  bool pretraining = false;
-  /// False, and the step was not taken, where the loss, a gradient or a row of an adjoint was not.
-  bool finite = true;
-};
-
 /// Training: segments of a text with history carried across them, or batches of whole sequences,
 /// one step at a time. Everything that the next step depends on is in `state()`: a trainer that
 /// restores it repeats every bit.
+///
+/// With `shards` a step is the ordered sum of theirs (docs/distributed.md): one process computes
+/// them all, or several their own, to the same bits. What is drawn is then a function of seed,
+/// step, segment and the first row of a shard, instead of coming from one generator's state. All
+/// processes call the same members; of `corpus` each holds the same.
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, Corpus corpus);
+  Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Group> group = alone());
 
   StepReport step();
   Evaluation evaluate_valid(const std::function<void(double)>& progress = {});
@@ -52,7 +37,8 @@ class Trainer {
   /// The weights to keep: with `ema` their average, otherwise the model's own.
   NamedTensors weights() const;
 
-  /// Weights, optimiser, history, random numbers and position, by name.
+  /// Weights, optimiser, history, random numbers and position, by name. Of several processes each
+  /// gets all of it.
   NamedTensors state() const;
   /// Throws deq::Error for a tensor that is missing or does not fit.
   void restore(const NamedTensors& state);
@@ -63,18 +49,33 @@ class Trainer {
   double rest_weight() const;
   void check_options() const;
   Batch next_batch(ForwardOptions& how);
-  Pass pass_one(ForwardOptions how, const Batch& batch);
+  /// Of one segment: its place among those of the step, as draws know it.
+  struct Place {
+    int64_t index = 0;
+    size_t own = 0;  ///< of the process's shards
+    bool last = true;
+  };
+  bool draw_jacobian(const Place& place);
+  Pass pass_one(ForwardOptions how, const Batch& batch, const Place& place);
+  ShardSums shard_of_step(const ForwardOptions& how, const std::vector<Batch>& batches,
+                          int64_t segment, size_t own);
+  void keep_states(const Batch& batch, int64_t segment);
+  void seed_draws(int64_t segment, int64_t row) const;
   void descend(StepReport& report);
+  double decided(double value) const;
 
   TrainOptions options_;
   Corpus corpus_;
+  Shards shards_;
   std::shared_ptr<Model> model_;
   TrainingReader reader_;
   Schedule schedule_;
   std::unique_ptr<Descent> descent_;
   std::unique_ptr<Average> average_;
+  std::unique_ptr<GradientSum> gradients_;  // where there are shards
   Carried carried_;
-  Histories histories_;
+  std::vector<Histories> histories_;  // of each shard of this process
+  std::vector<at::Tensor> states_;    // where each of them ended
   int64_t step_ = 0;
 };
 

@@ -51,21 +51,42 @@ std::vector<int64_t> hidden_positions(const Tensor& held, const History& history
   return hidden;
 }
 
+Histories read_histories(const NamedTensors& held, int64_t levels, at::Device device) {
+  Histories histories;
+  if (!held.empty()) histories.resize(size_t(levels));
+  for (size_t level = 0; level < histories.size(); ++level) {
+    const auto part = [&](const char* name) {
+      const auto found = held.find(std::to_string(level) + name);
+      return found == held.end() ? Tensor() : found->second;
+    };
+    for (const auto& [name, place] :
+         {std::pair{".z", &histories[level].z}, {".x", &histories[level].x}}) {
+      const Tensor given = part(name);
+      if (given.defined()) *place = given.to(device);
+    }
+    if (const Tensor hidden = part(".hidden"); hidden.defined())
+      histories[level].hidden = hidden_positions(hidden, histories[level]);
+  }
+  return histories;
+}
+
 }  // namespace
 
 NamedTensors Trainer::state() const {
   NamedTensors state;
   for (const auto& [name, tensor] : named_tensors(*model_)) state[kModel + name] = tensor.detach();
   for (const auto& [name, tensor] : descent_->state()) state[kOptimizer + name] = tensor;
-  for (size_t level = 0; level < histories_.size(); ++level) {
+  const Histories histories = shards_.join(histories_, options_.loop.batch.batch);
+  for (size_t level = 0; level < histories.size(); ++level) {
     const std::string prefix = kHistory + std::to_string(level);
-    if (histories_[level].z.defined()) state[prefix + ".z"] = histories_[level].z;
-    if (histories_[level].x.defined()) state[prefix + ".x"] = histories_[level].x;
-    if (!histories_[level].hidden.empty())
-      state[prefix + ".hidden"] = at::tensor(histories_[level].hidden, at::kLong);
+    if (histories[level].z.defined()) state[prefix + ".z"] = histories[level].z;
+    if (histories[level].x.defined()) state[prefix + ".x"] = histories[level].x;
+    if (!histories[level].hidden.empty())
+      state[prefix + ".hidden"] = at::tensor(histories[level].hidden, at::kLong);
   }
   for (const auto& [name, tensor] : average_->state()) state[kAverage + name] = tensor;
   for (const auto& [name, tensor] : carried_.state()) state[kCarried + name] = tensor;
+  seed_draws(0, 0);  // with shards nobody's draws go on from it: the same for all
   state["random"] = default_generator(at::kCPU).get_state();
   if (model_->device().is_cuda())
     state[kDeviceRandom] = default_generator(model_->device()).get_state();
@@ -81,22 +102,8 @@ void Trainer::restore(const NamedTensors& state) {
   descent_->restore(section(state, kOptimizer));
   average_->restore(section(state, kAverage));
   carried_.restore(section(state, kCarried), model_->device());
-  histories_.clear();
-  const NamedTensors histories = section(state, kHistory);
-  if (!histories.empty()) histories_.resize(size_t(options_.model.depth.levels()));
-  for (size_t level = 0; level < histories_.size(); ++level) {
-    const auto part = [&](const char* name) {
-      const auto found = histories.find(std::to_string(level) + name);
-      return found == histories.end() ? Tensor() : found->second;
-    };
-    for (const auto& [name, place] :
-         {std::pair{".z", &histories_[level].z}, {".x", &histories_[level].x}}) {
-      const Tensor held = part(name);
-      if (held.defined()) *place = held.to(model_->device());
-    }
-    if (const Tensor hidden = part(".hidden"); hidden.defined())
-      histories_[level].hidden = hidden_positions(hidden, histories_[level]);
-  }
+  histories_ = shards_.split(
+      read_histories(section(state, kHistory), options_.model.depth.levels(), model_->device()));
   std::map<std::string, double> schedule;
   for (const auto& [name, tensor] : section(state, "schedule."))
     schedule[name] = tensor.item<double>();

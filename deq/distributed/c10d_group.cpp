@@ -1,0 +1,333 @@
+// The one source that knows c10d: Gloo's connections as a Group, met through a TCPStore.
+#include "deq/distributed/rendezvous.h"
+#ifdef DEQ_WITH_DISTRIBUTED
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+
+#include <chrono>
+#include <mutex>
+#include <thread>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "deq/base/error.h"
+#include "deq/distributed/address.h"
+#include "deq/distributed/peer_watch.h"
+#include "deq/distributed/quiet_logs.h"
+#include "deq/distributed/store_server.h"
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+using Gloo = c10d::ProcessGroupGloo;
+using Store = c10::intrusive_ptr<c10d::Store>;
+using Milliseconds = std::chrono::milliseconds;
+
+Milliseconds milliseconds(double seconds) { return Milliseconds(int64_t(1000 * seconds)); }
+
+/// The first line of what c10d says, without its source and its traces.
+std::string reason_of(const std::exception& error) {
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  std::string text = torch ? torch->what_without_backtrace() : error.what();
+  text = text.substr(0, text.find('\n'));
+  // Gloo: "[./source.cc:123] Connection closed by peer [::1]:4567"
+  if (const size_t end = text.find("] "); text.rfind("[", 0) == 0 && end != text.npos)
+    text = text.substr(end + 2);
+  // The store: "... failed to bind to [::]:29500 (errno: 98 - Address already in use). ..."
+  if (const size_t number = text.rfind("(errno: "); number != text.npos) {
+    const size_t begin = text.find(" - ", number), end = text.find(')', number);
+    if (begin != text.npos && end != text.npos && begin < end)
+      return text.substr(begin + 3, end - begin - 3);
+  }
+  if (const size_t advice = text.find(". This may indicate"); advice != text.npos)
+    text = text.substr(0, advice);
+  return text;
+}
+
+/// What all connections of a process know together.
+struct Member {
+  Rendezvous meeting;
+  double timeout = 0;
+  Store store;
+  std::string address;
+  std::function<void(const std::string&)> lost;
+
+  std::mutex mutex;
+  std::string doing = "start";
+  int64_t gone = -1;     // the first process that was missed
+  bool failing = false;  // the thread that trains has noticed, or is done
+  int64_t connections = 0;
+  std::vector<std::thread> waiting;
+
+  std::unique_ptr<PeerWatch> watch;  // ends first
+
+  ~Member() {
+    settle();
+    watch.reset();
+    for (std::thread& thread : waiting) thread.join();
+  }
+
+  void settle() {
+    const std::lock_guard lock(mutex);
+    failing = true;
+  }
+
+  std::string at() {
+    const std::lock_guard lock(mutex);
+    return doing;
+  }
+
+  /// On the watch's thread.
+  void misses(int64_t rank) {
+    const std::lock_guard lock(mutex);
+    if (gone >= 0) return;
+    gone = rank;
+    if (!failing && lost) waiting.emplace_back([this] { tell_later(); });
+  }
+
+  /// The thread that trains notices by itself when it next sends, unless that is long from now.
+  void tell_later() {
+    for (int i = 0; i < 100; ++i) {
+      std::this_thread::sleep_for(Milliseconds(10));
+      const std::lock_guard lock(mutex);
+      if (failing) return;
+    }
+    lost(fmt::format("rank {} is gone, while rank {} was at {}", gone, meeting.rank, at()));
+  }
+
+  [[noreturn]] void fail(const std::exception& error) {
+    const std::string why = reason_of(error);
+    const bool late = why.find("imed out") != why.npos;
+    for (int i = 0; i < 20 && !late; ++i) {  // the watch knows who it was
+      {
+        const std::lock_guard lock(mutex);
+        failing = true;
+        if (gone >= 0) break;
+      }
+      std::this_thread::sleep_for(Milliseconds(10));
+    }
+    settle();
+    if (late)
+      throw Error(fmt::format("rank {} at {}: no answer from another process within {} s ({})",
+                              meeting.rank, doing, timeout, why));
+    if (gone >= 0)
+      throw Error(fmt::format("rank {} is gone, while rank {} was at {}: {}", gone, meeting.rank,
+                              doing, why));
+    throw Error(fmt::format("rank {} at {}: {}", meeting.rank, doing, why));
+  }
+};
+
+c10::intrusive_ptr<Gloo> connect(Member& member) {
+  const auto options = Gloo::Options::create(milliseconds(member.timeout));
+  const char* interfaces = std::getenv("GLOO_SOCKET_IFNAME");
+  if (interfaces && *interfaces) {
+    const std::string names = interfaces;
+    for (size_t begin = 0; begin <= names.size();) {
+      const size_t end = std::min(names.find(',', begin), names.size());
+      options->devices.push_back(Gloo::createDeviceForInterface(names.substr(begin, end - begin)));
+      begin = end + 1;
+    }
+  } else {
+    options->devices.push_back(Gloo::createDeviceForHostname(member.address));
+  }
+  const auto store = c10::make_intrusive<c10d::PrefixStore>(
+      fmt::format("connections/{}", member.connections++), member.store);
+  return c10::make_intrusive<Gloo>(store, int(member.meeting.rank), int(member.meeting.size),
+                                   options);
+}
+
+/// The memory of a contiguous tensor: Gloo moves few types, and bytes among them.
+Tensor bytes_of(const Tensor& tensor) {
+  return at::from_blob(tensor.data_ptr(), {int64_t(tensor.nbytes())}, at::kByte);
+}
+
+class GlooGroup final : public Group {
+ public:
+  explicit GlooGroup(std::shared_ptr<Member> member) : member_(std::move(member)) {
+    guarded([&] { gloo_ = connect(*member_); });
+  }
+
+  int64_t rank() const override { return member_->meeting.rank; }
+  int64_t size() const override { return member_->meeting.size; }
+  int64_t local_rank() const override { return member_->meeting.local_rank; }
+
+  Tensor gather(const Tensor& own) override {
+    const Tensor in = own.contiguous();
+    std::vector<int64_t> shape = own.sizes().vec();
+    shape.insert(shape.begin(), size());
+    const Tensor all = at::empty(shape, own.options());
+    if (own.numel() == 0) return all;
+    std::vector<Tensor> inputs{bytes_of(in)};
+    std::vector<std::vector<Tensor>> outputs{bytes_of(all).view({size(), -1}).unbind(0)};
+    guarded([&] { gloo_->allgather(outputs, inputs)->wait(); });
+    return all;
+  }
+
+  Tensor exchange(const Tensor& parts) override {
+    const Tensor in = parts.contiguous(), all = at::empty_like(in);
+    if (in.numel() == 0) return all;
+    Tensor sent = bytes_of(in).view({size(), -1}), received = bytes_of(all).view({size(), -1});
+    std::vector<int64_t> even;
+    guarded([&] { gloo_->alltoall_base(received, sent, even, even)->wait(); });
+    return all;
+  }
+
+  void broadcast(Tensor& tensor) override {
+    if (tensor.numel() == 0) return;
+    std::vector<Tensor> tensors{bytes_of(tensor)};
+    guarded([&] { gloo_->broadcast(tensors)->wait(); });
+  }
+
+  std::shared_ptr<Group> another() override { return std::make_shared<GlooGroup>(member_); }
+
+  void doing(const std::string& what) override {
+    const std::lock_guard lock(member_->mutex);
+    member_->doing = what;
+  }
+
+  void leave() {
+    gather(at::zeros({1}));
+    member_->settle();
+    if (member_->watch) member_->watch->leave();
+  }
+
+ private:
+  template <class Action>
+  void guarded(Action&& action) {
+    try {
+      action();
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
+      member_->fail(error);
+    }
+  }
+
+  std::shared_ptr<Member> member_;
+  c10::intrusive_ptr<Gloo> gloo_;
+};
+
+Store meet(const Rendezvous& meeting, double timeout) {
+  c10d::TCPStoreOptions options;
+  options.port = uint16_t(meeting.port);
+  options.isServer = meeting.rank == 0 && !meeting.served;
+  options.waitWorkers = false;
+  options.timeout = milliseconds(timeout);
+  Store store;
+  try {
+    store = c10::make_intrusive<c10d::TCPStore>(meeting.address, options);
+  } catch (const std::exception& error) {
+    throw Error(fmt::format("rank {} cannot {} {}:{}: {}", meeting.rank,
+                            options.isServer ? "serve at" : "reach", meeting.address, meeting.port,
+                            reason_of(error)));
+  }
+  // The launcher's store outlives a start.
+  return c10::make_intrusive<c10d::PrefixStore>(fmt::format("deq/{}", meeting.restarts), store);
+}
+
+std::string key_of(int64_t rank) { return fmt::format("rank/{}", rank); }
+
+/// The listeners of all, by rank, once all have come.
+std::vector<std::string> places_of_all(Member& member, const Listener& listener) {
+  const std::string own = listener.place();
+  member.store->set(key_of(member.meeting.rank), std::vector<uint8_t>(own.begin(), own.end()));
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::string> places;
+  for (int64_t r = 0; r < member.meeting.size; ++r) {
+    const auto left = milliseconds(member.timeout) - std::chrono::duration_cast<Milliseconds>(
+                                                         std::chrono::steady_clock::now() - start);
+    try {
+      member.store->wait({key_of(r)}, std::max(left, Milliseconds(1)));
+      const std::vector<uint8_t> place = member.store->get(key_of(r));
+      places.emplace_back(place.begin(), place.end());
+    } catch (const std::exception& error) {
+      throw Error(fmt::format(
+          "rank {} did not come to {}:{} within {} s, which rank {} waited; expected {} processes",
+          r, member.meeting.address, member.meeting.port, member.timeout, member.meeting.rank,
+          member.meeting.size));
+    }
+  }
+  return places;
+}
+
+}  // namespace
+
+std::shared_ptr<Group> join(const Rendezvous& meeting, double timeout,
+                            const std::function<void(const std::string&)>& lost) {
+  if (meeting.size == 1) return alone();
+  const QuietLogs quiet;
+  const auto member = std::make_shared<Member>();
+  member->meeting = meeting;
+  member->timeout = timeout;
+  member->lost = lost;
+  member->address = own_address(meeting.address);
+  member->store = meet(meeting, timeout);
+  const Listener listener(member->address);
+  const std::vector<std::string> places = places_of_all(*member, listener);
+  member->watch =
+      std::make_unique<PeerWatch>(meeting.rank, places, listener, timeout,
+                                  [m = member.get()](int64_t rank) { m->misses(rank); });
+  return std::make_shared<GlooGroup>(member);
+}
+
+void leave(Group& group) {
+  if (auto* gloo = dynamic_cast<GlooGroup*>(&group)) gloo->leave();
+}
+
+bool can_join() { return true; }
+const char* why_alone() { return ""; }
+
+struct StoreServer::Work {
+  c10::intrusive_ptr<c10d::TCPStore> store;
+};
+
+StoreServer::StoreServer() : work_(std::make_unique<Work>()) {
+  const QuietLogs quiet;
+  c10d::TCPStoreOptions options;
+  options.port = 0;
+  options.isServer = true;
+  options.waitWorkers = false;
+  try {
+    work_->store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
+  } catch (const std::exception& error) {
+    throw Error(fmt::format("cannot serve at 127.0.0.1: {}", reason_of(error)));
+  }
+}
+
+StoreServer::~StoreServer() = default;
+
+int64_t StoreServer::port() const { return work_->store->getPort(); }
+
+}  // namespace deq
+#else
+#include "deq/base/error.h"
+#include "deq/distributed/store_server.h"
+
+namespace deq {
+
+const char* why_alone() {
+  return "this build has no c10d with Gloo (libgloo-dev was not there when it was made)";
+}
+
+bool can_join() { return false; }
+
+std::shared_ptr<Group> join(const Rendezvous& meeting, double,
+                            const std::function<void(const std::string&)>&) {
+  DEQ_CHECK(meeting.size == 1, "{} processes: {}; expected 1", meeting.size, why_alone());
+  return alone();
+}
+
+void leave(Group&) {}
+
+struct StoreServer::Work {};
+
+StoreServer::StoreServer() { throw Error(why_alone()); }
+StoreServer::~StoreServer() = default;
+int64_t StoreServer::port() const { return 0; }
+
+}  // namespace deq
+#endif

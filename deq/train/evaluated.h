@@ -1,0 +1,26 @@
+// What one segment of an evaluation gives, of a part of its rows and of all of them.
+#pragma once
+
+#include "deq/train/score.h"
+#include "deq/train/shards.h"
+
+namespace deq {
+
+/// Of a segment, or of a shard of its rows.
+struct Evaluated {
+  at::Tensor nats;      ///< (B, T) on the CPU; undefined where there are no rows
+  int64_t count = 0;    ///< targets that are scored
+  Report report;        ///< reasons, residuals and evaluations alone
+  AnswerScore answers;  ///< where there are answers
+};
+
+/// Solves a part and puts its histories for the next one in place of those given. Nothing of no
+/// rows.
+Evaluated evaluate_part(Model& model, const Batch& part, Histories& histories,
+                        const ForwardOptions& how);
+
+/// Of the whole segment, of what all processes have: `own` are those of this one's shards. Its
+/// evaluations are the most of any shard.
+Evaluated join(const Shards& shards, const std::vector<Evaluated>& own, const Batch& segment);
+
+}  // namespace deq
