@@ -105,6 +105,7 @@ int info(int argc, char** argv) {
         {"cores", usable_cores()},
         {"free_cores", free_cores()},
         {"cuda_devices", devices},
+        {"python", DEQ_PYTHON_SAYS},
     };
     fmt::print("{}\n", out.dump(2));
     return 0;
@@ -117,6 +118,7 @@ int info(int argc, char** argv) {
   fmt::print("threads   {} of {} cores at most; {} now, since others leave {:.1f} cores free\n",
              most, usable_cores(), at::get_num_threads(), free_cores());
   fmt::print("CUDA      {}\n", cuda ? fmt::format("{} device(s)", devices) : "not available");
+  fmt::print("Python    {}\n", DEQ_PYTHON_SAYS);
   if (!blas.warning.empty()) fmt::print("warning: {}\n", blas.warning);
   return 0;
 }
