@@ -36,6 +36,39 @@ void end_calls() {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
+/// Whether this thread has not looked for signals lately: a look waits for the GIL.
+bool signals_are_due() {
+  thread_local auto last = std::chrono::steady_clock::now();
+  const auto now = std::chrono::steady_clock::now();
+  if (now - last < std::chrono::milliseconds(200)) return false;
+  last = now;
+  return true;
+}
+
+/// The same f, which looks for signals between its evaluations.
+Map interruptible(const Map& f) {
+  const auto look = [] {
+    if (signals_are_due()) check_signals();
+  };
+  Map same(
+      [f, look](const Tensor& z) {
+        look();
+        return f(z);
+      },
+      [f, look]() -> Map::Series {
+        return [series = f.series(), look](const Tensor& z, const std::vector<int64_t>& done) {
+          look();
+          return series(z, done);
+        };
+      });
+  same.set_recordable(f.recordable());
+  same.set_linearise([f](const Tensor& z) { return f.linearise(z); });
+  same.set_reference([f](const Tensor& z) { return f.differentiable(z); });
+  if (f.part()) same.set_part(f.part(), f.strictly_causal());
+  if (f.resolvent()) same.set_resolvent(f.resolvent());
+  return same;
+}
+
 }  // namespace
 
 CoreCall::CoreCall() { ++calls; }
@@ -50,7 +83,7 @@ std::shared_ptr<PyObject> held(py::object object) {
 }
 
 Map map_of(py::object f, std::shared_ptr<const State> state) {
-  if (py::isinstance<Map>(f)) return f.cast<Map>();
+  if (py::isinstance<Map>(f)) return interruptible(f.cast<const Map&>());
   DEQ_CHECK(PyCallable_Check(f.ptr()), "f is of type {}; expected a callable z -> f(z)",
             Py_TYPE(f.ptr())->tp_name);
   return Map([f = held(std::move(f)), state](const Tensor& z) {

@@ -28,7 +28,8 @@ class CoreCall {
   pybind11::gil_scoped_release released_;
 };
 
-/// f: a Map that a cell has bound as it is; any other callable as a Map over states like `state`,
+/// f: a Map that a cell has bound as it is, but for a look for signals now and then; any other
+/// callable as a Map over states like `state`,
 /// that takes the GIL for its call. What f raises leaves the core as what it was; signals are
 /// looked at after each call. Throws deq::Error for what cannot be called. Under the GIL.
 Map map_of(pybind11::object f, std::shared_ptr<const State> state);

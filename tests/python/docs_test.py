@@ -17,6 +17,7 @@ class Documents(unittest.TestCase):
         before = os.getcwd()
         with tempfile.TemporaryDirectory() as folder:
             os.symlink(ROOT / "models", pathlib.Path(folder) / "models")
+            (pathlib.Path(folder) / "text.txt").write_text("What's in a name? That which we call a rose\n" * 9)
             os.chdir(folder)
             try:
                 for block in blocks:
@@ -28,8 +29,8 @@ class Documents(unittest.TestCase):
 
     def test_python_page(self):
         names = self.run_blocks("docs/python.md", 3)
-        self.assertTrue(names["report"]["tokens"] == 100)
-        self.assertEqual(names["numbers"]["split"], "test") if "numbers" in names else None
+        self.assertEqual(names["report"]["tokens"], 100)
+        self.assertGreater(names["numbers"]["loss"], 0)
 
     def test_readme(self):
         self.run_blocks("README.md", 0)

@@ -224,11 +224,20 @@ class Values(unittest.TestCase):
                 buffer.copy_(p.f(z))
             return buffer
 
-        for one in (f, g):
+        kept = []
+
+        def h(z):  # keeps what it is given and what it gives
+            value = p.f(z).detach()
+            kept.extend([(z, z.sum().item()), (value, value.sum().item())])
+            return value
+
+        for one in (f, g, h):
             z, report = deq.solve(one, p.z0, rel_tol=1e-12, max_steps=100)
             self.assertTrue(report.converged)
             self.close(z, want)
         self.assertEqual(p.z0.abs().sum().item(), 0)
+        for tensor, total in kept:
+            self.assertEqual(tensor.sum().item(), total)
 
 
 class Layers(unittest.TestCase):

@@ -171,7 +171,7 @@ def f(z):
 try:
     deq.{call}({f}, torch.ones(3, 4), max_steps=10**9, rel_tol=0, solver="picard")
 except KeyboardInterrupt:
-    print("interrupted", len(calls) < 10**9, flush=True)
+    print("interrupted", time.time(), flush=True)
 """
 
 
@@ -180,12 +180,12 @@ class Interrupts(unittest.TestCase):
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         self.assertEqual(child.stdout.readline(), "running\n")
         time.sleep(0.3)
-        start = time.monotonic()
+        start = time.time()
         child.send_signal(signal.SIGINT)
         out, _ = child.communicate(timeout=60)
-        self.assertIn("interrupted True", out)
+        self.assertTrue(out.startswith("interrupted "), out)
         self.assertEqual(child.returncode, 0)
-        self.assertLess(time.monotonic() - start, 2.0)  # with the interpreter's end, which takes a second
+        self.assertLess(float(out.split()[1]) - start, 1.0)
 
     def test_ctrl_c(self):
         for call in ("solve", "equilibrate"):
@@ -195,6 +195,18 @@ class Interrupts(unittest.TestCase):
         code = SLOW.format(call="solve", f="torch.ops.aten.neg", work="pass").replace(
             "try:", 'print("running", flush=True)\ntry:')
         self.interrupted(code)
+
+    def test_a_cell_without_python(self):
+        self.interrupted("""
+import time, torch, deq
+cell = deq.cells.Transformer(width=32, heads=2, inner=64)
+f = cell.bind(torch.randn(4, 64, 32))
+print("running", flush=True)
+try:
+    with torch.no_grad(): deq.solve(f, torch.zeros(4, 64, 32), max_steps=10**9, rel_tol=0, solver="picard")
+except KeyboardInterrupt:
+    print("interrupted", time.time(), flush=True)
+""")
 
 
 class Ends(unittest.TestCase):

@@ -153,6 +153,31 @@ class Gradients(unittest.TestCase):
             (got,), (want,) = torch.autograd.grad(z_out[0].sum(), w), torch.autograd.grad(z.sum(), w)
             self.assertLess((got - want).abs().max().item(), 1e-4)
 
+    def test_states_among_taped_steps(self):
+        w, f = problem()
+        for options, places in (({"sup_gap": 2}, [2, 4, 6]), ({"sup_loc": [1, 3]}, [1, 3, 6])):
+            z_out, _ = get_deq(f_max_iter=0, grad=6, **options)(f, torch.zeros(3, 4))
+            for z, k in zip(z_out, places):
+                self.assertLess((z - exact(f, torch.zeros(3, 4), k)).abs().max().item(), 1e-12)
+
+    def test_evaluation_mode_has_the_same_damping(self):
+        w, f = problem()
+        z_out, _ = get_deq(f_tol=1e-9, f_max_iter=200, grad=3, tau=0.5).eval()(f, torch.zeros(3, 4))
+        z = exact(f, torch.zeros(3, 4)).detach()
+        self.assertLess((z_out[0] - z).abs().max().item(), 1e-7)
+        for _ in range(3):
+            z = 0.5 * z + 0.5 * f(z)
+        (got,), (want,) = torch.autograd.grad(z_out[0].sum(), w), torch.autograd.grad(z.sum(), w)
+        self.assertLess((got - want).abs().max().item(), 1e-6)
+
+    def test_no_solve_but_unrolled_steps(self):
+        w, f = problem()
+        z_out, info = get_deq(f_max_iter=0, grad=7)(f, torch.zeros(3, 4))
+        self.assertLess((z_out[0] - exact(f, torch.zeros(3, 4), 7)).abs().max().item(), 1e-12)
+        (got,) = torch.autograd.grad(z_out[0].sum(), w)
+        (want,) = torch.autograd.grad(exact(f, torch.zeros(3, 4), 7).sum(), w)
+        self.assertLess((got - want).abs().max().item(), 1e-12)
+
     def test_states(self):
         w, f = problem()
         z0 = torch.zeros(3, 4)
@@ -334,6 +359,7 @@ class Parts(unittest.TestCase):
             apply_norm(module, "spectral_norm", args={"norm_no_scale": True, "norm_target_norm": 0.7,
                                                       "sn_n_power_iters": 100})
             reset_norm(module)
+            self.assertFalse(hasattr(module, "weight_g"))
             top = torch.linalg.svdvals(module.weight.detach().transpose(0, dim).flatten(1))[0].item()
             self.assertAlmostEqual(top, 0.7, places=4)
         small = nn.Linear(5, 3)

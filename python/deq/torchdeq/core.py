@@ -35,7 +35,7 @@ class DEQBase(torch.nn.Module):
         if not is_own(self.b_solver):
             get_solver(self.b_solver)
             raise _core.Error(f"b_solver = {self.b_solver}, a solver of your own; expected one of deq's for the adjoint")
-        self._options(self.f_max_iter, {})  # says here what is wrong
+        self._options(max(self.f_max_iter, 1), {})  # says here what is wrong
         self.steps = self._steps(self.f_max_iter)
         if len(self.grad) not in (1, len(self.steps)):
             raise _core.Error(f"grad = {self.grad} for {len(self.steps)} states; expected one number or one for each")
@@ -64,7 +64,9 @@ class DEQBase(torch.nn.Module):
         return equilibrium_options({**forward, **self._gradient(steps)})
 
     def _solve(self, f, z0, max_iter, kwargs):
-        """(state, info) without a tape."""
+        """(state, info) without a tape; of no steps the start."""
+        if max_iter == 0:
+            return z0, SolverStat()
         if not is_own(self.f_solver):
             return self._solve_by_own(f, z0, max_iter, kwargs)
         z, report = _core.solve(f, z0, self._options(max_iter, kwargs))
@@ -124,7 +126,7 @@ class DEQBase(torch.nn.Module):
 
     def _end_with_gradient(self, f, z0, max_iter, kwargs, index, writer):
         """The states at the end of one solve, and its info."""
-        if self.ift and is_own(self.f_solver):
+        if self.ift and is_own(self.f_solver) and max_iter > 0:
             z, report = self._implicit(f, z0, self._options(max_iter, kwargs), writer)
             return [z], self._info(f, z, report)
         z, info = self._solve(f, z0, max_iter, kwargs)
@@ -135,7 +137,7 @@ class DEQBase(torch.nn.Module):
 
     def _evaluated(self, f, z0, max_iter, kwargs, writer, sradius_mode):
         """The solve's end itself, with a gradient where a tape is recorded."""
-        if torch.is_grad_enabled() and is_own(self.f_solver):
+        if torch.is_grad_enabled() and is_own(self.f_solver) and max_iter > 0:
             z, report = self._implicit(f, z0, self._options(max_iter, kwargs, self.grad[-1]), writer)
             info = self._info(f, z, report)
         else:
@@ -161,7 +163,7 @@ class DEQBase(torch.nn.Module):
             steps = self.steps if max_iter is None else self._steps(int(max_iter))
             states, info = self._train_states(f, z0, steps, given, backward_writer)
         else:
-            states, info = self._evaluated(f, z0, int(max_iter or self.eval_f_max_iter), given, backward_writer,
+            states, info = self._evaluated(f, z0, self.eval_f_max_iter if max_iter is None else int(max_iter), given, backward_writer,
                                            sradius_mode)
         return [f.shown(z) for z in states], info
 
