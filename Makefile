@@ -1,5 +1,5 @@
 # Each target does its own set-up first. The build itself is CMake's: see CMakePresets.json.
-.PHONY: help setup configure build demo test asan format clean
+.PHONY: help setup setup-all configure build demo test asan format clean
 .DEFAULT_GOAL := help
 
 # A compiler process takes up to 1.5 GB with LibTorch's headers.
@@ -19,6 +19,9 @@ help:
 setup:
 	@scripts/setup.sh
 
+setup-all:
+	@scripts/setup.sh --all
+
 configure: setup
 	@cmake --preset release $(CMAKE_FLAGS) --log-level=WARNING >/dev/null
 
@@ -28,7 +31,7 @@ build: configure
 demo: build
 	@scripts/demo.sh
 
-test: configure
+test: setup-all configure
 	@cmake --build --preset release -j $(JOBS)
 	@ctest --preset release
 	@scripts/check_style.sh

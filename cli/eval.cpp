@@ -1,7 +1,6 @@
 // `deq eval RUN`: the loss of a text under a trained model, with the residual it was found at.
 
 #include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
@@ -13,6 +12,7 @@
 #include "cli/threads.h"
 #include "deq/runs/metrics.h"
 #include "deq/runs/run.h"
+#include "deq/runs/split.h"
 
 namespace deq::cli {
 namespace {
@@ -31,17 +31,6 @@ struct EvalOptions {
     field("task", self.task, "the run's, with other options: sizes, seeds, numbers of problems");
   }
 };
-
-/// The split that is evaluated; "all" of a text is the whole of one file, in the run's vocabulary.
-Split split_of(const TrainedModel& run, const std::string& data, const std::string& name) {
-  const std::string& source = data.empty() ? run.options.data : data;
-  if (name == "all" && continues_text(run.options.task)) {
-    DEQ_CHECK(std::filesystem::is_regular_file(source),
-              "--split all: '{}' is no file; expected --data with one", source);
-    return {.tokens = load_tokens(source, run.vocabulary)};
-  }
-  return load_corpus(run, data).split(name);
-}
 
 void print_result(const Evaluation& e, const TrainedModel& run, const std::string& split) {
   const Task& task = run.options.task;

@@ -14,14 +14,12 @@
 #include "cli/scores.h"
 #include "cli/threads.h"
 #include "deq/decode/generator.h"
+#include "deq/decode/reading.h"
 #include "deq/models/language_model.h"
 #include "deq/runs/run.h"
 
 namespace deq::cli {
 namespace {
-
-/// Training stops its solves early; a text is made of equilibria.
-constexpr int64_t kSteps = 100;
 
 struct GenerateOptions {
   int64_t tokens = 100;
@@ -93,20 +91,6 @@ class Texts {
   std::vector<int64_t> before_;
 };
 
-/// How a text is read: positions of a prompt that are solved at once, and those that each sees.
-struct Reading {
-  int64_t length, history;
-};
-
-/// As the run's evaluation reads a text: pieces of eval-length behind eval-history. Where less is
-/// to be seen, pieces and what stands before them shrink alike.
-Reading reading_of(const EvaluationOptions& eval, int64_t history) {
-  const int64_t seen = eval.length + eval.history;  // by the last position, itself included
-  if (history == 0 || history + 1 == seen) return {eval.length, std::max<int64_t>(1, seen - 1)};
-  const double share = double(history + 1) / double(seen);
-  return {std::clamp(int64_t(share * double(eval.length)), int64_t(1), eval.length), history};
-}
-
 /// What a text without a prompt begins with.
 constexpr const char* kBeginning = "\n";
 
@@ -160,7 +144,8 @@ int generate(int argc, char** argv) {
   use_short_help(app, {"prompt", "tokens", "temperature", "top-k", "top-p", "greedy", "seed",
                        "history", "max-steps", "rel-tol", "weight-type", "cache", "save-cache",
                        "checkpoint", "threads", "device", "quiet"});
-  app.footer(fmt::format("Defaults are those of the run, but for max-steps: {} at least.", kSteps));
+  app.footer(fmt::format("Defaults are those of the run, but for max-steps: {} at least.",
+                         kGenerationSteps));
   if (const auto code = parse(app, argc, argv)) return *code;
   use_threads(threads);
 
@@ -171,7 +156,7 @@ int generate(int argc, char** argv) {
   GenerateOptions options;
   options.equilibrium = run.options.equilibrium;
   int64_t& max_steps = options.equilibrium.stop.max_steps;
-  max_steps = std::max(max_steps, kSteps);
+  max_steps = std::max(max_steps, kGenerationSteps);
   assign_options(options, flags);
   check_sampling(options.sampling);
   settle(options.equilibrium, run.options.model, flags);
@@ -179,7 +164,8 @@ int generate(int argc, char** argv) {
     DEQ_CHECK(!options.sampling.greedy || !flags.count(key),
               "{} = {}: nothing is drawn with --greedy; expected one of the two", dashed(key),
               flags[key]);
-  const Reading reading = reading_of(run.options.eval, options.history);
+  const PromptReading reading =
+      reading_of(run.options.eval.length, run.options.eval.history, options.history);
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
 
   run.model->read_weights(options.reading);

@@ -107,6 +107,7 @@ int info(int argc, char** argv) {
         {"free_cores", free_cores()},
         {"cuda_devices", devices},
         {"several_processes", can_join()},
+        {"python", DEQ_PYTHON_SAYS},
     };
     fmt::print("{}\n", out.dump(2));
     return 0;
@@ -121,6 +122,7 @@ int info(int argc, char** argv) {
   fmt::print("CUDA      {}\n", cuda ? fmt::format("{} device(s)", devices) : "not available");
   fmt::print("processes {}\n",
              can_join() ? "several, through c10d and Gloo" : fmt::format("one: {}", why_alone()));
+  fmt::print("Python    {}\n", DEQ_PYTHON_SAYS);
   if (!blas.warning.empty()) fmt::print("warning: {}\n", blas.warning);
   return 0;
 }

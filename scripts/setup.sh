@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build needs on Debian 12 or 13, by the same packages, and only what is missing.
-# DEQ_SKIP_SETUP=1 skips it.
+# DEQ_SKIP_SETUP=1 skips it. With --all also what optional parts are built with, as `make test` wants.
 set -euo pipefail
 
 packages=(
@@ -12,6 +12,10 @@ packages=(
   libcli11-dev libcurl4-openssl-dev zlib1g-dev ca-certificates  # the command
   libgtest-dev libbenchmark-dev          # tests, benchmarks
 )
+optional=(
+  python3-torch pybind11-dev libpython3-dev  # import deq
+)
+[[ ${1:-} != --all ]] || packages+=("${optional[@]}")
 
 fail() {
   echo "error: $1" >&2
