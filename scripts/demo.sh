@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What `make demo` shows: a sample from a model that comes with the repository, 90 seconds of
-# training on the repository's own text, a sample of that, and two Sudokus, one of which is beyond
-# the other model that comes with it.
+# training on the repository's own text, a sample of that, two Sudokus, one of which is beyond the
+# model that comes with it, and a maze.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deq=build/release/cli/deq
@@ -36,6 +36,8 @@ echo "== 5. What the run did, and its solves, on a page to open in a browser"
 echo
 echo "== 6. Sudoku, by models/sudoku (38 kB): the equilibrium is the answer; what is none is not trusted"
 "$deq" answer models/sudoku models/sudoku/boards.txt --pretty || [[ $? == 3 ]]
+echo "== 7. A maze, by models/mazes (99 kB), which has seen mazes a quarter of this size"
+"$deq" answer models/mazes models/mazes/mazes.txt --pretty || [[ $? == 3 ]]
 cat <<END
 
 The run is in $run: config.toml, metrics.jsonl, vocab.txt, best.safetensors, last.safetensors.

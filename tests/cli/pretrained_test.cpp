@@ -17,6 +17,7 @@ using testing::run_deq;
 
 const fs::path kModel = fs::path(DEQ_SOURCE_DIR) / "models" / "shakespeare";
 const fs::path kSudoku = fs::path(DEQ_SOURCE_DIR) / "models" / "sudoku";
+const fs::path kMazes = fs::path(DEQ_SOURCE_DIR) / "models" / "mazes";
 
 TEST(Pretrained, GeneratesFromAFolderThatItMustNotWriteTo) {
   const testing::Scratch scratch;
@@ -115,6 +116,18 @@ TEST(PretrainedSudoku, SolvesOneBoardAndSaysThatAnotherIsBeyondIt) {
   EXPECT_TRUE(found[0].at("trusted").get<bool>()) << found[0];
   EXPECT_TRUE(found[0].at("valid").get<bool>()) << found[0];
   EXPECT_FALSE(found[1].at("trusted").get<bool>()) << found[1];
+}
+
+TEST(PretrainedMazes, SolvesLargerOnesThanItWasTrainedOnAndRests) {
+  EXPECT_LE(fs::file_size(kMazes / "best.safetensors"), 100'000u);
+  const auto found = nlohmann::json::parse(
+      run_deq("eval " + kMazes.string() + " --split 17 --task-test 12 --json --threads 1").text);
+  EXPECT_EQ(found.at("exact_share").get<double>(), 1.0);
+  EXPECT_EQ(found.at("converged_share").get<double>(), 1.0);
+  const auto shown = run_deq("answer " + kMazes.string() + " " + (kMazes / "mazes.txt").string() +
+                             " --pretty --quiet --threads 1");
+  EXPECT_EQ(shown.exit_code, 0) << shown.text;
+  EXPECT_SAYS(shown.text, "trusted; checked: valid; a size not trained on");
 }
 
 }  // namespace
