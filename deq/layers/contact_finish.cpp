@@ -218,13 +218,17 @@ void ContactSolver::choose_gradient() {
 
 /// Of rows that depend on each other keeps those of the largest impulses, and then the first.
 void ContactSolver::drop_dependent() {
-  std::vector<int32_t> order = system_;
-  std::ranges::stable_sort(order, [&](int32_t r, int32_t s) {
-    const auto most = [&](int32_t row) {
-      return row < p_ ? std::numeric_limits<double>::infinity() : std::fabs(impulse(row));
-    };
-    return most(r) > most(s);
-  });
+  std::vector<int32_t> order, left = system_;
+  const auto most = [&](int32_t r) {
+    return r < p_ ? std::numeric_limits<double>::infinity() : std::fabs(impulse(r));
+  };
+  while (!left.empty()) {
+    auto best = left.begin();
+    for (auto own = best; own != left.end(); ++own)
+      if (most(*own) > most(*best) * (1 + 1e-9)) best = own;
+    order.push_back(*best);
+    left.erase(best);
+  }
   std::vector<int32_t> kept;
   std::vector<std::vector<double>> basis;  // of the rows kept, orthonormal, in the masses' scale
   for (const int32_t r : order) {
@@ -238,9 +242,9 @@ void ContactSolver::drop_dependent() {
         for (int64_t j = 0; j < n_; ++j) row[size_t(j)] -= part * unit[size_t(j)];
       }
     }
-    const double left = std::sqrt(dot(row.data(), row.data(), n_));
-    if (!(left > kMoves * before)) continue;
-    for (double& x : row) x /= left;
+    const double alone = std::sqrt(dot(row.data(), row.data(), n_));
+    if (!(alone > kMoves * before)) continue;
+    for (double& x : row) x /= alone;
     basis.push_back(std::move(row));
     kept.push_back(r);
   }

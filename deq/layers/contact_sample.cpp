@@ -17,6 +17,9 @@ constexpr double kGoodAdjoint = 1e-13;
 bool MassFactor::factor(const double* M, int64_t n) {
   n_ = n;
   LU_.assign(M, M + n * n);
+  diagonal_ = true;
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < n; ++j) diagonal_ &= i == j || M[i * n + j] == 0;
   for (int64_t c = 0; c < n; ++c) {
     const double* const pivot = &LU_[size_t(c * n)];
     if (!(pivot[c] > kPivot * std::fabs(M[c * n + c]))) return false;
@@ -30,7 +33,12 @@ bool MassFactor::factor(const double* M, int64_t n) {
   return true;
 }
 
+void MassFactor::divide(double* x) const {
+  for (int64_t i = 0; i < n_; ++i) x[i] /= LU_[size_t(i * n_ + i)];
+}
+
 void MassFactor::solve(double* x) const {
+  if (diagonal_) return divide(x);
   for (int64_t i = 0; i < n_; ++i) x[i] -= dot(&LU_[size_t(i * n_)], x, i);
   for (int64_t i = n_ - 1; i >= 0; --i) {
     const double* const row = &LU_[size_t(i * n_)];
@@ -39,6 +47,7 @@ void MassFactor::solve(double* x) const {
 }
 
 void MassFactor::solve_transposed(double* x) const {
+  if (diagonal_) return divide(x);
   for (int64_t i = 0; i < n_; ++i) {
     const double* const row = &LU_[size_t(i * n_)];
     x[i] /= row[i];

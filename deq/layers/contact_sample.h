@@ -64,7 +64,10 @@ class MassFactor {
   void solve_transposed(double* x) const;
 
  private:
+  void divide(double* x) const;
+
   int64_t n_ = 0;
+  bool diagonal_ = false;
   std::vector<double> LU_;
 };
 

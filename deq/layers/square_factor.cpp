@@ -49,8 +49,9 @@ bool SquareFactor::eliminate() {
 
 namespace {
 
-/// A (k rows, c columns) to an upper triangle by Householder's reflections, which Q (k, k) collects;
-/// with `order`, each time the largest column that is left. How many are above kSmallPivot.
+/// A (k rows, c columns) to an upper triangle by Householder's reflections, which Q (k, k)
+/// collects; with `order`, each time the largest column that is left. How many are above
+/// kSmallPivot.
 int64_t triangulate(std::vector<double>& A, int64_t k, int64_t c, std::vector<double>& Q,
                     std::vector<int32_t>* order) {
   std::vector<double> v(static_cast<size_t>(k)), w(static_cast<size_t>(k));

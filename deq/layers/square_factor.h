@@ -6,9 +6,10 @@
 
 namespace deq {
 
-/// S = P'LU with partial pivoting, where no pivot is below kSmallPivot; else the complete orthogonal
-/// decomposition S = U [T 0; 0 0] V' (Golub and Van Loan, section 5.4.7), T a lower triangle, and the
-/// pseudo-inverse, in which what is below kSmallPivot is 0. Entries should be of about one size.
+/// S = P'LU with partial pivoting, where no pivot is below kSmallPivot; else the complete
+/// orthogonal decomposition S = U [T 0; 0 0] V' (Golub and Van Loan, section 5.4.7), T a lower
+/// triangle, and the pseudo-inverse, in which what is below kSmallPivot is 0. Entries should be of
+/// about one size.
 class SquareFactor {
  public:
   static constexpr double kSmallPivot = 1e-10;
