@@ -16,6 +16,7 @@
 #include "deq/models/published.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/broyden.h"
+#include "tests/oracle/contact.h"
 #include "tests/oracle/equilibria.h"
 #include "tests/oracle/maxsat_cases.h"
 #include "tests/oracle/ode.h"
@@ -188,6 +189,7 @@ struct Layer {
   bool (*check)(const std::filesystem::path& path);
 };
 constexpr Layer kLayers[] = {
+    {deq::testing::is_contact, deq::testing::check_contact},
     {deq::testing::is_equilibrium, deq::testing::check_equilibrium},
     {deq::testing::is_maxsat, deq::testing::check_maxsat},
     {deq::testing::is_ode, deq::testing::check_ode},
