@@ -51,9 +51,9 @@ class Run {
         folder_(folder),
         observer_(observer),
         interrupt_(interrupt),
+        trainer_((check(folder, resume), options), load_corpus_for(resume)),
         lock_((prepare(folder, resume), FolderLock(folder))),
         metrics_(folder / kMetrics),
-        trainer_(options, load_corpus_for(resume)),
         data_sum_(sum_of(trainer_.corpus().train)) {
     const bool resumed = resume && fs::exists(folder / kLast);
     if (resumed) restore();
@@ -94,6 +94,13 @@ class Run {
   }
 
  private:
+  /// What can be said of the folder before it is made.
+  static void check(const fs::path& folder, bool resume) {
+    if (!resume && !fs::exists(folder)) return;
+    prepare(folder, resume);
+    check_unlocked(folder);
+  }
+
   static void prepare(const fs::path& folder, bool resume) {
     std::error_code error;
     if (resume) {
@@ -240,9 +247,9 @@ class Run {
   fs::path folder_;
   const RunObserver& observer_;
   const std::atomic<bool>& interrupt_;
+  Trainer trainer_;  // before there is a folder: what is wrong with data or options leaves none
   FolderLock lock_;
   Metrics metrics_;
-  Trainer trainer_;
   std::string data_sum_;  // SHA-256 of the training split
   Progress progress_;
   Clock::time_point start_ = Clock::now();
