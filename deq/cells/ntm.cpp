@@ -105,7 +105,7 @@ struct NtmCell::Run final : Steps {
         at::matmul(mixed.index_select(2, from_slots).view({mixed.size(0), mixed.size(1), N, S}),
                    shifts.unsqueeze(3))
             .squeeze(3);
-    const Tensor sharp = (shifted + kTiny).pow(sharpness);
+    const Tensor sharp = (shifted.clamp_min(0) + kTiny).pow(sharpness);
     return sharp / sharp.sum(2, true);
   }
 

@@ -60,9 +60,9 @@ class Run {
         observer_(observer),
         interrupt_(interrupt),
         group_(std::move(group)),
+        trainer_(checked(options, resume), load_corpus_for(resume), group_),
         lock_(take_folder(resume)),
         metrics_(folder / kMetrics),
-        trainer_(on_own_device(options, *group_), load_corpus_for(resume), group_),
         data_sum_(sum_of(trainer_.corpus().train)) {
     check_data();
     const bool resumed = restore(resume);
@@ -141,6 +141,16 @@ class Run {
       if (trainer_.corpus().answers) trainer_.corpus().answers->save(folder_ / kAnswers);
     }
     metrics_.rewind(trainer_.steps_done());
+  }
+
+  /// What can be said of the folder before it is made.
+  TrainOptions checked(const TrainOptions& options, bool resume) {
+    on_first([&] {
+      if (!resume && !fs::exists(folder_)) return;
+      prepare(folder_, resume);
+      check_unlocked(folder_);
+    });
+    return on_own_device(options, *group_);
   }
 
   static void prepare(const fs::path& folder, bool resume) {
@@ -363,9 +373,9 @@ class Run {
   const RunObserver& observer_;
   const std::atomic<bool>& interrupt_;
   std::shared_ptr<Group> group_;
+  Trainer trainer_;  // before there is a folder: what is wrong with data or options leaves none
   std::optional<FolderLock> lock_;  // of rank 0
   Metrics metrics_;
-  Trainer trainer_;
   std::string data_sum_;  // SHA-256 of the training split
   Progress progress_;
   Agreed agreed_;

@@ -107,7 +107,9 @@ TEST(Readings, ALossIsOfTheProbabilities) {
     EXPECT_TRUE(at::allclose(model->loss(z, targets), expected, 0, 1e-12));
     const Tensor moved = at::roll(z, 1, 1), other = model->log_probabilities(moved);
     EXPECT_EQ(at::allclose(all, other), pool) << "pooled: the order of places is nothing";
-    if (reading == Reading::Rows && !pool) EXPECT_TRUE(at::allclose(at::roll(all, 1, 1), other));
+    if (reading == Reading::Rows && !pool) {
+      EXPECT_TRUE(at::allclose(at::roll(all, 1, 1), other));
+    }
   }
 }
 
