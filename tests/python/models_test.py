@@ -148,7 +148,7 @@ class Loaded(unittest.TestCase):
             self.model(self.model.encode("a")[None], rel_tolerance=1)
 
     def test_interrupts(self):
-        for work in ("model.generate('A', tokens=100000)", "model.evaluate('all', sys.argv[1])"):
+        for work in ("model.generate('A', tokens=100000)", "model.evaluate('all', sys.argv[1], eval_lanes=2)"):
             with tempfile.TemporaryDirectory() as folder:
                 file = pathlib.Path(folder) / "text.txt"
                 file.write_text(TEXT * 100)
