@@ -192,7 +192,7 @@ class Interrupts(unittest.TestCase):
             self.interrupted(SLOW.format(call=call, f="f", work="time.sleep(0.01)"))
 
     def test_f_without_a_line_of_python(self):
-        code = SLOW.format(call="solve", f="torch.ops.aten.neg", work="pass").replace(
+        code = SLOW.format(call="solve", f="torch.neg", work="pass").replace(
             "try:", 'print("running", flush=True)\ntry:')
         self.interrupted(code)
 
