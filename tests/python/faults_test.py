@@ -178,6 +178,7 @@ except KeyboardInterrupt:
 class Interrupts(unittest.TestCase):
     def interrupted(self, code):
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        self.addCleanup(child.kill)
         self.assertEqual(child.stdout.readline(), "running\n")
         time.sleep(0.3)
         start = time.time()

@@ -155,6 +155,7 @@ class Loaded(unittest.TestCase):
                 code = (f"import sys, time, deq\nmodel = deq.load({str(RUN)!r})\nprint('running', flush=True)\n"
                         f"try: {work}\nexcept KeyboardInterrupt: print('interrupted', time.time())")
                 child = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True)
+                self.addCleanup(child.kill)
                 self.assertEqual(child.stdout.readline(), "running\n")
                 time.sleep(1)
                 start = time.time()
