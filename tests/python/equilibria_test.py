@@ -74,6 +74,12 @@ class Values(unittest.TestCase):
                 for got, want in zip(p.gradients(z), wanted):
                     self.close(got, want)
 
+    def test_taped_steps_are_judged_by_the_tolerance(self):
+        p = Problem()
+        for rel_tol, converged in ((0.5, True), (1e-12, False)):
+            _, report = deq.equilibrate(p.f, p.z0, gradient=deq.Unrolled(steps=6), rel_tol=rel_tol)
+            self.assertEqual((report.rel_tol, report.converged), (rel_tol, converged))
+
     def test_solve_records_no_tape(self):
         p = Problem()
         z, report = deq.solve(p.f, p.z0, solver="broyden", rel_tol=1e-12, max_steps=100)
@@ -318,6 +324,20 @@ class States(unittest.TestCase):
         self.assertEqual(report.residual.shape, (1,))
         self.assertTrue(report.converged)
         self.assertEqual((z[0].shape, z[1].shape), ((2, 4), ()))
+
+    def test_rows_of_the_adjoint(self):
+        scale = torch.tensor(0.5, requires_grad=True)
+        f = lambda z: (scale * z[0].cos(), scale * z[1].sin() + 1)  # noqa: E731
+        start = (torch.zeros(2, 4, 3), torch.zeros(2, 4))
+        z, report = deq.equilibrate(f, start, rel_tol=1e-11, max_steps=100,
+                                    gradient=deq.Implicit(solver=deq.Anderson(scope="position"), rel_tol=1e-11))
+        (got,) = torch.autograd.grad(z[0].sum() + z[1].sum(), scale)
+        self.assertEqual((report.residual.shape, report.adjoint.residual.shape), ((2,), (8,)))
+        want = start
+        for _ in range(100):
+            want = f(want)
+        (exact,) = torch.autograd.grad(want[0].sum() + want[1].sum(), scale)
+        self.assertLess((got - exact).abs().item(), 1e-9)
 
     def test_errors(self):
         f = lambda z: z  # noqa: E731

@@ -113,6 +113,25 @@ class Loaded(unittest.TestCase):
         self.assertLess(len(heard), 30)
         self.assertFalse(self.model.training)
 
+    def test_generate_solves_to_the_end(self):
+        damped = {"solver": "picard", "solver_damping": 0.3, "rel_tol": 1e-5}
+        _, report = self.model.generate("ROMEO:", tokens=8, seed=5, **damped)
+        self.assertEqual(report["converged"], 8)  # in more steps than the run's 16
+        self.assertGreater(report["evaluations"] / 8, 16)
+        _, report = self.model.generate("ROMEO:", tokens=8, seed=5, max_steps=5, **damped)
+        self.assertEqual(report["converged"], 0)
+        texts, _ = self.model.generate(["A", "A"], tokens=20, seed=1)
+        self.assertNotEqual(texts[0], texts[1])
+
+    def test_generate_leaves_the_mode(self):
+        model = copy.deepcopy(self.model).train()
+        tokens = model.encode("the quick brown fox")[None]
+        model.generate("A", tokens=2, seed=1, weight_type="bfloat16")
+        with torch.no_grad():
+            self.assertFalse(model(tokens).z.equal(model(tokens).z))  # dropout
+            model.eval()
+            self.assertTrue(model(tokens).z.equal(self.model(tokens).z))
+
     def test_generate_errors(self):
         for options, message in (({"temperature": 0}, "temperature"), ({"top_j": 3}, "unknown option 'top_j'.*top_k"),
                                  ({"greedy": True, "seed": 3}, "seed = 3"), ({"tokens": 0}, "tokens = 0")):
@@ -148,13 +167,14 @@ class Loaded(unittest.TestCase):
             self.model(self.model.encode("a")[None], rel_tolerance=1)
 
     def test_interrupts(self):
-        for work in ("model.generate('A', tokens=100000)", "model.evaluate('all', sys.argv[1])"):
+        for work in ("model.generate('A', tokens=100000)", "model.evaluate('all', sys.argv[1], eval_lanes=2)"):
             with tempfile.TemporaryDirectory() as folder:
                 file = pathlib.Path(folder) / "text.txt"
                 file.write_text(TEXT * 100)
                 code = (f"import sys, time, deq\nmodel = deq.load({str(RUN)!r})\nprint('running', flush=True)\n"
                         f"try: {work}\nexcept KeyboardInterrupt: print('interrupted', time.time())")
                 child = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True)
+                self.addCleanup(child.kill)
                 self.assertEqual(child.stdout.readline(), "running\n")
                 time.sleep(1)
                 start = time.time()
