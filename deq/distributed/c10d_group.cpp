@@ -1,4 +1,4 @@
-// The one source that knows c10d: Gloo's connections as a Group, met through a TCPStore.
+// The one source that knows c10d: Gloo's connections as a ProcessGroup, met through a TCPStore.
 #include "deq/distributed/rendezvous.h"
 #ifdef DEQ_WITH_DISTRIBUTED
 #include <ATen/ATen.h>
@@ -145,7 +145,7 @@ Tensor bytes_of(const Tensor& tensor) {
   return at::from_blob(tensor.data_ptr(), {int64_t(tensor.nbytes())}, at::kByte);
 }
 
-class GlooGroup final : public Group {
+class GlooGroup final : public ProcessGroup {
  public:
   explicit GlooGroup(std::shared_ptr<Member> member) : member_(std::move(member)) {
     guarded([&] { gloo_ = connect(*member_); });
@@ -182,7 +182,7 @@ class GlooGroup final : public Group {
     guarded([&] { gloo_->broadcast(tensors)->wait(); });
   }
 
-  std::shared_ptr<Group> another() override { return std::make_shared<GlooGroup>(member_); }
+  std::shared_ptr<ProcessGroup> another() override { return std::make_shared<GlooGroup>(member_); }
 
   void doing(const std::string& what) override {
     const std::lock_guard lock(member_->mutex);
@@ -256,8 +256,8 @@ std::vector<std::string> places_of_all(Member& member, const Listener& listener)
 
 }  // namespace
 
-std::shared_ptr<Group> join(const Rendezvous& meeting, double timeout,
-                            const std::function<void(const std::string&)>& lost) {
+std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double timeout,
+                                   const std::function<void(const std::string&)>& lost) {
   if (meeting.size == 1) return alone();
   const QuietLogs quiet;
   const auto member = std::make_shared<Member>();
@@ -274,7 +274,7 @@ std::shared_ptr<Group> join(const Rendezvous& meeting, double timeout,
   return std::make_shared<GlooGroup>(member);
 }
 
-void leave(Group& group) {
+void leave(ProcessGroup& group) {
   if (auto* gloo = dynamic_cast<GlooGroup*>(&group)) gloo->leave();
 }
 
@@ -315,13 +315,13 @@ const char* why_alone() {
 
 bool can_join() { return false; }
 
-std::shared_ptr<Group> join(const Rendezvous& meeting, double,
-                            const std::function<void(const std::string&)>&) {
+std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double,
+                                   const std::function<void(const std::string&)>&) {
   DEQ_CHECK(meeting.size == 1, "{} processes: {}; expected 1", meeting.size, why_alone());
   return alone();
 }
 
-void leave(Group&) {}
+void leave(ProcessGroup&) {}
 
 struct StoreServer::Work {};
 

@@ -43,9 +43,9 @@ struct Bucket {
 struct GradientSum::Work {
   std::vector<Tensor> parameters;
   int64_t own_shards;
-  std::shared_ptr<Group> group;     // of the calling thread
-  std::shared_ptr<Group> exchange;  // of the queue's
-  int64_t most;                     // numbers in a bucket
+  std::shared_ptr<ProcessGroup> group;     // of the calling thread
+  std::shared_ptr<ProcessGroup> exchange;  // of the queue's
+  int64_t most;                            // numbers in a bucket
   std::map<int64_t, std::vector<Bucket>> kinds;
   JobQueue jobs;
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks;
@@ -190,7 +190,7 @@ struct GradientSum::Work {
 };
 
 GradientSum::GradientSum(std::vector<Tensor> parameters, int64_t shards,
-                         std::shared_ptr<Group> group, int64_t bucket)
+                         std::shared_ptr<ProcessGroup> group, int64_t bucket)
     : work_(std::make_unique<Work>()) {
   DEQ_CHECK(shards >= 1 && shards % group->size() == 0,
             "shards = {} with {} processes; expected a multiple", shards, group->size());

@@ -45,7 +45,7 @@ class Averaged {
 
 }  // namespace
 
-Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Group> group)
+Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<ProcessGroup> group)
     : options_(options),
       corpus_(std::move(corpus)),
       shards_(options.loop.batch.shards, std::move(group)),

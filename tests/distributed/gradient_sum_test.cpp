@@ -62,7 +62,7 @@ void passes_of(GradientSum& sum, const std::vector<Tensor>& parameters, int64_t 
   sum.end();
 }
 
-void expect_sums(Group& group, int64_t bucket) {
+void expect_sums(ProcessGroup& group, int64_t bucket) {
   std::vector<Tensor> parameters;
   for (const int64_t n : kSizes) parameters.push_back(torch::zeros({n}).requires_grad_(true));
   GradientSum sum(parameters, kShards, group.several() ? group.another() : alone(), bucket);
@@ -85,7 +85,7 @@ TEST(GradientSum, IsTheSumInTheOrderOfShardsForAnyNumberOfProcesses) {
   for (const int64_t bucket : {1, 100, 1 << 20}) {
     expect_sums(*alone(), bucket);
     for (const int64_t count : {2, 3, 4, 6})
-      in_a_group(count, [&](Group& group) { expect_sums(group, bucket); });
+      in_a_group(count, [&](ProcessGroup& group) { expect_sums(group, bucket); });
   }
 }
 
@@ -98,7 +98,7 @@ TEST(GradientSum, AnotherOrderWouldShow) {
 }
 
 TEST(GradientSum, OfDoubles) {
-  in_a_group(2, [](Group& group) {
+  in_a_group(2, [](ProcessGroup& group) {
     const Tensor w = torch::zeros({3}, at::kDouble).requires_grad_(true);
     GradientSum sum({w}, 2, group.another());
     sum.begin_step(0);
