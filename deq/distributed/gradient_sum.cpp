@@ -103,18 +103,20 @@ struct GradientSum::Work {
   /// The gradients of a shard as they travel.
   Tensor packed(const Bucket& bucket) const {
     const Tensor flat =
-        at::zeros({group->size() * bucket.slice},
+        at::empty({group->size() * bucket.slice},
                   parameters.front().options().requires_grad(false).device(at::kCPU));
     int64_t at = 0;
+    std::vector<double> flags;
     for (const int64_t p : bucket.parameters) {
       const Tensor& gradient = parameters[size_t(p)].grad();
       const int64_t numbers = parameters[size_t(p)].numel();
-      if (gradient.defined()) flat.narrow(0, at, numbers).copy_(gradient.reshape(-1));
+      const Tensor place = flat.narrow(0, at, numbers);
+      gradient.defined() ? place.copy_(gradient.reshape(-1)) : place.zero_();
+      flags.push_back(gradient.defined() ? 1 : 0);
       at += numbers;
     }
-    for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      if (parameters[size_t(bucket.parameters[i])].grad().defined()) flat[at + int64_t(i)].fill_(1);
-    }
+    flags.resize(size_t(flat.numel() - at), 0);
+    flat.narrow(0, at, int64_t(flags.size())).copy_(at::tensor(flags, at::kDouble));
     return flat;
   }
 
