@@ -160,19 +160,15 @@ class GlooGroup final : public ProcessGroup {
     std::vector<int64_t> shape = own.sizes().vec();
     shape.insert(shape.begin(), size());
     const Tensor all = at::empty(shape, own.options());
-    if (own.numel() == 0) return all;
-    std::vector<Tensor> inputs{bytes_of(in)};
-    std::vector<std::vector<Tensor>> outputs{bytes_of(all).view({size(), -1}).unbind(0)};
-    guarded([&] { gloo_->allgather(outputs, inputs)->wait(); });
+    all[rank()].copy_(in);
+    swap([&](int64_t) { return in; }, all);
     return all;
   }
 
   Tensor exchange(const Tensor& parts) override {
     const Tensor in = parts.contiguous(), all = at::empty_like(in);
-    if (in.numel() == 0) return all;
-    Tensor sent = bytes_of(in).view({size(), -1}), received = bytes_of(all).view({size(), -1});
-    std::vector<int64_t> even;
-    guarded([&] { gloo_->alltoall_base(received, sent, even, even)->wait(); });
+    all[rank()].copy_(in[rank()]);
+    swap([&](int64_t to) { return in[to]; }, all);
     return all;
   }
 
@@ -196,6 +192,23 @@ class GlooGroup final : public ProcessGroup {
   }
 
  private:
+  /// `sent(r)` to every other rank r, whose own goes straight into row r of `received`. (Gloo's
+  /// collectives copy everything once more.)
+  template <class Sent>
+  void swap(const Sent& sent, const Tensor& received) {
+    if (received.numel() == 0) return;
+    guarded([&] {
+      std::vector<c10::intrusive_ptr<c10d::Work>> works;
+      for (int64_t i = 1; i < size(); ++i) {
+        const int64_t to = (rank() + i) % size(), from = (rank() + size() - i) % size();
+        std::vector<Tensor> in{bytes_of(received[from])}, out{bytes_of(sent(to))};
+        works.push_back(gloo_->recv(in, int(from), 0));
+        works.push_back(gloo_->send(out, int(to), 0));
+      }
+      for (const auto& work : works) work->wait();
+    });
+  }
+
   template <class Action>
   void guarded(Action&& action) {
     try {

@@ -134,17 +134,13 @@ struct GradientSum::Work {
 
   /// Rank r has shards r K / N, ...: its first, its second, ... were received one after the other.
   void add_up(Bucket& bucket) {
-    const Tensor sum = at::zeros({bucket.slice}, bucket.received.front().options());
-    bool first = true;
+    const Tensor sum = bucket.received.front()[0];
     for (int64_t rank = 0; rank < group->size(); ++rank) {
-      for (const Tensor& shard_of_each : bucket.received) {
-        const Tensor slice = shard_of_each[rank];
-        first ? void(sum.copy_(slice)) : add_to(sum, slice);
-        first = false;
-      }
+      for (size_t k = rank == 0 ? 1 : 0; k < bucket.received.size(); ++k)
+        add_to(sum, bucket.received[k][rank]);
     }
-    bucket.received.clear();
     bucket.sum = exchange->gather(sum).flatten();
+    bucket.received.clear();
   }
 
   void is_ready(int64_t parameter) {
