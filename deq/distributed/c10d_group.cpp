@@ -185,6 +185,12 @@ class GlooGroup final : public ProcessGroup {
     member_->doing = what;
   }
 
+  void abandon() {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    for (const auto& work : under_way_) work->abort();
+  }
+
   void leave() {
     gather(at::zeros({1}));
     member_->settle();
@@ -198,16 +204,32 @@ class GlooGroup final : public ProcessGroup {
   void swap(const Sent& sent, const Tensor& received) {
     if (received.numel() == 0) return;
     guarded([&] {
-      std::vector<c10::intrusive_ptr<c10d::Work>> works;
-      for (int64_t i = 1; i < size(); ++i) {
-        const int64_t to = (rank() + i) % size(), from = (rank() + size() - i) % size();
-        std::vector<Tensor> in{bytes_of(received[from])}, out{bytes_of(sent(to))};
-        works.push_back(gloo_->recv(in, int(from), 0));
-        works.push_back(gloo_->send(out, int(to), 0));
+      const Ended ended(*this);
+      {
+        const std::lock_guard lock(mutex_);
+        DEQ_CHECK(!abandoned_, "rank {} at {}: nobody waits any more", rank(), member_->at());
+        for (int64_t i = 1; i < size(); ++i) {
+          const int64_t to = (rank() + i) % size(), from = (rank() + size() - i) % size();
+          std::vector<Tensor> in{bytes_of(received[from])}, out{bytes_of(sent(to))};
+          under_way_.push_back(gloo_->recv(in, int(from), 0));
+          under_way_.push_back(gloo_->send(out, int(to), 0));
+        }
       }
-      for (const auto& work : works) work->wait();
+      for (const auto& work : under_way_) {
+        DEQ_CHECK(work->wait(), "rank {} at {}: nobody waits any more", rank(), member_->at());
+      }
     });
   }
+
+  /// Forgets what was under way, however it ended.
+  struct Ended {
+    explicit Ended(GlooGroup& group) : group(group) {}
+    ~Ended() {
+      const std::lock_guard lock(group.mutex_);
+      group.under_way_.clear();
+    }
+    GlooGroup& group;
+  };
 
   template <class Action>
   void guarded(Action&& action) {
@@ -222,6 +244,9 @@ class GlooGroup final : public ProcessGroup {
 
   std::shared_ptr<Member> member_;
   c10::intrusive_ptr<Gloo> gloo_;
+  std::mutex mutex_;
+  std::vector<c10::intrusive_ptr<c10d::Work>> under_way_;
+  bool abandoned_ = false;
 };
 
 Store meet(const Rendezvous& meeting, double timeout) {
@@ -291,6 +316,10 @@ void leave(ProcessGroup& group) {
   if (auto* gloo = dynamic_cast<GlooGroup*>(&group)) gloo->leave();
 }
 
+void abandon(ProcessGroup& group) {
+  if (auto* gloo = dynamic_cast<GlooGroup*>(&group)) gloo->abandon();
+}
+
 bool can_join() { return true; }
 const char* why_alone() { return ""; }
 
@@ -335,6 +364,7 @@ std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double,
 }
 
 void leave(ProcessGroup&) {}
+void abandon(ProcessGroup&) {}
 
 struct StoreServer::Work {};
 

@@ -11,6 +11,7 @@
 
 #include "deq/base/error.h"
 #include "deq/distributed/job_queue.h"
+#include "deq/distributed/rendezvous.h"
 
 namespace deq {
 
@@ -210,6 +211,7 @@ GradientSum::GradientSum(std::vector<Tensor> parameters, int64_t shards,
 }
 
 GradientSum::~GradientSum() {
+  abandon(*work_->exchange);  // where a step ends by an error, others may never send their part
   work_->jobs.stop();
   for (auto& [node, key] : work_->hooks) node->del_post_hook(key);
 }

@@ -38,6 +38,10 @@ std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double timeout,
 /// Everybody is done: from here on nobody is missed. Nothing for a process alone.
 void leave(ProcessGroup& group);
 
+/// What another thread waits for in this group is waited for no longer: it throws, as all does that
+/// is asked of the group from here on. Nothing for a process alone.
+void abandon(ProcessGroup& group);
+
 /// Whether this build can join a group of several; and why not.
 bool can_join();
 const char* why_alone();

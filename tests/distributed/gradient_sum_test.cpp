@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <chrono>
+
+#include "deq/base/error.h"
 #include "tests/distributed/threads.h"
 
 namespace deq {
@@ -109,6 +112,28 @@ TEST(GradientSum, OfDoubles) {
     sum.finish();
     EXPECT_TRUE(at::equal(w.grad(), at::full({3}, 1.0 / 3 + (1.0 / 3 + 1), at::kDouble)));
   });
+}
+
+TEST(GradientSum, AnErrorUnderwayWaitsForNobody) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto errors = testing::errors_of_group(2, [](ProcessGroup& group) {
+    const Tensor w = torch::zeros({3}).requires_grad_(true);
+    GradientSum sum({w}, 2, group.another());
+    if (group.rank() == 1) {  // which never sends its shard
+      group.gather(at::zeros({1}));
+      return;
+    }
+    sum.begin_step(0);
+    sum.begin();
+    sum.last_pass();
+    w.sum().backward();
+    sum.end();
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    throw Error("what went wrong");
+  });
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 10);
+  EXPECT_EQ(errors[0], "what went wrong");
+  EXPECT_EQ(errors[1].rfind("rank 0 is gone, while rank 1 was at start", 0), 0u) << errors[1];
 }
 
 }  // namespace
