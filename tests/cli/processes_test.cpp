@@ -223,7 +223,7 @@ TEST_F(Faults, ADiskThatIsFullEndsAll) {
   ASSERT_EQ(run_deq("train " + folder() + options_).exit_code, 0);
   const auto before = testing::slurp(scratch_ / "run" / "last.safetensors");
   const auto output = run_command(
-      "trap '' XFSZ; ulimit -f 30; " +
+      "trap '' XFSZ; ulimit -f 60; " +
       testing::limited("train " + folder() + " --resume --steps 60 --processes 2 2>&1 >/dev/null"));
   EXPECT_EQ(output.exit_code, 1);
   EXPECT_EQ(std::count(output.text.begin(), output.text.end(), '\n'), 2) << output.text;
