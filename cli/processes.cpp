@@ -54,8 +54,8 @@ std::optional<Rendezvous> meeting_of(const ProcessArguments& arguments) {
   return meeting;
 }
 
-std::shared_ptr<Group> join_group(const std::optional<Rendezvous>& meeting,
-                                  const ProcessArguments& arguments) {
+std::shared_ptr<ProcessGroup> join_group(const std::optional<Rendezvous>& meeting,
+                                         const ProcessArguments& arguments) {
   if (!meeting || meeting->size == 1) return alone();
   return join(*meeting, arguments.timeout, end_for_loss);
 }
@@ -77,7 +77,7 @@ void check_shards(const TrainOptions& options, int64_t processes) {
             options.loop.batch.batch, shards);
 }
 
-void check_same_run(Group& group, const TrainOptions& options) {
+void check_same_run(ProcessGroup& group, const TrainOptions& options) {
   std::map<std::string, std::string> values{{"deq", DEQ_VERSION}, {"LibTorch", TORCH_VERSION}};
   for (const OptionInfo& info : options_in_force(options)) {
     if (info.key != "data" && info.key != "device" && info.key != "threads")
@@ -86,7 +86,7 @@ void check_same_run(Group& group, const TrainOptions& options) {
   check_alike(group, values);
 }
 
-bool holds_run(Group& group, const std::filesystem::path& folder) {
+bool holds_run(ProcessGroup& group, const std::filesystem::path& folder) {
   at::Tensor held =
       at::full({1}, int64_t(std::filesystem::exists(folder / "config.toml")), at::kLong);
   group.broadcast(held);

@@ -25,8 +25,8 @@ std::optional<Rendezvous> meeting_of(const ProcessArguments& arguments);
 
 /// The others that were started; none without a meeting. Ends this process with one line where one
 /// of them is gone and this one does not come to notice.
-std::shared_ptr<Group> join_group(const std::optional<Rendezvous>& meeting,
-                                  const ProcessArguments& arguments);
+std::shared_ptr<ProcessGroup> join_group(const std::optional<Rendezvous>& meeting,
+                                         const ProcessArguments& arguments);
 
 /// Starts `deq train` with these arguments in as many processes, and gives their exit code.
 int start_processes(const ProcessArguments& arguments, int argc, char** argv);
@@ -36,10 +36,10 @@ void check_shards(const TrainOptions& options, int64_t processes);
 
 /// Throws deq::Error, naming the first that differs, unless all have the same options and versions.
 /// Where data stand, on which device and with how many threads is each one's own.
-void check_same_run(Group& group, const TrainOptions& options);
+void check_same_run(ProcessGroup& group, const TrainOptions& options);
 
 /// Whether rank 0 finds a run in the folder.
-bool holds_run(Group& group, const std::filesystem::path& folder);
+bool holds_run(ProcessGroup& group, const std::filesystem::path& folder);
 
 /// The threads that `threads` says; or else, unless the environment does, this process's share of
 /// its machine's cores.

@@ -123,7 +123,7 @@ struct Arguments {
 
 /// The run's own options where it goes on, which rank 0 reads, then those of file and flags. For so
 /// many processes.
-TrainOptions options_of(const Arguments& arguments, Group& group, int64_t processes) {
+TrainOptions options_of(const Arguments& arguments, ProcessGroup& group, int64_t processes) {
   TrainOptions options;
   if (arguments.resume) {
     std::string text;
@@ -149,7 +149,7 @@ TrainOptions options_of(const Arguments& arguments, Group& group, int64_t proces
 }
 
 int train_with(const TrainOptions& options, const Arguments& arguments,
-               const std::shared_ptr<Group>& group) {
+               const std::shared_ptr<ProcessGroup>& group) {
   Progress progress;
   const RunResult result =
       run_training(options, arguments.folder, arguments.resume,

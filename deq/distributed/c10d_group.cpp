@@ -1,4 +1,4 @@
-// The one source that knows c10d: Gloo's connections as a Group, met through a TCPStore.
+// The one source that knows c10d: Gloo's connections as a ProcessGroup, met through a TCPStore.
 #include "deq/distributed/rendezvous.h"
 #ifdef DEQ_WITH_DISTRIBUTED
 #include <ATen/ATen.h>
@@ -145,7 +145,7 @@ Tensor bytes_of(const Tensor& tensor) {
   return at::from_blob(tensor.data_ptr(), {int64_t(tensor.nbytes())}, at::kByte);
 }
 
-class GlooGroup final : public Group {
+class GlooGroup final : public ProcessGroup {
  public:
   explicit GlooGroup(std::shared_ptr<Member> member) : member_(std::move(member)) {
     guarded([&] { gloo_ = connect(*member_); });
@@ -160,19 +160,15 @@ class GlooGroup final : public Group {
     std::vector<int64_t> shape = own.sizes().vec();
     shape.insert(shape.begin(), size());
     const Tensor all = at::empty(shape, own.options());
-    if (own.numel() == 0) return all;
-    std::vector<Tensor> inputs{bytes_of(in)};
-    std::vector<std::vector<Tensor>> outputs{bytes_of(all).view({size(), -1}).unbind(0)};
-    guarded([&] { gloo_->allgather(outputs, inputs)->wait(); });
+    all[rank()].copy_(in);
+    swap([&](int64_t) { return in; }, all);
     return all;
   }
 
   Tensor exchange(const Tensor& parts) override {
     const Tensor in = parts.contiguous(), all = at::empty_like(in);
-    if (in.numel() == 0) return all;
-    Tensor sent = bytes_of(in).view({size(), -1}), received = bytes_of(all).view({size(), -1});
-    std::vector<int64_t> even;
-    guarded([&] { gloo_->alltoall_base(received, sent, even, even)->wait(); });
+    all[rank()].copy_(in[rank()]);
+    swap([&](int64_t to) { return in[to]; }, all);
     return all;
   }
 
@@ -182,11 +178,17 @@ class GlooGroup final : public Group {
     guarded([&] { gloo_->broadcast(tensors)->wait(); });
   }
 
-  std::shared_ptr<Group> another() override { return std::make_shared<GlooGroup>(member_); }
+  std::shared_ptr<ProcessGroup> another() override { return std::make_shared<GlooGroup>(member_); }
 
   void doing(const std::string& what) override {
     const std::lock_guard lock(member_->mutex);
     member_->doing = what;
+  }
+
+  void abandon() {
+    const std::lock_guard lock(mutex_);
+    abandoned_ = true;
+    for (const auto& work : under_way_) work->abort();
   }
 
   void leave() {
@@ -196,6 +198,39 @@ class GlooGroup final : public Group {
   }
 
  private:
+  /// `sent(r)` to every other rank r, whose own goes straight into row r of `received`. (Gloo's
+  /// collectives copy everything once more.)
+  template <class Sent>
+  void swap(const Sent& sent, const Tensor& received) {
+    if (received.numel() == 0) return;
+    guarded([&] {
+      const Ended ended(*this);
+      {
+        const std::lock_guard lock(mutex_);
+        DEQ_CHECK(!abandoned_, "rank {} at {}: nobody waits any more", rank(), member_->at());
+        for (int64_t i = 1; i < size(); ++i) {
+          const int64_t to = (rank() + i) % size(), from = (rank() + size() - i) % size();
+          std::vector<Tensor> in{bytes_of(received[from])}, out{bytes_of(sent(to))};
+          under_way_.push_back(gloo_->recv(in, int(from), 0));
+          under_way_.push_back(gloo_->send(out, int(to), 0));
+        }
+      }
+      for (const auto& work : under_way_) {
+        DEQ_CHECK(work->wait(), "rank {} at {}: nobody waits any more", rank(), member_->at());
+      }
+    });
+  }
+
+  /// Forgets what was under way, however it ended.
+  struct Ended {
+    explicit Ended(GlooGroup& group) : group(group) {}
+    ~Ended() {
+      const std::lock_guard lock(group.mutex_);
+      group.under_way_.clear();
+    }
+    GlooGroup& group;
+  };
+
   template <class Action>
   void guarded(Action&& action) {
     try {
@@ -209,6 +244,9 @@ class GlooGroup final : public Group {
 
   std::shared_ptr<Member> member_;
   c10::intrusive_ptr<Gloo> gloo_;
+  std::mutex mutex_;
+  std::vector<c10::intrusive_ptr<c10d::Work>> under_way_;
+  bool abandoned_ = false;
 };
 
 Store meet(const Rendezvous& meeting, double timeout) {
@@ -256,8 +294,8 @@ std::vector<std::string> places_of_all(Member& member, const Listener& listener)
 
 }  // namespace
 
-std::shared_ptr<Group> join(const Rendezvous& meeting, double timeout,
-                            const std::function<void(const std::string&)>& lost) {
+std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double timeout,
+                                   const std::function<void(const std::string&)>& lost) {
   if (meeting.size == 1) return alone();
   const QuietLogs quiet;
   const auto member = std::make_shared<Member>();
@@ -274,8 +312,12 @@ std::shared_ptr<Group> join(const Rendezvous& meeting, double timeout,
   return std::make_shared<GlooGroup>(member);
 }
 
-void leave(Group& group) {
+void leave(ProcessGroup& group) {
   if (auto* gloo = dynamic_cast<GlooGroup*>(&group)) gloo->leave();
+}
+
+void abandon(ProcessGroup& group) {
+  if (auto* gloo = dynamic_cast<GlooGroup*>(&group)) gloo->abandon();
 }
 
 bool can_join() { return true; }
@@ -315,13 +357,14 @@ const char* why_alone() {
 
 bool can_join() { return false; }
 
-std::shared_ptr<Group> join(const Rendezvous& meeting, double,
-                            const std::function<void(const std::string&)>&) {
+std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double,
+                                   const std::function<void(const std::string&)>&) {
   DEQ_CHECK(meeting.size == 1, "{} processes: {}; expected 1", meeting.size, why_alone());
   return alone();
 }
 
-void leave(Group&) {}
+void leave(ProcessGroup&) {}
+void abandon(ProcessGroup&) {}
 
 struct StoreServer::Work {};
 

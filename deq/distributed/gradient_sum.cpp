@@ -11,6 +11,7 @@
 
 #include "deq/base/error.h"
 #include "deq/distributed/job_queue.h"
+#include "deq/distributed/rendezvous.h"
 
 namespace deq {
 
@@ -43,9 +44,9 @@ struct Bucket {
 struct GradientSum::Work {
   std::vector<Tensor> parameters;
   int64_t own_shards;
-  std::shared_ptr<Group> group;     // of the calling thread
-  std::shared_ptr<Group> exchange;  // of the queue's
-  int64_t most;                     // numbers in a bucket
+  std::shared_ptr<ProcessGroup> group;     // of the calling thread
+  std::shared_ptr<ProcessGroup> exchange;  // of the queue's
+  int64_t most;                            // numbers in a bucket
   std::map<int64_t, std::vector<Bucket>> kinds;
   JobQueue jobs;
   std::vector<std::pair<std::shared_ptr<torch::autograd::Node>, uintptr_t>> hooks;
@@ -103,18 +104,20 @@ struct GradientSum::Work {
   /// The gradients of a shard as they travel.
   Tensor packed(const Bucket& bucket) const {
     const Tensor flat =
-        at::zeros({group->size() * bucket.slice},
+        at::empty({group->size() * bucket.slice},
                   parameters.front().options().requires_grad(false).device(at::kCPU));
     int64_t at = 0;
+    std::vector<double> flags;
     for (const int64_t p : bucket.parameters) {
       const Tensor& gradient = parameters[size_t(p)].grad();
       const int64_t numbers = parameters[size_t(p)].numel();
-      if (gradient.defined()) flat.narrow(0, at, numbers).copy_(gradient.reshape(-1));
+      const Tensor place = flat.narrow(0, at, numbers);
+      gradient.defined() ? place.copy_(gradient.reshape(-1)) : place.zero_();
+      flags.push_back(gradient.defined() ? 1 : 0);
       at += numbers;
     }
-    for (size_t i = 0; i < bucket.parameters.size(); ++i) {
-      if (parameters[size_t(bucket.parameters[i])].grad().defined()) flat[at + int64_t(i)].fill_(1);
-    }
+    flags.resize(size_t(flat.numel() - at), 0);
+    flat.narrow(0, at, int64_t(flags.size())).copy_(at::tensor(flags, at::kDouble));
     return flat;
   }
 
@@ -132,17 +135,13 @@ struct GradientSum::Work {
 
   /// Rank r has shards r K / N, ...: its first, its second, ... were received one after the other.
   void add_up(Bucket& bucket) {
-    const Tensor sum = at::zeros({bucket.slice}, bucket.received.front().options());
-    bool first = true;
+    const Tensor sum = bucket.received.front()[0];
     for (int64_t rank = 0; rank < group->size(); ++rank) {
-      for (const Tensor& shard_of_each : bucket.received) {
-        const Tensor slice = shard_of_each[rank];
-        first ? void(sum.copy_(slice)) : add_to(sum, slice);
-        first = false;
-      }
+      for (size_t k = rank == 0 ? 1 : 0; k < bucket.received.size(); ++k)
+        add_to(sum, bucket.received[k][rank]);
     }
-    bucket.received.clear();
     bucket.sum = exchange->gather(sum).flatten();
+    bucket.received.clear();
   }
 
   void is_ready(int64_t parameter) {
@@ -190,7 +189,7 @@ struct GradientSum::Work {
 };
 
 GradientSum::GradientSum(std::vector<Tensor> parameters, int64_t shards,
-                         std::shared_ptr<Group> group, int64_t bucket)
+                         std::shared_ptr<ProcessGroup> group, int64_t bucket)
     : work_(std::make_unique<Work>()) {
   DEQ_CHECK(shards >= 1 && shards % group->size() == 0,
             "shards = {} with {} processes; expected a multiple", shards, group->size());
@@ -212,6 +211,7 @@ GradientSum::GradientSum(std::vector<Tensor> parameters, int64_t shards,
 }
 
 GradientSum::~GradientSum() {
+  abandon(*work_->exchange);  // where a step ends by an error, others may never send their part
   work_->jobs.stop();
   for (auto& [node, key] : work_->hooks) node->del_post_hook(key);
 }

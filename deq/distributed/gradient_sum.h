@@ -12,7 +12,7 @@
 #include <memory>
 #include <vector>
 
-#include "deq/distributed/group.h"
+#include "deq/distributed/process_group.h"
 
 namespace deq {
 
@@ -27,8 +27,8 @@ class GradientSum {
  public:
   /// `shards` is a multiple of the processes. `bucket` is in numbers. Called by all processes
   /// at once.
-  GradientSum(std::vector<at::Tensor> parameters, int64_t shards, std::shared_ptr<Group> group,
-              int64_t bucket = int64_t(1) << 19);
+  GradientSum(std::vector<at::Tensor> parameters, int64_t shards,
+              std::shared_ptr<ProcessGroup> group, int64_t bucket = int64_t(1) << 19);
   ~GradientSum();
 
   /// Before a step whose backward passes are of this kind: passes of one kind have gradients ready

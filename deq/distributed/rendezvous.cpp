@@ -42,8 +42,8 @@ std::optional<Rendezvous> rendezvous_from_environment() {
   if (!size) return std::nullopt;
   Rendezvous meeting;
   meeting.size = number("WORLD_SIZE", *size, 1, 65536);
-  meeting.rank = number("RANK", require("RANK", "0 to WORLD_SIZE - 1"), 0, meeting.size - 1);
   if (meeting.size > 1) {
+    meeting.rank = number("RANK", require("RANK", "0 to WORLD_SIZE - 1"), 0, meeting.size - 1);
     meeting.address = require("MASTER_ADDR", "the machine where processes meet");
     meeting.port = number("MASTER_PORT", require("MASTER_PORT", "the port there"), 1, 65535);
   }

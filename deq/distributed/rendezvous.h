@@ -7,7 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "deq/distributed/group.h"
+#include "deq/distributed/process_group.h"
 
 namespace deq {
 
@@ -32,11 +32,15 @@ std::optional<Rendezvous> rendezvous_from_environment();
 /// come, and for each message. `lost` hears, on another thread, that a process is gone, where this
 /// one does not come to notice within a second. Throws deq::Error where they do not meet, and where
 /// this build has no c10d.
-std::shared_ptr<Group> join(const Rendezvous& meeting, double timeout,
-                            const std::function<void(const std::string&)>& lost);
+std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double timeout,
+                                   const std::function<void(const std::string&)>& lost);
 
 /// Everybody is done: from here on nobody is missed. Nothing for a process alone.
-void leave(Group& group);
+void leave(ProcessGroup& group);
+
+/// What another thread waits for in this group is waited for no longer: it throws, as all does that
+/// is asked of the group from here on. Nothing for a process alone.
+void abandon(ProcessGroup& group);
 
 /// Whether this build can join a group of several; and why not.
 bool can_join();

@@ -44,7 +44,7 @@ std::string sum_of(const Split& split) {
 }
 
 /// Of several processes of a machine each takes its own GPU.
-TrainOptions on_own_device(TrainOptions options, const Group& group) {
+TrainOptions on_own_device(TrainOptions options, const ProcessGroup& group) {
   std::string& device = options.loop.run.device;
   if (group.several() && device == "cuda") device = fmt::format("cuda:{}", group.local_rank());
   return options;
@@ -54,7 +54,7 @@ TrainOptions on_own_device(TrainOptions options, const Group& group) {
 class Run {
  public:
   Run(const TrainOptions& options, const fs::path& folder, bool resume, const RunObserver& observer,
-      const std::atomic<bool>& interrupt, std::shared_ptr<Group> group)
+      const std::atomic<bool>& interrupt, std::shared_ptr<ProcessGroup> group)
       : options_(options),
         folder_(folder),
         observer_(observer),
@@ -372,7 +372,7 @@ class Run {
   fs::path folder_;
   const RunObserver& observer_;
   const std::atomic<bool>& interrupt_;
-  std::shared_ptr<Group> group_;
+  std::shared_ptr<ProcessGroup> group_;
   Trainer trainer_;  // before there is a folder: what is wrong with data or options leaves none
   std::optional<FolderLock> lock_;  // of rank 0
   Metrics metrics_;
@@ -387,7 +387,7 @@ class Run {
 
 RunResult run_training(const TrainOptions& options, const fs::path& folder, bool resume,
                        const RunObserver& observer, const std::atomic<bool>& interrupt,
-                       std::shared_ptr<Group> group) {
+                       std::shared_ptr<ProcessGroup> group) {
   together(*group, [&] {
     validate(options, "TrainOptions");
     device_of(on_own_device(options, *group).loop.run.device);

@@ -39,7 +39,7 @@ struct RunResult {
 /// what there is to observe. Where one fails all throw; when one is interrupted all are.
 RunResult run_training(const TrainOptions& options, const std::filesystem::path& folder,
                        bool resume, const RunObserver& observer, const std::atomic<bool>& interrupt,
-                       std::shared_ptr<Group> group = alone());
+                       std::shared_ptr<ProcessGroup> group = alone());
 
 /// The options a run was made with.
 TrainOptions read_run_options(const std::filesystem::path& folder);

@@ -10,7 +10,7 @@ namespace deq {
 
 using at::Tensor;
 
-Shards::Shards(int64_t count, std::shared_ptr<Group> group)
+Shards::Shards(int64_t count, std::shared_ptr<ProcessGroup> group)
     : count_(count), group_(std::move(group)) {
   const int64_t processes = group_->size();
   DEQ_CHECK(count >= 1 && count % processes == 0,

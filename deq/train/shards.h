@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "deq/data/batch.h"
-#include "deq/distributed/group.h"
+#include "deq/distributed/process_group.h"
 #include "deq/layers/layer.h"
 
 namespace deq {
@@ -23,12 +23,12 @@ class Shards {
   /// One, of one process.
   Shards() : Shards(1, alone()) {}
   /// Throws deq::Error unless `count` is a multiple of the processes.
-  Shards(int64_t count, std::shared_ptr<Group> group);
+  Shards(int64_t count, std::shared_ptr<ProcessGroup> group);
 
   int64_t count() const { return count_; }
   bool several() const { return count_ > 1; }
-  Group& group() const { return *group_; }
-  const std::shared_ptr<Group>& shared_group() const { return group_; }
+  ProcessGroup& group() const { return *group_; }
+  const std::shared_ptr<ProcessGroup>& shared_group() const { return group_; }
   /// Of this process, in order.
   const std::vector<int64_t>& own() const { return own_; }
 
@@ -48,7 +48,7 @@ class Shards {
 
  private:
   int64_t count_;
-  std::shared_ptr<Group> group_;
+  std::shared_ptr<ProcessGroup> group_;
   std::vector<int64_t> own_;
 };
 

@@ -10,6 +10,7 @@
 #include "deq/base/threads.h"
 #include "deq/data/random.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/train/gradient_norm.h"
 #include "deq/train/score.h"
 
 namespace deq {
@@ -44,7 +45,7 @@ class Averaged {
 
 }  // namespace
 
-Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Group> group)
+Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<ProcessGroup> group)
     : options_(options),
       corpus_(std::move(corpus)),
       shards_(options.loop.batch.shards, std::move(group)),
@@ -289,7 +290,8 @@ double Trainer::decided(double value) const {
 }
 
 void Trainer::descend(StepReport& report) {
-  const double norm = decided(descent_->norm());
+  const double norm =
+      decided(shards_.several() ? gradient_norm(parameters_of(*model_)) : descent_->norm());
   descent_->limit(norm, options_.loop.stability.clip);
   report.gradient_norm += norm;
   report.finite = report.finite && std::isfinite(norm) && std::isfinite(report.loss);

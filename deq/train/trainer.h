@@ -22,7 +22,8 @@ namespace deq {
 /// processes call the same members; of `corpus` each holds the same.
 class Trainer {
  public:
-  Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Group> group = alone());
+  Trainer(const TrainOptions& options, Corpus corpus,
+          std::shared_ptr<ProcessGroup> group = alone());
 
   StepReport step();
   Evaluation evaluate_valid(const std::function<void(double)>& progress = {});

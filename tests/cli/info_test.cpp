@@ -6,6 +6,7 @@
 #include <set>
 #include <string>
 
+#include "deq/distributed/rendezvous.h"
 #include "deq/files/files.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
@@ -145,6 +146,12 @@ TEST(Info, DescribesTheMachine) {
   EXPECT_NE(info.at("simd").at("libtorch"), "unknown");
   EXPECT_NE(info.at("simd").at("deq"), "");
   EXPECT_NE(info.at("blas").at("kind"), "unknown");
+  EXPECT_EQ(info.at("several_processes"), can_join());
+  const std::string text = run_deq("info").text;
+  EXPECT_NE(text.find(can_join() ? "processes several, through c10d and Gloo"
+                                 : "processes one: this build has no c10d"),
+            text.npos)
+      << text;
 }
 
 TEST(Info, ThreadsFollowTheEnvironment) {

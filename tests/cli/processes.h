@@ -76,11 +76,11 @@ inline std::vector<pid_t> children_of(pid_t parent) {
 /// A `deq` in the background, whose stderr is kept.
 class Running {
  public:
-  /// `environment`: NAME=value words before the command.
+  /// `environment`: what stands before the command, as "env NAME=value".
   Running(const Scratch& scratch, const std::string& arguments, const std::string& environment = "")
       : lines_(scratch / ("stderr-" + std::to_string(counter()++))) {
     const std::string command =
-        environment + " exec " DEQ_BINARY " " + arguments + " >/dev/null 2>" + lines_.string();
+        "exec " + environment + " " DEQ_BINARY " " + arguments + " >/dev/null 2>" + lines_.string();
     child_ = fork();
     if (child_ != 0) return;
     end_in_time();

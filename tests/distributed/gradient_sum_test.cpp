@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include <chrono>
+
+#include "deq/base/error.h"
 #include "tests/distributed/threads.h"
 
 namespace deq {
@@ -62,7 +65,7 @@ void passes_of(GradientSum& sum, const std::vector<Tensor>& parameters, int64_t 
   sum.end();
 }
 
-void expect_sums(Group& group, int64_t bucket) {
+void expect_sums(ProcessGroup& group, int64_t bucket) {
   std::vector<Tensor> parameters;
   for (const int64_t n : kSizes) parameters.push_back(torch::zeros({n}).requires_grad_(true));
   GradientSum sum(parameters, kShards, group.several() ? group.another() : alone(), bucket);
@@ -85,7 +88,7 @@ TEST(GradientSum, IsTheSumInTheOrderOfShardsForAnyNumberOfProcesses) {
   for (const int64_t bucket : {1, 100, 1 << 20}) {
     expect_sums(*alone(), bucket);
     for (const int64_t count : {2, 3, 4, 6})
-      in_a_group(count, [&](Group& group) { expect_sums(group, bucket); });
+      in_a_group(count, [&](ProcessGroup& group) { expect_sums(group, bucket); });
   }
 }
 
@@ -98,7 +101,7 @@ TEST(GradientSum, AnotherOrderWouldShow) {
 }
 
 TEST(GradientSum, OfDoubles) {
-  in_a_group(2, [](Group& group) {
+  in_a_group(2, [](ProcessGroup& group) {
     const Tensor w = torch::zeros({3}, at::kDouble).requires_grad_(true);
     GradientSum sum({w}, 2, group.another());
     sum.begin_step(0);
@@ -109,6 +112,28 @@ TEST(GradientSum, OfDoubles) {
     sum.finish();
     EXPECT_TRUE(at::equal(w.grad(), at::full({3}, 1.0 / 3 + (1.0 / 3 + 1), at::kDouble)));
   });
+}
+
+TEST(GradientSum, AnErrorUnderwayWaitsForNobody) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto errors = testing::errors_of_group(2, [](ProcessGroup& group) {
+    const Tensor w = torch::zeros({3}).requires_grad_(true);
+    GradientSum sum({w}, 2, group.another());
+    if (group.rank() == 1) {  // which never sends its shard
+      group.gather(at::zeros({1}));
+      return;
+    }
+    sum.begin_step(0);
+    sum.begin();
+    sum.last_pass();
+    w.sum().backward();
+    sum.end();
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    throw Error("what went wrong");
+  });
+  EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 10);
+  EXPECT_EQ(errors[0], "what went wrong");
+  EXPECT_EQ(errors[1].rfind("rank 0 is gone, while rank 1 was at start", 0), 0u) << errors[1];
 }
 
 }  // namespace

@@ -68,6 +68,7 @@ TEST(Rendezvous, IsReadFromTheVariablesOfTorchrun) {
   EXPECT_FALSE(plain->served);
   EXPECT_EQ(plain->restarts, 0);
   EXPECT_EQ(plain->local_size, 1);
+  EXPECT_EQ(found_with({{"WORLD_SIZE", "1"}})->size, 1);  // of one nothing else is asked
 }
 
 TEST(Rendezvous, WhatMakesNoSenseIsNamed) {

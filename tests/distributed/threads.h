@@ -16,7 +16,7 @@ namespace deq::testing {
 
 /// What each of `count` members threw, by rank; "" where it did not.
 inline std::vector<std::string> errors_of_group(int64_t count,
-                                                const std::function<void(Group&)>& part,
+                                                const std::function<void(ProcessGroup&)>& part,
                                                 double timeout = 60) {
   const StoreServer server;
   std::vector<std::string> errors{size_t(count)};
@@ -43,7 +43,7 @@ inline std::vector<std::string> errors_of_group(int64_t count,
 }
 
 /// All do their part without an error.
-inline void in_a_group(int64_t count, const std::function<void(Group&)>& part) {
+inline void in_a_group(int64_t count, const std::function<void(ProcessGroup&)>& part) {
   const std::vector<std::string> errors = errors_of_group(count, part);
   for (size_t rank = 0; rank < errors.size(); ++rank) EXPECT_EQ(errors[rank], "") << rank;
 }

@@ -9,6 +9,7 @@
 
 #include <cmath>
 
+#include "deq/train/gradient_norm.h"
 #include "deq/train/schedule.h"
 #include "tests/problems.h"
 
@@ -226,6 +227,19 @@ TEST(Schedule, PlateausLowerItAgainAndAgain) {
     EXPECT_NEAR(schedule.rate(50), 0.3 * expected, 1e-12);
     EXPECT_EQ(other.rate(50), schedule.rate(50));
   }
+}
+
+TEST(Descent, TheNormInOnePassIsThatNorm) {
+  NamedTensors parameters;
+  for (const auto& [name, shape] : std::map<std::string, std::vector<int64_t>>{
+           {"a", {5, 7}}, {"b", {3}}, {"c", {2, 3, 8}}, {"none", {4}}}) {
+    parameters[name] = torch::zeros(shape, at::kDouble).requires_grad_(true);
+    if (name != "none") parameters[name].mutable_grad() = at::randn(shape, at::kDouble);
+  }
+  parameters["a"].mutable_grad() = at::randn({7, 5}, at::kDouble).t();  // as it lies
+  const Descent descent(Sgd{}, parameters);
+  EXPECT_NEAR(gradient_norm(parameters), descent.norm(), 1e-13 * descent.norm());
+  EXPECT_GT(descent.norm(), 1);
 }
 
 }  // namespace

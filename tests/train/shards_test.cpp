@@ -91,7 +91,7 @@ void expect_the_step_of_the_whole(TrainOptions options, const Corpus& corpus, in
     EXPECT_NEAR(b.loss, a.loss, 1e-5 * a.loss);
     EXPECT_NEAR(b.gradient_norm, a.gradient_norm, 1e-4 * a.gradient_norm);
     EXPECT_NEAR(b.residual, a.residual, 1e-3 * a.residual);
-    EXPECT_EQ(b.evaluations, a.evaluations);
+    EXPECT_DOUBLE_EQ(b.evaluations, a.evaluations);
     EXPECT_EQ(b.jacobian_estimates, a.jacobian_estimates);
   }
   const double moved = testing::distance(*before, whole.model());

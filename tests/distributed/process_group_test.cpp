@@ -1,5 +1,5 @@
 // What one process holds reaches the others as it is, and what fails on one fails on all.
-#include "deq/distributed/group.h"
+#include "deq/distributed/process_group.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ using at::Tensor;
 using testing::errors_of_group;
 using testing::in_a_group;
 
-TEST(Group, AloneIsAGroupOfOne) {
+TEST(ProcessGroup, AloneIsAGroupOfOne) {
   const auto group = alone();
   const Tensor own = at::arange(6, at::kDouble);
   EXPECT_TRUE(at::equal(group->gather(own), own.unsqueeze(0)));
@@ -27,9 +27,9 @@ TEST(Group, AloneIsAGroupOfOne) {
   EXPECT_THROW(together(*group, [] { throw Error("own"); }), Error);
 }
 
-TEST(Group, EachGetsWhatAllHoldByRank) {
+TEST(ProcessGroup, EachGetsWhatAllHoldByRank) {
   for (const int64_t count : {2, 3}) {
-    in_a_group(count, [&](Group& group) {
+    in_a_group(count, [&](ProcessGroup& group) {
       EXPECT_EQ(group.size(), count);
       const Tensor own = at::full({2, 3}, group.rank(), at::kFloat);
       const Tensor all = group.gather(own);
@@ -54,8 +54,8 @@ TEST(Group, EachGetsWhatAllHoldByRank) {
   }
 }
 
-TEST(Group, TextsAndNamedTensorsOfAnyLength) {
-  in_a_group(3, [](Group& group) {
+TEST(ProcessGroup, TextsAndNamedTensorsOfAnyLength) {
+  in_a_group(3, [](ProcessGroup& group) {
     const std::string own(size_t(group.rank() * 1000), char('a' + group.rank()));
     const std::vector<std::string> all = gather_texts(group, own);
     for (size_t r = 0; r < 3; ++r) EXPECT_EQ(all[r], std::string(r * 1000, char('a' + r)));
@@ -78,8 +78,8 @@ TEST(Group, TextsAndNamedTensorsOfAnyLength) {
   });
 }
 
-TEST(Group, AnotherIsOfConnectionsOfItsOwn) {
-  in_a_group(2, [](Group& group) {
+TEST(ProcessGroup, AnotherIsOfConnectionsOfItsOwn) {
+  in_a_group(2, [](ProcessGroup& group) {
     const auto other = group.another();
     std::thread second([&] {
       for (int i = 0; i < 50; ++i)
@@ -92,8 +92,8 @@ TEST(Group, AnotherIsOfConnectionsOfItsOwn) {
   });
 }
 
-TEST(Group, WhatFailsOnOneFailsOnAll) {
-  const std::vector<std::string> errors = errors_of_group(3, [](Group& group) {
+TEST(ProcessGroup, WhatFailsOnOneFailsOnAll) {
+  const std::vector<std::string> errors = errors_of_group(3, [](ProcessGroup& group) {
     together(group, [] {});
     together(group, [&] { DEQ_CHECK(group.rank() != 1, "a disk that is full\nand more"); });
   });
@@ -102,16 +102,16 @@ TEST(Group, WhatFailsOnOneFailsOnAll) {
   EXPECT_EQ(errors[2], "rank 1: a disk that is full");
 }
 
-TEST(Group, TheFirstDifferenceIsNamed) {
+TEST(ProcessGroup, TheFirstDifferenceIsNamed) {
   const auto values = [](int64_t batch) {
     return std::map<std::string, std::string>{
         {"a", "1"}, {"batch", std::to_string(batch)}, {"z", "2"}};
   };
-  in_a_group(2, [&](Group& group) { check_alike(group, values(3)); });
-  for (const std::string& error :
-       errors_of_group(3, [&](Group& group) { check_alike(group, values(group.rank() / 2)); }))
+  in_a_group(2, [&](ProcessGroup& group) { check_alike(group, values(3)); });
+  for (const std::string& error : errors_of_group(
+           3, [&](ProcessGroup& group) { check_alike(group, values(group.rank() / 2)); }))
     EXPECT_EQ(error, "rank 2 has batch = 1, rank 0 batch = 0; expected the same of all processes");
-  const auto more = [&](Group& group) {
+  const auto more = [&](ProcessGroup& group) {
     auto own = values(3);
     if (group.first()) own["zz"] = "only here";
     check_alike(group, own);
@@ -120,9 +120,9 @@ TEST(Group, TheFirstDifferenceIsNamed) {
             "rank 1 has nothing more, rank 0 zz = only here; expected the same of all processes");
 }
 
-TEST(Group, OneThatGoesIsNamedAtOnce) {
+TEST(ProcessGroup, OneThatGoesIsNamedAtOnce) {
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<std::string> errors = errors_of_group(3, [](Group& group) {
+  const std::vector<std::string> errors = errors_of_group(3, [](ProcessGroup& group) {
     group.doing("step 7");
     DEQ_CHECK(group.rank() != 1, "it goes");
     group.gather(at::zeros({1}));
@@ -135,13 +135,13 @@ TEST(Group, OneThatGoesIsNamedAtOnce) {
   EXPECT_PRED_FORMAT2(::testing::IsSubstring, " is gone, while rank 2 was at step 7", errors[2]);
 }
 
-TEST(Group, OneThatDoesNotAnswerEndsTheWaiting) {
+TEST(ProcessGroup, OneThatDoesNotAnswerEndsTheWaiting) {
   std::mutex mutex;
   const auto start = std::chrono::steady_clock::now();
   double waited = 0;
   const std::vector<std::string> errors = errors_of_group(
       2,
-      [&](Group& group) {
+      [&](ProcessGroup& group) {
         group.doing("step 3");
         if (group.rank() == 1) {
           std::this_thread::sleep_for(std::chrono::seconds(4));

@@ -1,4 +1,4 @@
-#include "deq/distributed/group.h"
+#include "deq/distributed/process_group.h"
 
 #include <ATen/ATen.h>
 
@@ -12,7 +12,7 @@ using at::Tensor;
 
 namespace {
 
-class Alone final : public Group {
+class Alone final : public ProcessGroup {
  public:
   int64_t rank() const override { return 0; }
   int64_t size() const override { return 1; }
@@ -20,7 +20,7 @@ class Alone final : public Group {
   Tensor gather(const Tensor& own) override { return own.unsqueeze(0); }
   Tensor exchange(const Tensor& parts) override { return parts; }
   void broadcast(Tensor&) override {}
-  std::shared_ptr<Group> another() override { return alone(); }
+  std::shared_ptr<ProcessGroup> another() override { return alone(); }
   void doing(const std::string&) override {}
 };
 
@@ -34,7 +34,7 @@ std::string text_of(const Tensor& bytes, int64_t length) {
   return {static_cast<const char*>(bytes.data_ptr()), size_t(length)};
 }
 
-int64_t from_first(Group& group, int64_t number) {
+int64_t from_first(ProcessGroup& group, int64_t number) {
   Tensor held = at::full({1}, number, at::kLong);
   group.broadcast(held);
   return held.item<int64_t>();
@@ -79,9 +79,9 @@ std::vector<Header> read_headers(const std::string& text) {
 
 }  // namespace
 
-std::shared_ptr<Group> alone() { return std::make_shared<Alone>(); }
+std::shared_ptr<ProcessGroup> alone() { return std::make_shared<Alone>(); }
 
-std::vector<std::string> gather_texts(Group& group, const std::string& own) {
+std::vector<std::string> gather_texts(ProcessGroup& group, const std::string& own) {
   const Tensor lengths = group.gather(at::full({1}, int64_t(own.size()), at::kLong));
   const int64_t longest = lengths.max().item<int64_t>();
   const Tensor padded = at::zeros({longest}, at::kByte);
@@ -93,7 +93,7 @@ std::vector<std::string> gather_texts(Group& group, const std::string& own) {
   return texts;
 }
 
-std::string broadcast_text(Group& group, const std::string& text) {
+std::string broadcast_text(ProcessGroup& group, const std::string& text) {
   const int64_t length = from_first(group, int64_t(text.size()));
   if (length == 0) return "";
   Tensor bytes = group.first() ? bytes_of(text) : at::empty({length}, at::kByte);
@@ -101,7 +101,7 @@ std::string broadcast_text(Group& group, const std::string& text) {
   return text_of(bytes, length);
 }
 
-std::map<std::string, Tensor> broadcast_tensors(Group& group,
+std::map<std::string, Tensor> broadcast_tensors(ProcessGroup& group,
                                                 const std::map<std::string, Tensor>& tensors) {
   if (!group.several()) return tensors;
   std::map<std::string, Tensor> received;
@@ -114,7 +114,7 @@ std::map<std::string, Tensor> broadcast_tensors(Group& group,
   return received;
 }
 
-void together(Group& group, const std::function<void()>& part) {
+void together(ProcessGroup& group, const std::function<void()>& part) {
   if (!group.several()) return part();
   std::exception_ptr own;
   std::string said;
@@ -131,7 +131,7 @@ void together(Group& group, const std::function<void()>& part) {
   for (size_t r = 0; r < all.size(); ++r) DEQ_CHECK(all[r].empty(), "rank {}: {}", r, all[r]);
 }
 
-void check_alike(Group& group, const std::map<std::string, std::string>& values) {
+void check_alike(ProcessGroup& group, const std::map<std::string, std::string>& values) {
   if (!group.several()) return;
   std::string own;
   for (const auto& [name, value] : values) own += name + " = " + value + "\n";
