@@ -33,6 +33,7 @@ void ContactSolver::finish(bool differentiable) {
   }
   write_velocity();
   answer.residual = violation();
+  if (!std::isfinite(answer.residual)) answer.reason = Reason::NonFinite;
   if (!(answer.residual <= options_->stop.rel_tol)) return;
   answer.reason = unique_ && smooth() ? Reason::Converged : Reason::NotUnique;
   choose_gradient();
@@ -82,9 +83,10 @@ void ContactSolver::write_velocity() {
 double ContactSolver::violation() const {
   const double unit = size();
   double worst = 0;
-  const auto see = [&](double x) {
-    if (!(std::fabs(x) <= worst * unit)) worst = unit > 0 ? std::fabs(x) / unit : std::fabs(x);
+  const auto take = [&](double x) {  // a NaN stays
+    if (!(std::fabs(x) <= worst) && !std::isnan(worst)) worst = std::fabs(x);
   };
+  const auto see = [&](double x) { take(unit > 0 ? x / unit : x); };
   for (int64_t j = 0; j < p_; ++j) see(speed(j));
   for (int64_t c = 0; c < count_; ++c) {
     see(std::min(impulse(normal(c)), speed(normal(c))));
@@ -110,7 +112,7 @@ double ContactSolver::violation() const {
     }
   }
   for (int64_t i = 0; i < n_; ++i)
-    if (terms[size_t(i)] > 0) worst = std::max(worst, std::fabs(sum[size_t(i)]) / terms[size_t(i)]);
+    if (terms[size_t(i)] > 0) take(sum[size_t(i)] / terms[size_t(i)]);
   return worst;
 }
 

@@ -58,7 +58,7 @@ struct ContactGradients {
 /// M = LDU without pivoting, which a positive definite symmetric part allows.
 class MassFactor {
  public:
-  /// False where a pivot is not above 1e-13 of its diagonal entry.
+  /// False where a pivot of M or of its symmetric part is not above 1e-13 of what it was before.
   bool factor(const double* M, int64_t n);
   void solve(double* x) const;
   void solve_transposed(double* x) const;

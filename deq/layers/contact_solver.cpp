@@ -98,8 +98,8 @@ bool ContactSolver::prepare() {
         -data_.restitution[i] * dot(R_[size_t(normal(c))], data_.velocity, n) - data_.bias[i];
   }
   scale();
-  return all_finite(A_.data(), rows_ * rows_) && all_finite(d_.data(), rows_) &&
-         all_finite(c_.data(), rows_);
+  return all_finite(free_.data(), n) && all_finite(A_.data(), rows_ * rows_) &&
+         all_finite(d_.data(), rows_) && all_finite(c_.data(), rows_);
 }
 
 void ContactSolver::scale() {

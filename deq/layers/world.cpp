@@ -111,6 +111,7 @@ struct World::Progress {
 World::World(const std::vector<Body>& bodies, const std::vector<HalfPlane>& planes,
              const std::vector<Joint>& joints, const WorldOptions& options)
     : options_(options) {
+  options_.resolve.warm = nullptr;
   DEQ_CHECK(!bodies.empty(), "bodies = []; expected at least one");
   DEQ_CHECK(options.touching > 0, "WorldOptions.touching = {}; expected > 0", options.touching);
   DEQ_CHECK(options.max_impacts >= 0, "WorldOptions.max_impacts = {}; expected >= 0",

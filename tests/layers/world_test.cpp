@@ -222,6 +222,14 @@ TEST(World, TouchingIsAnOption) {
   EXPECT_EQ(speed(1e-9), -1);
 }
 
+TEST(World, ResolveIsAnOption) {
+  World world({disc(numbers({0, 0.1, 0.3}), numbers({0.3, -1, 0.7}))}, {ground()}, {},
+              {.resolve = {.stop = {.max_steps = 10, .rel_tol = 1e-300}}});
+  const StepReport found = world.step(0.1);
+  EXPECT_EQ(Reason(found.report.reason.item<uint8_t>()), Reason::MaxSteps);
+  EXPECT_TRUE(at::equal(world.position[0][0], numbers({0, 0.1, 0.3})));
+}
+
 TEST(World, FloatsGoTheSameWay) {
   const auto run = [](at::ScalarType type) {
     const auto of = [&](std::vector<double> x) { return numbers(x).to(type); };
