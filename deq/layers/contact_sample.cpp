@@ -219,7 +219,7 @@ double ContactFactor::differentiate(const ContactShape& shape, const ContactData
     add(-ye[size_t(j)], answer.velocity, n, into.joint + j * n);
   }
   for (int64_t i = 0; i < m; ++i) {
-    const Held& own = held[size_t(i)];
+    const HeldContact& own = held[size_t(i)];
     if (!own.normal && !own.tangent && answer.normal[i] == 0) continue;
     const double *const normal = data.normal + i * n, *const tangent = data.tangent + i * n;
     const double before = dot(normal, data.velocity, n), e = data.restitution[i];
