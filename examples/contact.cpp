@@ -25,7 +25,7 @@ deq::HalfPlane wall(double x, double y, double offset, double e, const Tensor& m
 Tensor watch(deq::World world, double dt, int every, int times, const Tensor& push = {}) {
   std::vector<Tensor> seen;
   for (int step = 1; step <= every * times; ++step) {
-    const deq::StepReport found = world.step(dt, step <= 6 ? push : Tensor());
+    const deq::WorldReport found = world.step(dt, step <= 6 ? push : Tensor());
     if (!found.report.converged()) fmt::print("{}\n", deq::describe(found.report));
     if (step % every == 0) seen.push_back(world.position.narrow(2, 0, 2).flatten(1));
   }

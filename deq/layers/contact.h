@@ -72,8 +72,8 @@ struct Impact {
   /// many, or does not move smoothly with the data. Else everything is 0: `Infeasible`, no v+
   /// meets the joints and the gaps, with a certificate, or, of five contacts at most, none of their
   /// combinations is a solution (bodies that friction wedges, and that restitution asks to part);
-  /// `NotConvex`, M has a pivot that is not positive: a body without mass; `NonFinite`, a number
-  /// that is not; `MaxSteps`, none was found. Gradients of all but `Converged` are 0.
+  /// `NotConvex`, M's symmetric part is not positive definite: a body without mass; `NonFinite`, a
+  /// number that is not; `MaxSteps`, none was found. Gradients of all but `Converged` are 0.
   /// `residual`: the largest violation of a condition, in units of (energy)^1/2, as a share of the
   /// largest such number, and of the balance of impulses in each row, as a share of the row's
   /// terms; infinite where there is no v+. `steps`: systems and pivots.

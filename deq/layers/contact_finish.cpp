@@ -23,7 +23,7 @@ void ContactSolver::finish(bool differentiable) {
   for (int64_t j = 0; j < p_; ++j) answer.joint[j] = lam_[size_t(j)];
   for (int64_t c = 0; c < count_; ++c) {
     const int32_t i = used_[size_t(c)];
-    const Held& own = held_[size_t(c)];
+    const HeldContact& own = held_[size_t(c)];
     answer.normal[i] = lam_[size_t(normal(c))];
     answer.friction[i] = lam_[size_t(tangent(c))];
     answer.touch[i] = uint8_t(!own.normal       ? Touch::Open
@@ -33,12 +33,13 @@ void ContactSolver::finish(bool differentiable) {
   }
   write_velocity();
   answer.residual = violation();
+  if (!std::isfinite(answer.residual)) answer.reason = Reason::NonFinite;
   if (!(answer.residual <= options_->stop.rel_tol)) return;
   answer.reason = unique_ && smooth() ? Reason::Converged : Reason::NotUnique;
   choose_gradient();
   if (!differentiable || answer.reason != Reason::Converged) return;
   ContactFactor& factor = *factor_;
-  factor.held.assign(size_t(shape_.m), Held());
+  factor.held.assign(size_t(shape_.m), HeldContact());
   for (int64_t c = 0; c < count_; ++c) factor.held[size_t(used_[size_t(c)])] = held_[size_t(c)];
   factor.rows.clear(), factor.scale.clear();
   for (const int32_t r : system_) {
@@ -82,9 +83,10 @@ void ContactSolver::write_velocity() {
 double ContactSolver::violation() const {
   const double unit = size();
   double worst = 0;
-  const auto see = [&](double x) {
-    if (!(std::fabs(x) <= worst * unit)) worst = unit > 0 ? std::fabs(x) / unit : std::fabs(x);
+  const auto take = [&](double x) {  // a NaN stays
+    if (!(std::fabs(x) <= worst) && !std::isnan(worst)) worst = std::fabs(x);
   };
+  const auto see = [&](double x) { take(unit > 0 ? x / unit : x); };
   for (int64_t j = 0; j < p_; ++j) see(speed(j));
   for (int64_t c = 0; c < count_; ++c) {
     see(std::min(impulse(normal(c)), speed(normal(c))));
@@ -110,12 +112,12 @@ double ContactSolver::violation() const {
     }
   }
   for (int64_t i = 0; i < n_; ++i)
-    if (terms[size_t(i)] > 0) worst = std::max(worst, std::fabs(sum[size_t(i)]) / terms[size_t(i)]);
+    if (terms[size_t(i)] > 0) take(sum[size_t(i)] / terms[size_t(i)]);
   return worst;
 }
 
 /// Whether what a singular system leaves open moves no body.
-bool ContactSolver::moves_nothing(const std::vector<Held>& held) const {
+bool ContactSolver::moves_nothing(const std::vector<HeldContact>& held) const {
   std::vector<double> moved(static_cast<size_t>(n_));
   for (const std::vector<double>& z : factor_->system.right_null()) {
     std::fill(moved.begin(), moved.end(), 0.0);
@@ -151,12 +153,12 @@ bool ContactSolver::smooth() const {
 }
 
 /// The rows of the solution, with or without those that are weakly active, which are counted.
-std::vector<Held> ContactSolver::with_weak(bool holds) {
+std::vector<HeldContact> ContactSolver::with_weak(bool holds) {
   const double bound = kWeak * size();
   answer_->weak = 0;
-  std::vector<Held> held = held_;
+  std::vector<HeldContact> held = held_;
   for (int64_t c = 0; c < count_; ++c) {
-    Held& own = held[size_t(c)];
+    HeldContact& own = held[size_t(c)];
     if (impulse(normal(c)) <= bound && std::fabs(speed(normal(c))) <= bound) {
       ++answer_->weak;
       own.normal = holds;
@@ -176,9 +178,9 @@ std::vector<Held> ContactSolver::with_weak(bool holds) {
   return held;
 }
 
-bool ContactSolver::other_system(const std::vector<Held>& held) const {
+bool ContactSolver::other_system(const std::vector<HeldContact>& held) const {
   for (int64_t c = 0; c < count_; ++c) {
-    const Held &x = held_[size_t(c)], &y = held[size_t(c)];
+    const HeldContact &x = held_[size_t(c)], &y = held[size_t(c)];
     if (x.normal != y.normal || x.tangent != y.tangent) return true;
     if (x.slides != y.slides && has_friction(c)) return true;
   }
@@ -188,7 +190,7 @@ bool ContactSolver::other_system(const std::vector<Held>& held) const {
 /// Where contacts are weakly active, impulses may be one of many that no single system shows: then
 /// those of least norm, if their signs are right; and the velocities may be.
 void ContactSolver::hold_weak() {
-  const std::vector<Held> found = held_, all = with_weak(true);
+  const std::vector<HeldContact> found = held_, all = with_weak(true);
   if (!other_system(all)) {
     unique_ = moves_nothing(held_);
     return;
@@ -207,7 +209,8 @@ void ContactSolver::hold_weak() {
 
 /// What the gradient holds, and the factor of that.
 void ContactSolver::choose_gradient() {
-  std::vector<Held> held = with_weak(options_->degenerate.kind != Degenerate::Kind::Inactive);
+  std::vector<HeldContact> held =
+      with_weak(options_->degenerate.kind != Degenerate::Kind::Inactive);
   const bool other = other_system(held);
   held_ = std::move(held);
   if (other) factor_held(held_);

@@ -99,13 +99,13 @@ bool ContactSolver::by_pivots() {
 }
 
 /// Of each pair that is complementary, the larger one.
-std::vector<Held> ContactSolver::paired(const std::vector<double>& lam) {
+std::vector<HeldContact> ContactSolver::paired(const std::vector<double>& lam) {
   lam_ = lam;
   for (int64_t r = 0; r < rows_; ++r)
     w_[size_t(r)] = d_[size_t(r)] + dot(&A_[size_t(r * rows_)], lam_.data(), rows_);
-  std::vector<Held> held(static_cast<size_t>(count_));
+  std::vector<HeldContact> held(static_cast<size_t>(count_));
   for (int64_t c = 0; c < count_; ++c) {
-    Held& own = held[size_t(c)];
+    HeldContact& own = held[size_t(c)];
     own.normal = impulse(normal(c)) > speed(normal(c));
     if (!own.normal || !has_friction(c)) continue;
     const double f = impulse(tangent(c)), s = speed(tangent(c));

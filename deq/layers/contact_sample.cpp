@@ -14,23 +14,44 @@ constexpr double kGoodAdjoint = 1e-13;
 
 }  // namespace
 
+namespace {
+
+/// M = LDU in place, without pivoting; false where a pivot is not positive.
+bool eliminate(std::vector<double>& M, int64_t n) {
+  for (int64_t c = 0; c < n; ++c) {
+    const double* const pivot = &M[size_t(c * n)];
+    if (!(pivot[c] > 0)) return false;
+    for (int64_t r = c + 1; r < n; ++r) {
+      double* const own = &M[size_t(r * n)];
+      if (own[c] == 0) continue;
+      const double before = own[r], share = own[c] /= pivot[c];
+      for (int64_t j = c + 1; j < n; ++j) own[j] -= share * pivot[j];
+      if (!(own[r] > kPivot * std::fabs(before))) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
 bool MassFactor::factor(const double* M, int64_t n) {
   n_ = n;
   LU_.assign(M, M + n * n);
   diagonal_ = true;
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < n; ++j) diagonal_ &= i == j || M[i * n + j] == 0;
-  for (int64_t c = 0; c < n; ++c) {
-    const double* const pivot = &LU_[size_t(c * n)];
-    if (!(pivot[c] > kPivot * std::fabs(M[c * n + c]))) return false;
-    for (int64_t r = c + 1; r < n; ++r) {
-      double* const own = &LU_[size_t(r * n)];
-      if (own[c] == 0) continue;
-      const double share = own[c] /= pivot[c];
-      for (int64_t j = c + 1; j < n; ++j) own[j] -= share * pivot[j];
+  bool symmetric = true;
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < i; ++j) {
+      diagonal_ &= M[i * n + j] == 0 && M[j * n + i] == 0;
+      symmetric &= M[i * n + j] == M[j * n + i];
     }
   }
-  return true;
+  if (!symmetric) {
+    std::vector<double> half(static_cast<size_t>(n * n));
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < n; ++j) half[size_t(i * n + j)] = (M[i * n + j] + M[j * n + i]) / 2;
+    if (!eliminate(half, n)) return false;
+  }
+  return eliminate(LU_, n);
 }
 
 void MassFactor::divide(double* x) const {
@@ -198,7 +219,7 @@ double ContactFactor::differentiate(const ContactShape& shape, const ContactData
     add(-ye[size_t(j)], answer.velocity, n, into.joint + j * n);
   }
   for (int64_t i = 0; i < m; ++i) {
-    const Held& own = held[size_t(i)];
+    const HeldContact& own = held[size_t(i)];
     if (!own.normal && !own.tangent && answer.normal[i] == 0) continue;
     const double *const normal = data.normal + i * n, *const tangent = data.tangent + i * n;
     const double before = dot(normal, data.velocity, n), e = data.restitution[i];

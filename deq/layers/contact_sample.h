@@ -58,7 +58,7 @@ struct ContactGradients {
 /// M = LDU without pivoting, which a positive definite symmetric part allows.
 class MassFactor {
  public:
-  /// False where a pivot is not above 1e-13 of its diagonal entry.
+  /// False where a pivot of M or of its symmetric part is not above 1e-13 of what it was before.
   bool factor(const double* M, int64_t n);
   void solve(double* x) const;
   void solve_transposed(double* x) const;
@@ -72,19 +72,19 @@ class MassFactor {
 };
 
 /// How a contact takes part in a system: held or not, whether along its tangent, and s.
-struct Held {
+struct HeldContact {
   bool normal = false, tangent = false;
   int8_t slides = 0;
-  bool operator==(const Held&) const = default;
+  bool operator==(const HeldContact&) const = default;
 };
 
 /// What backward needs of a solution.
 struct ContactFactor {
   MassFactor mass;
   SquareFactor system;
-  std::vector<Held> held;     // by contact
-  std::vector<int32_t> rows;  // of the system: joint j, p + contact, p + m + contact
-  std::vector<double> scale;  // of these
+  std::vector<HeldContact> held;  // by contact
+  std::vector<int32_t> rows;      // of the system: joint j, p + contact, p + m + contact
+  std::vector<double> scale;      // of these
   bool known = false;
 
   /// Adds the gradients; the residual of the adjoint system as a share of its right hand side.

@@ -98,8 +98,8 @@ bool ContactSolver::prepare() {
         -data_.restitution[i] * dot(R_[size_t(normal(c))], data_.velocity, n) - data_.bias[i];
   }
   scale();
-  return all_finite(A_.data(), rows_ * rows_) && all_finite(d_.data(), rows_) &&
-         all_finite(c_.data(), rows_);
+  return all_finite(free_.data(), n) && all_finite(A_.data(), rows_ * rows_) &&
+         all_finite(d_.data(), rows_) && all_finite(c_.data(), rows_);
 }
 
 void ContactSolver::scale() {
@@ -120,7 +120,7 @@ double ContactSolver::size() const {
   return most;
 }
 
-void ContactSolver::factor_held(const std::vector<Held>& held) {
+void ContactSolver::factor_held(const std::vector<HeldContact>& held) {
   system_.clear();
   for (int64_t j = 0; j < p_; ++j) system_.push_back(int32_t(j));
   for (int64_t c = 0; c < count_; ++c) {
@@ -143,7 +143,7 @@ void ContactSolver::factor_held(const std::vector<Held>& held) {
 }
 
 /// Friction of contacts that slide, and all speeds.
-void ContactSolver::spread(const std::vector<Held>& held) {
+void ContactSolver::spread(const std::vector<HeldContact>& held) {
   for (int64_t c = 0; c < count_; ++c) {
     if (!held[size_t(c)].tangent)
       lam_[size_t(tangent(c))] = held[size_t(c)].slides * mu_[size_t(c)] * lam_[size_t(normal(c))];
@@ -153,7 +153,8 @@ void ContactSolver::spread(const std::vector<Held>& held) {
 }
 
 /// The solution that is nearest to `near`, or to 0, where it is one of many.
-bool ContactSolver::solve_held(const std::vector<Held>& held, const std::vector<double>* near) {
+bool ContactSolver::solve_held(const std::vector<HeldContact>& held,
+                               const std::vector<double>* near) {
   if (!near) factor_held(held);
   const auto k = int64_t(system_.size());
   x_.resize(size_t(k));
@@ -183,7 +184,7 @@ bool ContactSolver::fits() {
   bool fit = true;
   next_ = held_;
   for (int64_t c = 0; c < count_; ++c) {
-    Held& own = next_[size_t(c)];
+    HeldContact& own = next_[size_t(c)];
     const bool before = own.normal;
     own.normal = before ? impulse(normal(c)) >= -bound : speed(normal(c)) < -bound;
     fit &= own.normal == before;
@@ -206,14 +207,14 @@ bool ContactSolver::fits() {
 }
 
 /// From `held`, until all signs are right. `near`: impulses that nearly solve it.
-bool ContactSolver::exchange(std::vector<Held> held, const std::vector<double>* near) {
+bool ContactSolver::exchange(std::vector<HeldContact> held, const std::vector<double>* near) {
   held_ = std::move(held);
   for (int turn = 0; turn < kExchanges && answer_->steps < options_->stop.max_steps; ++turn) {
     ++answer_->steps;
     const bool solved = solve_held(held_, nullptr);
     if (fits() && solved) return true;
     if (factor_->system.singular() && near) {
-      const std::vector<Held> next = next_;
+      const std::vector<HeldContact> next = next_;
       if (solve_held(held_, near) && fits()) return true;
       if (solved) next_ = next;
     }

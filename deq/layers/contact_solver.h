@@ -21,28 +21,28 @@ class ContactSolver {
   void scale();
 
   // What a system of held rows says.
-  bool solve_held(const std::vector<Held>& held, const std::vector<double>* near);
-  void factor_held(const std::vector<Held>& held);
-  void spread(const std::vector<Held>& held);
+  bool solve_held(const std::vector<HeldContact>& held, const std::vector<double>* near);
+  void factor_held(const std::vector<HeldContact>& held);
+  void spread(const std::vector<HeldContact>& held);
   bool fits();  // all signs; otherwise `next_` says what would mend them
-  bool exchange(std::vector<Held> held, const std::vector<double>* near);
+  bool exchange(std::vector<HeldContact> held, const std::vector<double>* near);
 
   // Where to begin.
   bool from_touch(const uint8_t* warm);
   std::vector<double> swept() const;
-  std::vector<Held> suggested(const std::vector<double>& lam) const;
+  std::vector<HeldContact> suggested(const std::vector<double>& lam) const;
   bool by_pivots();
-  std::vector<Held> paired(const std::vector<double>& lam);
+  std::vector<HeldContact> paired(const std::vector<double>& lam);
   bool by_trying();
 
   void finish(bool differentiable);
   void polish();
   void write_velocity();
   double violation() const;
-  bool moves_nothing(const std::vector<Held>& held) const;
+  bool moves_nothing(const std::vector<HeldContact>& held) const;
   bool smooth() const;
-  std::vector<Held> with_weak(bool holds);
-  bool other_system(const std::vector<Held>& held) const;
+  std::vector<HeldContact> with_weak(bool holds);
+  bool other_system(const std::vector<HeldContact>& held) const;
   void hold_weak();
   void choose_gradient();
   void drop_dependent();
@@ -70,7 +70,7 @@ class ContactSolver {
   std::vector<double> X_, A_;     // M^-1 R' (rows, n), R M^-1 R'
   std::vector<double> free_, d_, c_, rho_;
   std::vector<double> lam_, w_;  // of all rows
-  std::vector<Held> held_, next_;
+  std::vector<HeldContact> held_, next_;
   std::vector<int32_t> system_;  // rows of the system
   std::vector<double> S_, x_;
   double base_size_ = 0;

@@ -15,10 +15,10 @@ constexpr int64_t kTried = 5;  // contacts of which all combinations are tried
 }  // namespace
 
 bool ContactSolver::from_touch(const uint8_t* warm) {
-  std::vector<Held> held(static_cast<size_t>(count_));
+  std::vector<HeldContact> held(static_cast<size_t>(count_));
   for (int64_t c = 0; c < count_; ++c) {
     const Touch touch = Touch(std::min<uint8_t>(3, warm[used_[size_t(c)]]));
-    Held& own = held[size_t(c)];
+    HeldContact& own = held[size_t(c)];
     own.normal = touch != Touch::Open;
     if (!own.normal || !has_friction(c)) continue;
     own.tangent = touch == Touch::Sticks;
@@ -48,10 +48,10 @@ std::vector<double> ContactSolver::swept() const {
   return lam;
 }
 
-std::vector<Held> ContactSolver::suggested(const std::vector<double>& lam) const {
-  std::vector<Held> held(static_cast<size_t>(count_));
+std::vector<HeldContact> ContactSolver::suggested(const std::vector<double>& lam) const {
+  std::vector<HeldContact> held(static_cast<size_t>(count_));
   for (int64_t c = 0; c < count_; ++c) {
-    Held& own = held[size_t(c)];
+    HeldContact& own = held[size_t(c)];
     own.normal = lam[size_t(normal(c))] > 0;
     if (!own.normal || !has_friction(c)) continue;
     const double most = mu_[size_t(c)] * lam[size_t(normal(c))], f = lam[size_t(tangent(c))];
@@ -67,7 +67,7 @@ bool ContactSolver::by_trying() {
   std::vector<int> digits(static_cast<size_t>(count_));
   bool open = false;
   for (;;) {
-    std::vector<Held> held(static_cast<size_t>(count_));
+    std::vector<HeldContact> held(static_cast<size_t>(count_));
     for (int64_t c = 0; c < count_; ++c) {
       const int digit = digits[size_t(c)];
       held[size_t(c)] = {digit > 0, digit == 1 && has_friction(c),

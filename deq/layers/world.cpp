@@ -56,7 +56,7 @@ Tensor inertia_of(const Body& body) {
 
 /// What a step knows of its worlds.
 struct World::Progress {
-  StepReport step;
+  WorldReport step;
   std::vector<uint8_t> going;  // with time left
   std::vector<double> left;
   Tensor rest;  // the same (B, 1), with its tape
@@ -111,6 +111,7 @@ struct World::Progress {
 World::World(const std::vector<Body>& bodies, const std::vector<HalfPlane>& planes,
              const std::vector<Joint>& joints, const WorldOptions& options)
     : options_(options) {
+  options_.resolve.warm = nullptr;
   DEQ_CHECK(!bodies.empty(), "bodies = []; expected at least one");
   DEQ_CHECK(options.touching > 0, "WorldOptions.touching = {}; expected > 0", options.touching);
   DEQ_CHECK(options.max_impacts >= 0, "WorldOptions.max_impacts = {}; expected >= 0",
@@ -143,10 +144,10 @@ World::World(const std::vector<Body>& bodies, const std::vector<HalfPlane>& plan
 namespace {
 
 /// The meetings of each world, as many as the world with the most has.
-std::vector<Meeting> padded(const std::vector<std::vector<Meeting>>& by_world) {
+std::vector<Encounter> padded(const std::vector<std::vector<Encounter>>& by_world) {
   size_t most = 0;
   for (const auto& own : by_world) most = std::max(most, own.size());
-  std::vector<Meeting> all;
+  std::vector<Encounter> all;
   for (const auto& own : by_world) {
     all.insert(all.end(), own.begin(), own.end());
     all.resize(all.size() + most - own.size());
@@ -174,14 +175,14 @@ struct Plain {
 void World::resolve_at(const std::vector<uint8_t>& who, const Tensor& impulse, Progress& progress) {
   const int64_t B = batch();
   const Plain plain(*shapes_, position, velocity);
-  std::vector<std::vector<Meeting>> touching(static_cast<size_t>(B));
+  std::vector<std::vector<Encounter>> touching(static_cast<size_t>(B));
   for (int64_t b = 0; b < B; ++b) {
     if (who[size_t(b)]) touching[size_t(b)] = plain.search(*shapes_, b, options_.touching).touch();
   }
   Contact contact{.mass = mass_, .velocity = velocity.flatten(1), .impulse = impulse};
-  const std::vector<Meeting> all = padded(touching);
+  const std::vector<Encounter> all = padded(touching);
   if (!all.empty()) {
-    const Meetings found = shapes_->measure(position, all);
+    const Encounters found = shapes_->measure(position, all);
     contact.normal = found.normal, contact.tangent = found.tangent;
     contact.friction = found.friction, contact.restitution = found.restitution;
   }
@@ -197,13 +198,13 @@ void World::resolve_at(const std::vector<uint8_t>& who, const Tensor& impulse, P
 std::vector<uint8_t> World::move(Progress& progress) {
   const int64_t B = batch();
   const Plain plain(*shapes_, position, velocity);
-  std::vector<std::vector<Meeting>> meetings(static_cast<size_t>(B));
+  std::vector<std::vector<Encounter>> meetings(static_cast<size_t>(B));
   std::vector<uint8_t> met(static_cast<size_t>(B)), ends(static_cast<size_t>(B));
   const Tensor time = at::zeros({B, 1}, at::kDouble);
   for (int64_t b = 0; b < B; ++b) {
     if (!progress.going[size_t(b)]) continue;
     double& left = progress.left[size_t(b)];
-    Meeting meeting;
+    Encounter meeting;
     const double t = plain.search(*shapes_, b, options_.touching).first_meeting(left, meeting);
     if (!(t < left)) {
       ends[size_t(b)] = 1, progress.going[size_t(b)] = 0;
@@ -219,10 +220,10 @@ std::vector<uint8_t> World::move(Progress& progress) {
     }
   }
   Tensor t = time.to(velocity.scalar_type());
-  const std::vector<Meeting> all = padded(meetings);
+  const std::vector<Encounter> all = padded(meetings);
   if (!all.empty()) {
     // The root of the gap, once more and with its gradient: a step of Newton's method.
-    const Meetings found = shapes_->measure(position + t.unsqueeze(2) * velocity, all);
+    const Encounters found = shapes_->measure(position + t.unsqueeze(2) * velocity, all);
     const Tensor closing = (found.normal.select(1, 0) * velocity.flatten(1)).sum(1, true).detach();
     const Tensor real = Progress::mask(met);
     t = at::where(real, t - found.gap / at::where(real, closing, at::ones_like(closing)), t);
@@ -238,7 +239,7 @@ void World::put_right(Progress& progress) {
   const int64_t B = batch();
   const Plain plain(*shapes_, position, velocity);
   const bool joined = shapes_->joints() > 0;
-  std::vector<std::vector<Meeting>> deep(static_cast<size_t>(B));
+  std::vector<std::vector<Encounter>> deep(static_cast<size_t>(B));
   std::vector<uint8_t> who(static_cast<size_t>(B));
   for (int64_t b = 0; b < B; ++b) {
     if (progress.stopped(b)) continue;
@@ -247,11 +248,11 @@ void World::put_right(Progress& progress) {
     if (within) deep[size_t(b)] = search.touch();
     who[size_t(b)] = within || joined;
   }
-  const std::vector<Meeting> all = padded(deep);
+  const std::vector<Encounter> all = padded(deep);
   if (all.empty() && !joined) return;
   Contact contact{.mass = mass_, .velocity = at::zeros_like(velocity).flatten(1)};
   if (!all.empty()) {
-    const Meetings found = shapes_->measure(position, all);
+    const Encounters found = shapes_->measure(position, all);
     contact.normal = found.normal, contact.bias = found.gap;
   }
   if (joined) shapes_->measure_joints(position, contact.joint_bias, contact.joint);
@@ -260,7 +261,7 @@ void World::put_right(Progress& progress) {
   position = position + impact.velocity.view_as(position);
 }
 
-StepReport World::step(double dt, const Tensor& push) {
+WorldReport World::step(double dt, const Tensor& push) {
   DEQ_CHECK(dt > 0 && std::isfinite(dt), "dt = {}; expected > 0", dt);
   const int64_t B = weight_.size(0), n = shapes_->bodies();
   for (const auto& [name, state] : {std::pair{"position", &position}, {"velocity", &velocity}})

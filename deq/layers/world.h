@@ -64,7 +64,7 @@ struct WorldOptions {
 };
 
 /// How a step of each world ended.
-struct StepReport {
+struct WorldReport {
   /// `Converged`, or of the first of its contact problems that was not, its reason: there the world
   /// stands still, and its state has no gradient, except after `NotUnique`. `MaxSteps` also says
   /// that impacts ran out, `NonFinite` that the state was not finite. `residual` is the largest,
@@ -85,7 +85,7 @@ class World {
   int64_t bodies() const { return position.size(1); }
 
   /// Moves on by dt > 0. `push` (n, 3) or (B, n, 3): forces and torques meanwhile.
-  StepReport step(double dt, const at::Tensor& push = {});
+  WorldReport step(double dt, const at::Tensor& push = {});
 
   at::Tensor position;  ///< (B, n, 3), with their tape; may be set
   at::Tensor velocity;  ///< (B, n, 3)

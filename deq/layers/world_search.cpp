@@ -134,8 +134,8 @@ WorldSearch::Line WorldSearch::line(const Candidate& candidate, double t, double
   return found;
 }
 
-std::vector<Meeting> WorldSearch::touch() const {
-  std::vector<Meeting> found;
+std::vector<Encounter> WorldSearch::touch() const {
+  std::vector<Encounter> found;
   for (const Candidate& candidate : shapes_.candidates()) {
     if (near(candidate, 0) > touching_) continue;
     const Line own = line(candidate, 0, 0);
@@ -151,7 +151,7 @@ bool WorldSearch::within() const {
 }
 
 /// A line bounds the gap from below, bent or not: a step to where it may close never goes too far.
-double WorldSearch::time_of(const Candidate& candidate, double left, Meeting& meeting) const {
+double WorldSearch::time_of(const Candidate& candidate, double left, Encounter& meeting) const {
   Line own = line(candidate, 0, left);
   if (own.gap <= touching_) return left;
   double t = 0;
@@ -172,12 +172,12 @@ double WorldSearch::time_of(const Candidate& candidate, double left, Meeting& me
   return t;  // not yet: to be looked at again from there
 }
 
-double WorldSearch::first_meeting(double left, Meeting& meeting) const {
+double WorldSearch::first_meeting(double left, Encounter& meeting) const {
   double first = left;
   meeting = {};
   for (const Candidate& candidate : shapes_.candidates()) {
     if (near(candidate, first) > 0) continue;
-    Meeting own;
+    Encounter own;
     const double t = time_of(candidate, first, own);
     if (t < first) first = t, meeting = own;
   }

@@ -147,7 +147,8 @@ void WorldShapes::add_candidates(const std::vector<Joint>& joints) {
   }
 }
 
-Meetings WorldShapes::measure(const Tensor& position, const std::vector<Meeting>& meetings) const {
+Encounters WorldShapes::measure(const Tensor& position,
+                                const std::vector<Encounter>& meetings) const {
   const int64_t B = batch_, K = B > 0 ? int64_t(meetings.size()) / B : 0, n = bodies_;
   const auto whole = at::TensorOptions(at::kLong);
   Tensor corner = at::zeros({B, K}, whole), side = at::zeros({B, K}, whole),
@@ -156,7 +157,7 @@ Meetings WorldShapes::measure(const Tensor& position, const std::vector<Meeting>
   // What is no meeting counts as one with a side, whose distance has a gradient.
   Tensor flat = at::ones({B, K}, at::kBool), any = at::zeros({B, K}, at::kBool);
   for (size_t i = 0; i < meetings.size(); ++i) {
-    const Meeting& own = meetings[i];
+    const Encounter& own = meetings[i];
     if (own.corner < 0) continue;
     any.data_ptr<bool>()[i] = true;
     flat.data_ptr<bool>()[i] = own.side >= 0;

@@ -12,9 +12,9 @@
 namespace deq {
 
 /// A corner meets a side or a corner, by their numbers; `side` and `other`: one of them is -1.
-struct Meeting {
+struct Encounter {
   int32_t corner = -1, side = -1, other = -1;
-  bool operator==(const Meeting&) const = default;
+  bool operator==(const Encounter&) const = default;
 };
 
 /// A corner that may meet a body or the ground's side.
@@ -23,7 +23,7 @@ struct Candidate {
 };
 
 /// Gaps of some meetings, (B, K), and their rows, (B, K, 3n); of none: gap and rows 0.
-struct Meetings {
+struct Encounters {
   at::Tensor gap, normal, tangent, friction, restitution;
 };
 
@@ -48,7 +48,7 @@ class WorldShapes {
   const at::Tensor& sides() const { return sides_; }
 
   /// With the tape of position (B, n, 3) and shapes. `meetings`: K of each world.
-  Meetings measure(const at::Tensor& position, const std::vector<Meeting>& meetings) const;
+  Encounters measure(const at::Tensor& position, const std::vector<Encounter>& meetings) const;
   /// How far joints are apart (B, 2j), and their rows (B, 2j, 3n).
   void measure_joints(const at::Tensor& position, at::Tensor& apart, at::Tensor& rows) const;
 

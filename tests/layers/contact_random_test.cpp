@@ -208,6 +208,47 @@ TEST(ContactRandom, AgreesWithTheEnumerationOfAllCombinations) {
   EXPECT_GE(counts.jammed, 100);
 }
 
+TEST(ContactRandom, SurvivesAnything) {
+  std::mt19937_64 random(3);
+  const std::vector<double> extremes{0,     0,      1,    -1,    1,     0.5, 2,
+                                     1e-12, 1e-160, 1e12, 1e160, 1e300, NAN, INFINITY};
+  const auto draw = [&](std::vector<int64_t> sizes, size_t kinds) {
+    const Tensor t = at::empty(sizes, at::kDouble);
+    for (int64_t i = 0; i < t.numel(); ++i) t.data_ptr<double>()[i] = extremes[random() % kinds];
+    return t;
+  };
+  int64_t converged = 0;
+  for (int trial = 0; trial < 300; ++trial) {
+    const int64_t B = 20, n = 1 + int64_t(random() % 4), m = int64_t(random() % 4),
+                  p = int64_t(random() % 3);
+    const size_t kinds = trial % 3 == 0 ? 7 : trial % 3 == 1 ? 9 : extremes.size();
+    Contact c{.mass = at::diag_embed(draw({B, n}, kinds).abs()) + 0.1 * draw({B, n, n}, 4),
+              .velocity = draw({B, n}, kinds),
+              .impulse = draw({B, n}, kinds),
+              .normal = draw({B, m, n}, kinds),
+              .tangent = draw({B, m, n}, kinds),
+              .restitution = draw({B, m}, kinds).abs(),
+              .friction = draw({B, m}, kinds).abs(),
+              .joint = draw({B, p, n}, kinds),
+              .bias = draw({B, m}, 6),
+              .joint_bias = draw({B, p}, 2)};
+    const Impact found = resolve(c);
+    for (const Tensor* t : {&found.velocity, &found.normal_impulse, &found.friction_impulse,
+                            &found.joint_impulse, &found.certificate})
+      ASSERT_TRUE(t->isfinite().all().item<bool>()) << trial;
+    if (kinds > 7) continue;
+    const Tensor off = violations(c, found);
+    const Tensor size = 1 + found.velocity.abs().amax(1) + found.normal_impulse.abs().sum(1) +
+                        found.joint_impulse.abs().sum(1);
+    for (int64_t b = 0; b < B; ++b) {
+      if (found.report.reason[b].item<uint8_t>() != uint8_t(Reason::Converged)) continue;
+      ++converged;
+      EXPECT_LE((off[b] / size[b]).item<double>(), 1e-8) << trial;
+    }
+  }
+  EXPECT_GT(converged, 100);
+}
+
 TEST(Lemke, SolvesProblemsWithTies) {
   std::mt19937_64 random(2);
   int64_t found = 0;

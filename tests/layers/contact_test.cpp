@@ -262,6 +262,17 @@ TEST(Contact, FloatsAgreeWithDoubles) {
   EXPECT_LE((single.velocity - found.velocity).abs().max().item<double>(), 2e-5);
 }
 
+TEST(Contact, AnEmptyBatchIsNone) {
+  Contact c = random_worlds(1, 2, 3, true, 13);
+  for (Tensor* t : {&c.mass, &c.velocity, &c.impulse, &c.normal, &c.tangent, &c.restitution,
+                    &c.friction, &c.joint})
+    *t = t->narrow(0, 0, 0).clone();
+  c.velocity.requires_grad_();
+  const Impact found = resolve(c);
+  EXPECT_EQ(found.velocity.sizes(), at::IntArrayRef({0, 6}));
+  EXPECT_EQ(torch::autograd::grad({found.velocity.sum()}, {c.velocity})[0].numel(), 0);
+}
+
 TEST(Contact, FreeBodiesAndFrictionlessOnes) {
   const Contact free{.mass = at::eye(3, at::kDouble),
                      .velocity = numbers({1, 2, 3}, {3}),

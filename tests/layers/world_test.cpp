@@ -47,7 +47,7 @@ TEST(World, TwoBallsHaveTheGradientOfTheTimeOfImpact) {
   const Tensor zero = number(0);
   World world({disc(at::stack({state[0], zero, zero}), at::stack({state[2], zero, zero})),
                disc(at::stack({state[1], zero, zero}), at::stack({state[3], zero, zero}))});
-  const StepReport found = world.step(1);
+  const WorldReport found = world.step(1);
   EXPECT_TRUE(found.report.converged());
   EXPECT_EQ(found.impacts.item<int64_t>(), 1);
   const Tensor x2 = world.position[0][1][0];
@@ -95,7 +95,7 @@ TEST(World, ElasticImpactsKeepEnergyAndMomentum) {
   const double before = energy();
   int64_t impacts = 0;
   for (int step = 0; step < 20; ++step) {
-    const StepReport found = world.step(0.1);
+    const WorldReport found = world.step(0.1);
     EXPECT_TRUE(found.report.converged()) << describe(found.report);
     impacts += found.impacts.item<int64_t>();
   }
@@ -132,7 +132,7 @@ TEST(World, AStackOfBoxesStands) {
 TEST(World, ATurningBoxMeetsTheGroundWithItsCorner) {
   const double half = 0.5 * std::sqrt(2.0);
   World world({box(numbers({0, 0.6, 0}), numbers({0, 0, 1}), 1, 1, 1, 0)}, {ground(1, 0)});
-  const StepReport found = world.step(1);
+  const WorldReport found = world.step(1);
   EXPECT_EQ(found.impacts.item<int64_t>(), 1);
   EXPECT_TRUE(found.report.converged());
   EXPECT_GT(world.velocity[0][0][1].item<double>(), 0);
@@ -187,11 +187,11 @@ TEST(World, SaysWhenImpactsRunOut) {
       {.normal = numbers({1, 0}), .offset = number(-0.5), .restitution = number(1)},
       {.normal = numbers({-1, 0}), .offset = number(-0.5), .restitution = number(1)}};
   World few(balls, walls, {}, {.max_impacts = 5});
-  const StepReport found = few.step(1);
+  const WorldReport found = few.step(1);
   EXPECT_EQ(Reason(found.report.reason.item<uint8_t>()), Reason::MaxSteps);
   EXPECT_EQ(found.impacts.item<int64_t>(), 5);
   World more(balls, walls, {}, {.max_impacts = 13});
-  const StepReport all = more.step(1);
+  const WorldReport all = more.step(1);
   EXPECT_TRUE(all.report.converged());
   EXPECT_EQ(all.impacts.item<int64_t>(), 13);  // after 0.04, and then every 0.08
 }
@@ -214,12 +214,20 @@ TEST(World, TouchingIsAnOption) {
   const auto speed = [](double touching) {
     World world({disc(numbers({0, 0.101, 0}), numbers({0, -1, 0}), 0.1, 1, 0)}, {ground()}, {},
                 {.touching = touching});
-    const StepReport found = world.step(1e-4);
+    const WorldReport found = world.step(1e-4);
     EXPECT_EQ(found.impacts.item<int64_t>(), 0);
     return world.velocity[0][0][1].item<double>();
   };
   EXPECT_EQ(speed(1e-2), 0);
   EXPECT_EQ(speed(1e-9), -1);
+}
+
+TEST(World, ResolveIsAnOption) {
+  World world({disc(numbers({0, 0.1, 0.3}), numbers({0.3, -1, 0.7}))}, {ground()}, {},
+              {.resolve = {.stop = {.max_steps = 10, .rel_tol = 1e-300}}});
+  const WorldReport found = world.step(0.1);
+  EXPECT_EQ(Reason(found.report.reason.item<uint8_t>()), Reason::MaxSteps);
+  EXPECT_TRUE(at::equal(world.position[0][0], numbers({0, 0.1, 0.3})));
 }
 
 TEST(World, FloatsGoTheSameWay) {
@@ -280,7 +288,7 @@ TEST(World, AWorldThatCannotGoOnStandsStill) {
   ball.mass = numbers({1, 0});
   ball.inertia = number(1);
   World world({ball}, {ground()});
-  const StepReport found = world.step(0.1);
+  const WorldReport found = world.step(0.1);
   EXPECT_EQ(Reason(found.report.reason[0].item<uint8_t>()), Reason::Converged);
   EXPECT_EQ(Reason(found.report.reason[1].item<uint8_t>()), Reason::NotConvex);
   EXPECT_TRUE(at::equal(world.position[1][0], numbers({0, 0.1, 0})));

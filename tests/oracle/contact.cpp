@@ -136,7 +136,7 @@ void check_time_of_impact(Case& c) {
                      .velocity = at::stack({state[2 + i], zero, zero}),
                      .restitution = restitution});
   World world(balls);
-  const StepReport found = world.step(c.config.at("T"));
+  const WorldReport found = world.step(c.config.at("T"));
   c.see("not converged", 1 - found.report.converged_share(), 0);
   const Tensor end = at::cat({world.position[0].select(1, 0), world.velocity[0].select(1, 0)});
   c.compare("out.state", end, kValues);
