@@ -36,7 +36,7 @@ int main() {
                  weight.item<double>(), deq::describe(rest.report));
     loss.backward();
     c10::NoGradGuard no_tape;
-    weight.sub_(weight.grad(), 0.02);
+    weight.sub_(weight.grad(), 0.002);
     weight.mutable_grad() = at::Tensor();
   }
   return std::abs(weight.item<double>() - 0.3) < 1e-3 ? 0 : 1;

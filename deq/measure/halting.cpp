@@ -114,7 +114,8 @@ Map halting(const Map& f, const HaltingRule& rule, const Model& model) {
                  return (*own)(z, done);
                };
              })
-      .set_energy(f.energy());
+      .set_energy(f.energy())
+      .set_part(f.part(), f.strictly_causal());
 }
 
 }  // namespace deq

@@ -99,10 +99,11 @@ HaltedSet halted_by(const HaltingRule& rule, Model& model, const Split& split, T
   const std::vector<Trial> trials = try_problems(model, split, how, {}, progress).at.back();
   HaltedSet found{.rule = rule.name};
   for (const Trial& trial : trials) {
-    found.accuracy += trial.right / double(trials.size());
-    found.evaluations += double(trial.evaluations) / double(trials.size());
+    found.accuracy += trial.right;
+    found.evaluations += double(trial.evaluations);
     found.verdicts.add(trial.converged, trial.right);
   }
+  for (double* sum : {&found.accuracy, &found.evaluations}) *sum /= double(trials.size());
   return found;
 }
 

@@ -69,6 +69,30 @@ class Tcn(Cell):
                  dropout: float = 0.0,
                  weight_norm: bool = True) -> None: ...
 
+class StackRnn(Cell):
+    def __init__(self, *,
+                 init_std: float = 0.02,
+                 symbols: int = 0,
+                 width: int = 64,
+                 stacks: int = 1,
+                 stack_depth: int = 128,
+                 stack_width: int = 16,
+                 reads: int = 1,
+                 dropout: float = 0.0) -> None: ...
+
+class Ntm(Cell):
+    def __init__(self, *,
+                 init_std: float = 0.02,
+                 symbols: int = 0,
+                 width: int = 100,
+                 controller: Literal["lstm", "feedforward"] = 'lstm',
+                 slots: int = 128,
+                 slot_width: int = 20,
+                 read_heads: int = 1,
+                 write_heads: int = 1,
+                 shift: int = 1,
+                 dropout: float = 0.0) -> None: ...
+
 class Shift(Cell):
     def __init__(self, *,
                  init_std: float = 0.02,
@@ -126,3 +150,12 @@ class WellPosed(Cell):
                  condition: Literal["infinity-norm", "perron-frobenius"] = 'infinity-norm',
                  activation: Literal["relu", "tanh", "sigmoid", "softplus"] = 'relu',
                  direct: int = 64) -> None: ...
+
+class Energy(Cell):
+    def __init__(self, *,
+                 init_std: float = 0.02,
+                 symbols: int = 0,
+                 of: Literal["conv", "groups", "attention", "hopfield"] = 'conv',
+                 step: float = 0.25,
+                 step_spread: float = 1.0,
+                 dimensions: int = 1) -> None: ...

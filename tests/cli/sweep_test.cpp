@@ -168,10 +168,8 @@ TEST_F(SweepTest, HaltingRulesEndSolvesAndFJudgesThem) {
       << "three evaluations do not converge, whatever the rule says";
   EXPECT_GE(rules[2]["evaluations"].get<double>(), rules[1]["evaluations"].get<double>());
   const auto wrong = [&](const std::string& halting, const std::string& says) {
-    const auto result = run_deq("sweep " + at("a") + " --halting " + halting + " --out " +
-                                at("wrong-halting") + " 2>&1 >/dev/null");
-    expect_one_error_line(halting, result.text);
-    EXPECT_SAYS(result.text, says);
+    expect_one_error_line(
+        "sweep " + at("a") + " --halting " + halting + " --out " + at("wrong-halting"), says);
   };
   wrong("ponder:1", "unknown rule 'ponder:1'; known: residual, change");
   wrong("change", "halting = change; expected a threshold above 0");

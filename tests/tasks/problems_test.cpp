@@ -186,7 +186,7 @@ TEST(Problems, EveryTaskOfProblemsIsListed) {
     if (task->own_answers()) names.insert(task.name());
   }
   EXPECT_EQ(names, (std::set<std::string>{"prefix-sums", "word-problem", "mazes", "sudoku", "pairs",
-                                          "strings", "bits", "listops", "images"}));
+                                          "strings", "bits", "listops", "images", "masked"}));
 }
 
 }  // namespace
