@@ -36,7 +36,7 @@ echo "== 5. What the run did, and its solves, on a page to open in a browser"
 echo
 echo "== 6. Sudoku, by models/sudoku (38 kB): the equilibrium is the answer; what is none is not trusted"
 "$deq" answer models/sudoku models/sudoku/boards.txt --pretty || [[ $? == 3 ]]
-echo "== 7. A maze, by models/mazes (99 kB), which has seen mazes a quarter of this size"
+echo "== 7. A maze of size 25, by models/mazes (99 kB), which was trained on size 9"
 "$deq" answer models/mazes models/mazes/mazes.txt --pretty || [[ $? == 3 ]]
 cat <<END
 
