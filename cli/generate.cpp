@@ -13,6 +13,7 @@
 #include "cli/parse.h"
 #include "cli/scores.h"
 #include "cli/threads.h"
+#include "deq/decode/generate_options.h"
 #include "deq/decode/generator.h"
 #include "deq/decode/reading.h"
 #include "deq/models/language_model.h"
@@ -20,26 +21,6 @@
 
 namespace deq::cli {
 namespace {
-
-struct GenerateOptions {
-  int64_t tokens = 100;
-  int64_t history = 0;
-  int64_t seed = 0;
-  ReadingOptions reading;
-  SamplingOptions sampling;
-  EquilibriumOptions equilibrium;
-
-  static void fields(auto& self, auto&& field) {
-    field("tokens", self.tokens, "tokens to generate", at_least(1));
-    field("history", self.history,
-          "earlier positions that are seen at most; 0: as many as the run's evaluation sees",
-          between(0, 1 << 30));
-    field("seed", self.seed, "of the draws; 0: another one each time", at_least(0));
-    field("", self.reading);
-    field("", self.sampling);
-    EquilibriumOptions::solve_fields(self.equilibrium, field);
-  }
-};
 
 void print_statistics(const GenerationReport& r, const Model& model, double seconds, int64_t seed) {
   if (r.tokens == 0) return;

@@ -8,8 +8,6 @@
 namespace deq {
 namespace {
 
-constexpr int64_t kMostLength = 1 << 16;
-
 BlankSymbols blanks_of(const Bits& task) { return {task.vectors() + 1, task.vectors()}; }
 
 /// Problem s has min + s mod (max - min + 1) vectors.
@@ -51,11 +49,7 @@ std::pair<Vocabulary, Vocabulary> Bits::vocabularies() const {
 
 Corpus Bits::load(const std::filesystem::path& data) const {
   validate(*this, "Bits");
-  DEQ_CHECK(min_length <= length, "task-min-length = {}; expected at most task-length = {}",
-            min_length, length);
-  for (const int64_t other : test_lengths)
-    DEQ_CHECK(other >= 1 && other <= kMostLength, "task-test-lengths = {}; expected 1 to {}", other,
-              kMostLength);
+  check_lengths(min_length, length, test_lengths);
   return make_problems(maker(*this), problems, length, test_lengths, data);
 }
 

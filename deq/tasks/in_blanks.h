@@ -13,6 +13,10 @@ struct Stated {
   std::vector<int64_t> answer;
 };
 
+/// Throws deq::Error where training problems are of no length, or one of a test set of none or more
+/// than 65536.
+void check_lengths(int64_t least, int64_t length, const std::vector<int64_t>& test_lengths);
+
 /// What is no symbol of a problem's.
 struct BlankSymbols {
   int64_t end = 0;

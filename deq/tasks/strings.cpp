@@ -13,7 +13,6 @@ namespace {
 using Ids = std::vector<int64_t>;
 
 constexpr const char* kAlphabet = "0123456789abcdefghijklmnopqrstuvwxyz";
-constexpr int64_t kMostLength = 1 << 16;
 
 /// Behind the symbols of the alphabet.
 BlankSymbols blanks_of(const Strings& task) { return {task.symbols + 1, task.symbols}; }
@@ -136,11 +135,7 @@ std::pair<Vocabulary, Vocabulary> Strings::vocabularies() const {
 
 Corpus Strings::load(const std::filesystem::path& data) const {
   validate(*this, "Strings");
-  DEQ_CHECK(min_length <= length, "task-min-length = {}; expected at most task-length = {}",
-            min_length, length);
-  for (const int64_t other : test_lengths)
-    DEQ_CHECK(other >= 1 && other <= kMostLength, "task-test-lengths = {}; expected 1 to {}", other,
-              kMostLength);
+  check_lengths(min_length, length, test_lengths);
   return make_problems(maker(*this), problems, length, test_lengths, data);
 }
 
