@@ -70,13 +70,15 @@ EnergyOf EnergyAttentionTerm::bind(const Tensor& x) {
       sines(x.sizes().slice(1, size_t(x.dim()) - 2), w, x.options().requires_grad(false))
           .unsqueeze(0);
   const int64_t P = places.size(1);
-  const Tensor injected = by_place(x.reshape({B, P, w}), inject_->weight(), inject_->bias());
+  const Tensor injected =
+      by_place(x.reshape({B, P, w}), ops::affine_weight(inject_->weight()), inject_->bias());
   const auto at_places = [&](const Linear& linear) {
-    return by_place(places, linear.weight(), {}).expand({B, P, w});
+    return by_place(places, ops::affine_weight(linear.weight()), {}).expand({B, P, w});
   };
-  return [=, s = options_.activation, query = query_->weight(), key = key_->weight(),
-          query_place = at_places(*query_place_), key_place = at_places(*key_place_),
-          state = state_->weight(), mix = mix_->weight(), bias = mix_->bias(),
+  return [=, s = options_.activation, query = ops::affine_weight(query_->weight()),
+          key = ops::affine_weight(key_->weight()), query_place = at_places(*query_place_),
+          key_place = at_places(*key_place_), state = ops::affine_weight(state_->weight()),
+          mix = ops::affine_weight(mix_->weight()), bias = mix_->bias(),
           weight = weight_](const Tensor& whole) {
     const Tensor z = whole.reshape({B, P, w});
     const Tensor y = z / (1 + z.square().mean(-1, true)).sqrt();

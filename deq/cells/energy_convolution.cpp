@@ -67,9 +67,10 @@ EnergyOf EnergyConvolutionTerm::bind(const Tensor& x) {
             dimensions_ + 2);
   const int64_t kernel = options_.kernel;
   const Activation s = options_.activation;
-  const Tensor injected = by_place(taps(x, kernel), inject_->weight(), inject_->bias());
-  return [=, state = state_->weight(), mix = mix_->weight(), bias = mix_->bias(),
-          weight = weight_](const Tensor& z) {
+  const Tensor injected =
+      by_place(taps(x, kernel), ops::affine_weight(inject_->weight()), inject_->bias());
+  return [=, state = ops::affine_weight(state_->weight()), mix = ops::affine_weight(mix_->weight()),
+          bias = mix_->bias(), weight = weight_](const Tensor& z) {
     const Tensor h = activated(s, by_place(taps(z, kernel), state, {}) + injected);
     const Tensor units = activated(s, by_place(h, mix, bias)) * weight;
     return (0.5 * z.square() + units).flatten(1).sum(1);

@@ -65,18 +65,20 @@ double EnergyGroupsTerm::operations(int64_t batch, int64_t positions) const {
 EnergyOf EnergyGroupsTerm::bind(const Tensor& x) {
   const int64_t B = x.size(0), S = symbols_, w = options_.width;
   const auto all = make_groupings(options_.groups, x.sizes().slice(1, size_t(x.dim()) - 2));
-  std::vector<Tensor> means;
-  for (const auto& shared : all) means.push_back(means_over(shared, x));
+  std::vector<ops::AffineWeight> means;
+  for (const auto& shared : all) means.push_back(ops::affine_weight(means_over(shared, x)));
   const int64_t P = x.numel() / std::max<int64_t>(1, B * S * w);
-  const Tensor injected = by_place(x.reshape({B, P * S, w}), inject_->weight(), inject_->bias());
+  const Tensor injected =
+      by_place(x.reshape({B, P * S, w}), ops::affine_weight(inject_->weight()), inject_->bias());
   std::vector<Tensor> read{state_->weight(), place_->weight()};
   for (const auto& kind : kinds_) read.push_back(kind->weight());
-  return [=, s = options_.activation, weights = at::cat(read, 1), mix = mix_->weight(),
-          bias = mix_->bias(), weight = weight_](const Tensor& z) {
+  return [=, s = options_.activation, weights = ops::affine_weight(at::cat(read, 1)),
+          mix = ops::affine_weight(mix_->weight()), bias = mix_->bias(),
+          weight = weight_](const Tensor& z) {
     const Tensor states = z.reshape({B, P, S, w});
     const Tensor of_places = states.reshape({B, P, S * w}).transpose(1, 2);  // (B, S w, P)
     std::vector<Tensor> heard{states, states.mean(2, true).expand({B, P, S, w})};
-    for (const Tensor& mean : means)
+    for (const ops::AffineWeight& mean : means)
       heard.push_back(by_place(of_places, mean, {}).transpose(1, 2).reshape({B, P, S, w}));
     const Tensor all_heard = at::cat(heard, 3).reshape({B, P * S, -1});
     const Tensor h = activated(s, by_place(all_heard, weights, {}) + injected);

@@ -27,7 +27,8 @@ double EnergyPatternsTerm::operations(int64_t batch, int64_t positions) const {
 }
 
 EnergyOf EnergyPatternsTerm::bind(const Tensor& x) {
-  return [field = by_place(x, inject_->weight(), {}), patterns = patterns_->weight(),
+  return [field = by_place(x, ops::affine_weight(inject_->weight()), {}),
+          patterns = ops::affine_weight(patterns_->weight()),
           beta = options_.beta](const Tensor& z) {
     const Tensor scores = beta * by_place(z, patterns, {});
     const Tensor of_places = (0.5 * z.square() - field * z).sum(-1) - scores.logsumexp({-1}) / beta;

@@ -7,7 +7,6 @@
 #include "deq/cells/energy_convolution.h"
 #include "deq/cells/energy_groups.h"
 #include "deq/cells/energy_patterns.h"
-#include "deq/ops/affine.h"
 
 namespace deq {
 
@@ -26,11 +25,10 @@ void check_smooth(Activation activation) {
             "minimum needs; expected tanh, sigmoid or softplus");
 }
 
-Tensor by_place(const Tensor& y, const Tensor& weight, const Tensor& base) {
+Tensor by_place(const Tensor& y, const ops::AffineWeight& weight, const Tensor& base) {
   std::vector<int64_t> shape = y.sizes().vec();
-  shape.back() = weight.size(0);
-  return ops::affine(y.reshape({y.size(0), -1, y.size(-1)}), ops::affine_weight(weight), base)
-      .view(shape);
+  shape.back() = weight.weight.size(0);
+  return ops::affine(y.reshape({y.size(0), -1, y.size(-1)}), weight, base).view(shape);
 }
 
 }  // namespace deq

@@ -7,6 +7,7 @@
 #include "deq/base/choice.h"
 #include "deq/cells/activation.h"
 #include "deq/cells/cell.h"
+#include "deq/ops/affine.h"
 #include "deq/ops/gradient_step.h"
 
 namespace deq {
@@ -51,7 +52,7 @@ struct EnergyTermMaker::Of final : HeldAs<EnergyTermMaker, Options> {
 void check_smooth(Activation activation);
 
 /// y W^T + base over the places, for y (B, ..., k) and a base (n) or undefined, (B, ..., n): with
-/// the same bits whatever samples stand beside it.
-at::Tensor by_place(const at::Tensor& y, const at::Tensor& weight, const at::Tensor& base);
+/// the same bits whatever samples stand beside it. The weight is laid out once for all evaluations.
+at::Tensor by_place(const at::Tensor& y, const ops::AffineWeight& weight, const at::Tensor& base);
 
 }  // namespace deq
