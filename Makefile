@@ -33,13 +33,13 @@ demo: build
 
 test: setup-all configure
 	@cmake --build --preset release -j $(JOBS)
-	@ctest --preset release
+	@ctest --preset release -j $(JOBS)
 	@scripts/check_style.sh
 
 asan: setup
 	@cmake --preset asan --log-level=WARNING >/dev/null
 	@cmake --build --preset asan -j $(JOBS)
-	@ctest --preset asan
+	@ctest --preset asan -j $(JOBS)
 
 format: setup
 	@git ls-files '*.h' '*.cpp' | xargs clang-format -i

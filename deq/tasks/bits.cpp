@@ -50,7 +50,7 @@ std::pair<Vocabulary, Vocabulary> Bits::vocabularies() const {
 Corpus Bits::load(const std::filesystem::path& data) const {
   validate(*this, "Bits");
   check_lengths(min_length, length, test_lengths);
-  return make_problems(maker(*this), problems, length, test_lengths, data);
+  return make_problems(maker(*this), problems, {length, valid_length, test_lengths}, data);
 }
 
 Corpus Bits::load(const std::filesystem::path& data, const Vocabulary& inputs,

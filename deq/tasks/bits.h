@@ -14,6 +14,7 @@ struct Bits {
   int64_t bits = 8;
   int64_t min_length = 1;
   int64_t length = 20;
+  int64_t valid_length = 0;
   std::vector<int64_t> test_lengths = {40, 80, 120};
   ProblemOptions problems;
 
@@ -21,7 +22,9 @@ struct Bits {
     field("bits", self.bits, "of a vector", between(1, 12));
     field("min_length", self.min_length, "vectors of the shortest training problem",
           between(1, 1 << 16));
-    field("length", self.length, "of the longest, and of validation and test", between(1, 1 << 16));
+    field("length", self.length, "of the longest, and of the test set", between(1, 1 << 16));
+    field("valid_length", self.valid_length, "of validation problems; 0: as in training",
+          between(0, 1 << 16));
     field("test_lengths", self.test_lengths, "of the problems of further test sets");
     field("", self.problems);
   }

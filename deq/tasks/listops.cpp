@@ -193,12 +193,15 @@ Corpus ListOps::load(const std::filesystem::path& data) const {
   DEQ_CHECK(shortest(depth) <= length,
             "task-length = {}: an expression of depth {} has {} symbols at least; expected as many",
             length, depth, shortest(depth));
+  DEQ_CHECK(valid_depth == 0 || shortest(valid_depth) <= 4 * length,
+            "task-valid-depth = {}; expected 0 to {}, what fits into four times task-length",
+            valid_depth, (4 * length - 1) / 3);
   for (const int64_t other : test_depths)
     DEQ_CHECK(other >= 1 && shortest(other) <= 4 * length && other != depth,
               "task-test-depths = {}; expected 1 to {}, what fits into four times task-length, and "
               "not task-depth, which is the test's",
               other, (4 * length - 1) / 3);
-  return make_problems(maker(*this), problems, depth, test_depths, data);
+  return make_problems(maker(*this), problems, {depth, valid_depth, test_depths}, data);
 }
 
 Corpus ListOps::load(const std::filesystem::path& data, const Vocabulary& inputs,

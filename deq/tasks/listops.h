@@ -19,16 +19,19 @@ struct ListOps {
   int64_t depth = 6;
   int64_t length = 128;
   bool every = false;
+  int64_t valid_depth = 0;
   std::vector<int64_t> test_depths = {8, 10, 15};
   ProblemOptions problems;
 
   static void fields(auto& self, auto&& field) {
-    field("depth", self.depth, "of training expressions at most, and of validation and test",
+    field("depth", self.depth, "of training expressions at most, and of the test set",
           between(1, 1000));
     field("length", self.length,
           "symbols of training expressions at most; of further test sets four times as many",
           between(4, 1 << 16));
     field("every", self.every, "a value at every closing bracket, not only at the last symbol");
+    field("valid_depth", self.valid_depth, "of validation expressions; 0: as in training",
+          between(0, 1000));
     field("test_depths", self.test_depths, "of the expressions of further test sets");
     field("", self.problems);
   }

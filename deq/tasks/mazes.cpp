@@ -135,9 +135,11 @@ ProblemMaker maker(int64_t training_pairs = 1) {
 
 Corpus Mazes::load(const std::filesystem::path& data) const {
   validate(*this, "Mazes");
+  DEQ_CHECK(valid_size == 0 || valid_size >= 3,
+            "task-valid-size = {}; expected 3 to 999, or 0 for that of training", valid_size);
   for (const int64_t other : test_sizes)
     DEQ_CHECK(other >= 3 && other <= 999, "task-test-sizes = {}; expected 3 to 999", other);
-  return make_problems(maker(pairs), problems, size, test_sizes, data);
+  return make_problems(maker(pairs), problems, {size, valid_size, test_sizes}, data);
 }
 
 Corpus Mazes::load(const std::filesystem::path& data, const Vocabulary& inputs,

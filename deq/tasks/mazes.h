@@ -18,6 +18,7 @@ struct Mazes {
   enum Square : int64_t { Wall, Open, Start, End };
   int64_t size = 9;
   int64_t pairs = 1;
+  int64_t valid_size = 0;
   std::vector<int64_t> test_sizes = {13, 17, 25, 33, 59};
   ProblemOptions problems;
 
@@ -26,6 +27,7 @@ struct Mazes {
     field("pairs", self.pairs,
           "of rooms, of which a training maze draws 1 to so many and takes the farthest apart",
           between(1, 1 << 16));
+    field("valid_size", self.valid_size, "of validation mazes; 0: as in training", between(0, 999));
     field("test_sizes", self.test_sizes, "of the mazes of further test sets");
     field("", self.problems);
   }

@@ -29,7 +29,7 @@ Corpus PrefixSums::load(const std::filesystem::path& data) const {
   for (const int64_t other : test_lengths)
     DEQ_CHECK(other >= 1 && other <= 1 << 20, "task-test-lengths = {}; expected 1 to 1048576",
               other);
-  return make_problems(maker(), problems, length, test_lengths, data);
+  return make_problems(maker(), problems, {length, valid_length, test_lengths}, data);
 }
 
 Corpus PrefixSums::load(const std::filesystem::path& data, const Vocabulary& inputs,

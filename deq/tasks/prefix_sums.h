@@ -11,11 +11,14 @@ struct PrefixSums {
   static constexpr const char* name = "prefix-sums";
   static constexpr Unit unit = Unit::Symbol;
   int64_t length = 32;
+  int64_t valid_length = 0;
   std::vector<int64_t> test_lengths = {64, 128, 256, 512, 2048};
   ProblemOptions problems;
 
   static void fields(auto& self, auto&& field) {
     field("length", self.length, "bits of a training problem", between(1, 1 << 20));
+    field("valid_length", self.valid_length, "bits of validation problems; 0: as in training",
+          between(0, 1 << 20));
     field("test_lengths", self.test_lengths, "bits of the problems of further test sets");
     field("", self.problems);
   }

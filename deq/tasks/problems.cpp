@@ -17,16 +17,16 @@ void check_disjoint(const std::vector<int64_t>& sizes) {
 
 }  // namespace
 
-Corpus make_problems(const ProblemMaker& maker, const ProblemOptions& options, int64_t size,
-                     const std::vector<int64_t>& sizes, const std::filesystem::path& data) {
+Corpus make_problems(const ProblemMaker& maker, const ProblemOptions& options,
+                     const ProblemSizes& sizes, const std::filesystem::path& data) {
   DEQ_CHECK(data.empty(), "data = '{}'; expected none: task {} makes its own problems",
             printable(data.string(), 400), maker.task);
-  check_disjoint(sizes);
+  check_disjoint(sizes.tests);
   const auto make = [maker, options](int64_t count, int64_t size, int64_t set) {
     std::mt19937_64 random = random_stream({options.seed, set, size});
     return maker.make(count, size, random);
   };
-  const auto training = [maker, options, size](int64_t epoch) {
+  const auto training = [maker, options, size = sizes.training](int64_t epoch) {
     std::mt19937_64 random = random_stream({options.seed, kTrain, size, epoch});
     const int64_t count = options.pool > 0 ? options.pool : options.train;
     return (maker.make_training ? maker.make_training : maker.make)(count, size, random);
@@ -35,9 +35,10 @@ Corpus make_problems(const ProblemMaker& maker, const ProblemOptions& options, i
   corpus.vocabulary = maker.inputs;
   corpus.answers = maker.answers;
   corpus.train = training(0);
-  corpus.valid = make(options.valid, size, kValid);
-  corpus.test = make(options.test, size, kTest);
-  for (const int64_t other : sizes) {
+  corpus.valid =
+      make(options.valid, sizes.validation > 0 ? sizes.validation : sizes.training, kValid);
+  corpus.test = make(options.test, sizes.training, kTest);
+  for (const int64_t other : sizes.tests) {
     corpus.more.push_back({std::to_string(other), [make, count = options.test, other] {
                              return make(count, other, kTest);
                            }});

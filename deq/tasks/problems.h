@@ -36,12 +36,18 @@ struct ProblemMaker {
   std::function<Split(int64_t count, int64_t size, std::mt19937_64& random)> make_training = {};
 };
 
-/// Training problems of `size`, validation and test ones too, and a test set named for each of
-/// `sizes`. Each set is a stream of its own: the first n problems of one are the same whatever its
-/// size and that of the others, on every machine. Throws deq::Error where `data` is not empty, as
-/// no file is read.
-Corpus make_problems(const ProblemMaker& maker, const ProblemOptions& options, int64_t size,
-                     const std::vector<int64_t>& sizes, const std::filesystem::path& data);
+/// Of which sizes a task's problems are.
+struct ProblemSizes {
+  int64_t training = 0;             ///< and of the test set
+  int64_t validation = 0;           ///< 0: as in training
+  std::vector<int64_t> tests = {};  ///< of further test sets, which are named for them
+};
+
+/// Each set is a stream of its own: the first n problems of one are the same whatever its size and
+/// that of the others, on every machine. Throws deq::Error where `data` is not empty, as no file is
+/// read.
+Corpus make_problems(const ProblemMaker& maker, const ProblemOptions& options,
+                     const ProblemSizes& sizes, const std::filesystem::path& data);
 
 /// Throws deq::Error where vocabularies given are not the task's.
 void check_vocabularies(const ProblemMaker& maker, const Vocabulary& inputs,

@@ -136,7 +136,7 @@ std::pair<Vocabulary, Vocabulary> Strings::vocabularies() const {
 Corpus Strings::load(const std::filesystem::path& data) const {
   validate(*this, "Strings");
   check_lengths(min_length, length, test_lengths);
-  return make_problems(maker(*this), problems, length, test_lengths, data);
+  return make_problems(maker(*this), problems, {length, valid_length, test_lengths}, data);
 }
 
 Corpus Strings::load(const std::filesystem::path& data, const Vocabulary& inputs,

@@ -24,6 +24,7 @@ struct Strings {
   int64_t symbols = 10;
   int64_t min_length = 1;
   int64_t length = 20;
+  int64_t valid_length = 0;
   std::vector<int64_t> test_lengths = {40, 80};
   ProblemOptions problems;
 
@@ -32,7 +33,9 @@ struct Strings {
     field("symbols", self.symbols, "different ones; of numbers, the base", between(2, 36));
     field("min_length", self.min_length, "symbols, or digits, of the shortest training problem",
           between(1, 1 << 16));
-    field("length", self.length, "of the longest, and of validation and test", between(1, 1 << 16));
+    field("length", self.length, "of the longest, and of the test set", between(1, 1 << 16));
+    field("valid_length", self.valid_length, "of validation problems; 0: as in training",
+          between(0, 1 << 16));
     field("test_lengths", self.test_lengths, "of the problems of further test sets");
     field("", self.problems);
   }

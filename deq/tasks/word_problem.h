@@ -24,6 +24,7 @@ struct WordProblem {
   Group group = Group::S5;
   int64_t min_length = 2;
   int64_t length = 32;
+  int64_t valid_length = 0;
   std::vector<int64_t> test_lengths = {64, 128, 512};
   ProblemOptions problems;
 
@@ -31,8 +32,10 @@ struct WordProblem {
     field("group", self.group, "whose elements are multiplied");
     field("min_length", self.min_length, "elements of the shortest training problem",
           between(1, 1 << 20));
-    field("length", self.length, "elements of the longest, and of validation and test",
+    field("length", self.length, "elements of the longest, and of the test set",
           between(1, 1 << 20));
+    field("valid_length", self.valid_length, "elements of validation problems; 0: as in training",
+          between(0, 1 << 20));
     field("test_lengths", self.test_lengths, "elements of the problems of further test sets");
     field("", self.problems);
   }

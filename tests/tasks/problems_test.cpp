@@ -5,8 +5,11 @@
 #include <map>
 #include <set>
 
+#include "deq/tasks/bits.h"
+#include "deq/tasks/listops.h"
 #include "deq/tasks/mazes.h"
 #include "deq/tasks/prefix_sums.h"
+#include "deq/tasks/strings.h"
 #include "deq/tasks/tasks.h"
 #include "deq/tasks/word_problem.h"
 #include "tests/base/scratch.h"
@@ -57,6 +60,26 @@ TEST(Problems, ASeedGivesTheSameAndEpochsDiffer) {
   EXPECT_TRUE(at::equal(fewer.split("64").tokens, a.split("64").tokens.narrow(0, 0, 10)));
   // These bits are the same on every machine.
   EXPECT_EQ(a.train.tokens.narrow(0, 0, 1).sum().item<int64_t>(), 15);
+}
+
+TEST(Problems, ValidationMayBeOfAnotherSize) {
+  const Corpus plain = PrefixSums{.length = 8}.load("");
+  const Corpus longer = PrefixSums{.length = 8, .valid_length = 64}.load("");
+  EXPECT_EQ(plain.valid.tokens.size(1), 8);
+  EXPECT_EQ(longer.valid.tokens.size(1), 64);
+  EXPECT_FALSE(at::equal(longer.valid.tokens, longer.split("64").tokens));  // no test problems
+  EXPECT_TRUE(same(plain.train, longer.train));
+  EXPECT_TRUE(same(plain.test, longer.test));
+  const ProblemOptions few{.train = 8, .valid = 8, .test = 8};
+  const auto valid = [](const auto& task) { return task.load("").valid.tokens; };
+  EXPECT_EQ(valid(WordProblem{.valid_length = 40, .problems = few}).size(1), 40);
+  EXPECT_EQ(valid(Mazes{.valid_size = 13, .problems = few}).size(2), Mazes::squares(13));
+  EXPECT_EQ(valid(Strings{.valid_length = 30, .problems = few}).size(1), 2 * 30 + 1);
+  EXPECT_EQ(valid(Bits{.valid_length = 30, .problems = few}).size(1), 2 * 30 + 1);
+  EXPECT_EQ(valid(ListOps{.length = 32, .valid_depth = 8, .problems = few}).size(1), 4 * 32);
+  EXPECT_SAYS(error_of([] { Mazes({.valid_size = 2}).load(""); }), "task-valid-size = 2");
+  EXPECT_SAYS(error_of([] { ListOps({.length = 32, .valid_depth = 43}).load(""); }),
+              "task-valid-depth = 43; expected 0 to 42");
 }
 
 TEST(Problems, APoolIsTrainedOnAgainAndAgain) {
