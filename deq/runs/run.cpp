@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <charconv>
 #include <chrono>
 #include <deque>
 
@@ -14,6 +13,7 @@
 #include "deq/files/sha256.h"
 #include "deq/runs/metrics.h"
 #include "deq/runs/run_files.h"
+#include "deq/runs/run_folder.h"
 
 namespace deq {
 namespace {
@@ -23,24 +23,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-/// What a checkpoint says about the run besides the trainer's state.
-struct Progress {
-  double seconds = 0;
-  double best_loss = std::numeric_limits<double>::infinity();
-  int64_t since_best = 0;     // evaluations
-  int64_t evaluated_at = -1;  // the step
-};
-
-std::string sum_of(const Split& split) {
-  Sha256 sum;
-  for (const at::Tensor& part : {split.tokens, split.targets, split.extents}) {
-    if (!part.defined()) continue;
-    const at::Tensor bytes = part.contiguous();
-    sum.update(bytes.data_ptr(), bytes.nbytes());
-  }
-  return sum.hex();
 }
 
 /// Of several processes of a machine each takes its own GPU.
@@ -63,7 +45,7 @@ class Run {
         trainer_(checked(options, resume), load_corpus_for(resume), group_),
         lock_(take_folder(resume)),
         metrics_(folder / kMetrics),
-        data_sum_(sum_of(trainer_.corpus().train)) {
+        data_sum_(data_sum(trainer_.corpus().train)) {
     check_data();
     const bool resumed = restore(resume);
     check_weights();
@@ -127,7 +109,7 @@ class Run {
   std::optional<FolderLock> take_folder(bool resume) {
     std::optional<FolderLock> lock;
     on_first([&] {
-      prepare(folder_, resume);
+      prepare_folder(folder_, resume);
       lock.emplace(folder_);
     });
     return lock;
@@ -147,35 +129,10 @@ class Run {
   TrainOptions checked(const TrainOptions& options, bool resume) {
     on_first([&] {
       if (!resume && !fs::exists(folder_)) return;
-      prepare(folder_, resume);
+      prepare_folder(folder_, resume);
       check_unlocked(folder_);
     });
     return on_own_device(options, *group_);
-  }
-
-  static void prepare(const fs::path& folder, bool resume) {
-    std::error_code error;
-    if (resume) {
-      DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing; expected one to resume",
-                folder.string());
-      // A run writes metrics before its first weights; without either, others made these.
-      const bool weights_alone = fs::exists(folder / kBest) && !fs::exists(folder / kLast) &&
-                                 !fs::exists(folder / kMetrics);
-      DEQ_CHECK(!weights_alone,
-                "run folder '{}' has {} alone, as an import has; expected {}, to resume from",
-                folder.string(), kBest, kLast);
-      return;
-    }
-    fs::create_directories(folder, error);
-    DEQ_CHECK(fs::is_directory(folder), "run folder '{}': cannot create: {}", folder.string(),
-              error.message());
-    DEQ_CHECK(!fs::exists(folder / "config.toml"),
-              "run folder '{}' holds a run; expected an empty one, or --resume", folder.string());
-    for (const char* of_a_run : {kVocabulary, kAnswers, kMetrics, kLast, kBest}) {
-      DEQ_CHECK(!fs::exists(folder / of_a_run),
-                "run folder '{}' holds {}, what is left of a run; expected an empty one",
-                folder.string(), of_a_run);
-    }
   }
 
   /// In the vocabularies of the run that goes on, which rank 0 has.
@@ -204,8 +161,8 @@ class Run {
     const Corpus& corpus = trainer_.corpus();
     check_alike(*group_,
                 {{"training data (SHA-256)", data_sum_},
-                 {"validation data (SHA-256)", sum_of(corpus.valid)},
-                 {"test data (SHA-256)", sum_of(corpus.test)},
+                 {"validation data (SHA-256)", data_sum(corpus.valid)},
+                 {"test data (SHA-256)", data_sum(corpus.test)},
                  {"vocabulary (SHA-256)", corpus.vocabulary.fingerprint()},
                  {"vocabulary of answers (SHA-256)", corpus.answer_vocabulary().fingerprint()}});
   }
@@ -218,6 +175,12 @@ class Run {
       sum.update(bytes.data_ptr(), bytes.nbytes());
     }
     check_alike(*group_, {{"weights (SHA-256)", sum.hex()}});
+  }
+
+  std::map<std::string, std::string> metadata() const {
+    Progress now = progress_;
+    now.seconds = seconds();
+    return checkpoint_metadata(trainer_, options_.loop, data_sum_, now);
   }
 
   double seconds() const { return progress_.seconds + seconds_since(start_); }
@@ -282,27 +245,6 @@ class Run {
     return evaluation;
   }
 
-  std::map<std::string, std::string> metadata() const {
-    std::map<std::string, std::string> metadata = cut_of_data();
-    metadata["train_data"] = data_sum_;
-    metadata["step"] = std::to_string(trainer_.steps_done());
-    metadata["seconds"] = fmt::format("{}", seconds());
-    metadata["best_loss"] = fmt::format("{}", progress_.best_loss);
-    metadata["since_best"] = std::to_string(progress_.since_best);
-    metadata["evaluated_at"] = std::to_string(progress_.evaluated_at);
-    metadata["vocabulary"] = trainer_.corpus().vocabulary.fingerprint();
-    if (trainer_.corpus().answers) metadata["answers"] = trainer_.corpus().answers->fingerprint();
-    return metadata;
-  }
-
-  std::map<std::string, std::string> cut_of_data() const {
-    const BatchOptions& batch = options_.loop.batch;
-    const bool sequences = trainer_.corpus().train.sequences();  // not cut, but shuffled
-    return {{"batch", std::to_string(batch.batch)},
-            sequences ? std::pair{"seed", std::to_string(options_.loop.run.seed)}
-                      : std::pair{"length", std::to_string(batch.length)}};
-  }
-
   void save_last() {
     group_->doing(fmt::format("the checkpoint of step {}", trainer_.steps_done()));
     const NamedTensors state = trainer_.state();
@@ -313,7 +255,8 @@ class Run {
   bool restore(bool resume) {
     TensorFile file;
     on_first([&] {
-      if (resume && fs::exists(folder_ / kLast)) file = checked_checkpoint();
+      if (resume && fs::exists(folder_ / kLast))
+        file = read_checkpoint(folder_, trainer_, options_.loop, data_sum_, progress_);
     });
     file.tensors = broadcast_tensors(*group_, file.tensors);
     if (file.tensors.empty()) return false;
@@ -325,47 +268,6 @@ class Run {
     const double* held = numbers.data_ptr<double>();
     progress_ = {held[0], held[1], int64_t(held[2]), int64_t(held[3])};
     return true;
-  }
-
-  /// The last checkpoint, which fits this run's data; what it says of the run's progress is taken.
-  TensorFile checked_checkpoint() {
-    TensorFile file = load_tensors(folder_ / kLast);
-    require_all_read(file, kLast);
-    const auto text = [&](const std::string& key) {
-      const auto found = file.metadata.find(key);
-      DEQ_CHECK(found != file.metadata.end(),
-                "last.safetensors: '{}' is missing; expected a checkpoint of deq train", key);
-      return found->second;
-    };
-    const auto number = [&](const std::string& key) {
-      double value = 0;
-      const std::string written = text(key);
-      const char* end = written.data() + written.size();
-      const auto parsed = std::from_chars(written.data(), end, value);
-      DEQ_CHECK(parsed.ec == std::errc() && parsed.ptr == end,
-                "last.safetensors: {} = '{}'; expected a number", key, written);
-      return value;
-    };
-    DEQ_CHECK(
-        text("vocabulary") == trainer_.corpus().vocabulary.fingerprint(),
-        "vocab.txt does not fit last.safetensors: its {} tokens are not those it was trained with",
-        trainer_.corpus().vocabulary.size());
-    DEQ_CHECK(
-        text("train_data") == data_sum_,
-        "the training split, of {} tokens, is not the one that last.safetensors was trained on",
-        trainer_.corpus().train.tokens.numel());
-    // A place in the data means something only where they are cut as they were.
-    for (const auto& [key, value] : cut_of_data()) {
-      DEQ_CHECK(text(key) == value, "{} = {}; last.safetensors was trained with {}", key, value,
-                text(key));
-    }
-    progress_ = {number("seconds"), number("best_loss"), int64_t(number("since_best"))};
-    if (file.metadata.contains("evaluated_at")) {
-      progress_.evaluated_at = int64_t(number("evaluated_at"));
-    } else if (int64_t(number("step")) % options_.loop.limits.eval_every == 0) {
-      progress_.evaluated_at = int64_t(number("step"));  // a checkpoint from before it was written
-    }
-    return file;
   }
 
   TrainOptions options_;

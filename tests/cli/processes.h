@@ -1,19 +1,31 @@
 // Runs of `deq train` on several processes, and what two of them have in common.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <signal.h>
 
 #include <chrono>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "deq/distributed/rendezvous.h"
 #include "deq/files/safetensors.h"
 #include "tests/cli/trained_run.h"
 
+#define DEQ_NEEDS_SEVERAL \
+  if (!can_join()) GTEST_SKIP() << why_alone()
+
 namespace deq::testing {
+
+using Clock = std::chrono::steady_clock;
+
+inline double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// The lines of a run's metrics without what depends on times or on the number of processes.
 inline std::vector<std::string> lasting_metrics(const std::filesystem::path& run) {
@@ -113,5 +125,52 @@ class Running {
   std::filesystem::path lines_;
   pid_t child_ = 0;
 };
+
+/// A run without end, in which step after step is taken.
+class EndlessRun : public ::testing::Test {
+ protected:
+  void begin(int count, const std::string& more = "") {
+    options_ = on_text(write_text(scratch_));
+    options_.replace(options_.find("--steps 40"), 10, "--steps 1000000");
+    run_.emplace(scratch_, fmt::format("train {} {} --shards 4 --processes {} --timeout 60 {}",
+                                       folder(), options_, count, more));
+    ASSERT_TRUE(comes(folder() + "/last.safetensors")) << run_->said();
+    ranks_ = children_of(run_->pid());
+    ASSERT_EQ(int(ranks_.size()), count);
+  }
+
+  std::string folder() const { return (scratch_ / "run").string(); }
+
+  /// All have ended, and the run goes on from what is on disk.
+  void expect_an_end() {
+    for (const pid_t rank : ranks_) EXPECT_NE(::kill(rank, 0), 0);
+    EXPECT_EQ(run_deq("train " + folder() + " --resume --steps 1 2>&1").exit_code, 0);
+  }
+
+  /// So many lines, each of which begins as an error does.
+  void expect_lines(int64_t lines) {
+    const std::string said = run_->said();
+    int64_t found = 0;
+    std::istringstream in(said);
+    for (std::string line; std::getline(in, line); ++found)
+      EXPECT_EQ(line.rfind("error: ", 0), 0u) << said;
+    EXPECT_EQ(found, lines) << said;
+  }
+
+  Scratch scratch_;
+  std::string options_;
+  std::optional<Running> run_;
+  std::vector<pid_t> ranks_;
+};
+
+/// A port that is free now.
+inline int free_port() {
+  return 20000 + int((::getpid() * 7 + Clock::now().time_since_epoch().count() / 1000) % 12000);
+}
+
+inline std::string as_rank(int rank, int port, int size = 2) {
+  return fmt::format("env MASTER_ADDR=127.0.0.1 MASTER_PORT={} WORLD_SIZE={} RANK={}", port, size,
+                     rank);
+}
 
 }  // namespace deq::testing
