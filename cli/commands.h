@@ -8,6 +8,7 @@ int bench(int argc, char** argv);
 int data(int argc, char** argv);
 int eval(int argc, char** argv);
 int fill(int argc, char** argv);
+int forecast(int argc, char** argv);
 int generate(int argc, char** argv);
 int import_weights(int argc, char** argv);
 int info(int argc, char** argv);

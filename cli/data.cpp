@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <filesystem>
 #include <string>
 #include <system_error>
@@ -15,6 +16,7 @@
 #include "cli/parse.h"
 #include "cli/unzip.h"
 #include "deq/base/error.h"
+#include "deq/base/levels.h"
 #include "deq/base/printable.h"
 #include "deq/data/entropy.h"
 #include "deq/files/sha256.h"
@@ -94,6 +96,17 @@ struct InfoOptions {
   static void fields(auto& self, auto&& field) { field("task", self.task, "what a token is"); }
 };
 
+/// Of real values: the mean absolute error of the task's baseline.
+double baseline_error(const Split& split) {
+  const Batch batch{.tokens = split.tokens, .targets = split.targets};
+  const at::Tensor none = at::zeros(split.tokens.sizes(), at::kDouble).unsqueeze(3);
+  const auto rows = split.scoring->rows(split.scoring->of_problems({none}, batch).sum(0), {});
+  for (const auto& [name, value] : rows.front().numbers) {
+    if (name == "season_mae") return value;
+  }
+  return NAN;
+}
+
 /// Its size, and what a model that ignores its context would reach.
 std::string describe(const Corpus& corpus, const Split& split, const char* unit) {
   const at::Tensor& tokens = split.tokens;
@@ -101,6 +114,11 @@ std::string describe(const Corpus& corpus, const Split& split, const char* unit)
   if (!split.sequences()) {
     return fmt::format("{} {}s, unigram entropy {:.4f} bits per {}", tokens.numel(), unit,
                        unigram_bits(corpus.train.tokens, tokens, vocabulary), unit);
+  }
+  if (split.scoring) {
+    return fmt::format("{} windows of {} rows, {} {}s are scored; MAE of a season ago {:.4g}",
+                       tokens.size(0), tokens.size(1), split.targets.ge(0).sum().item<int64_t>(),
+                       unit, baseline_error(split));
   }
   if (corpus.answers) {
     const at::IntArrayRef largest = tokens.sizes().slice(1);
@@ -121,6 +139,8 @@ int print_info(const std::string& path, const std::string& vocabulary, const Ass
   const char* unit = unit_name(options.task);
   fmt::print("vocabulary  {} {}s, fingerprint {}\n", corpus.vocabulary.size(), unit,
              corpus.vocabulary.fingerprint());
+  for (int64_t id = kMarks; id < corpus.vocabulary.size() && corpus.train.scoring; ++id)
+    fmt::print("column      {}\n", printable(corpus.vocabulary.token(id), 200));
   if (corpus.answers)
     fmt::print("answers     {} {}s, fingerprint {}\n", corpus.answers->size(), unit,
                corpus.answers->fingerprint());

@@ -32,14 +32,31 @@ struct EvalOptions {
   }
 };
 
+/// A table of the scores of parts: a row for each, a column for each number.
+void print_parts(const std::vector<ScoreRow>& scores) {
+  size_t width = 6;
+  for (const ScoreRow& row : scores) width = std::max(width, row.name.size());
+  fmt::print("{:<{}}", "column", width);
+  const auto& names = scores.back().numbers;
+  for (const auto& [name, value] : names) fmt::print("  {:>14}", name);
+  fmt::print("\n");
+  for (const ScoreRow& row : scores) {
+    if (row.name.empty()) continue;
+    fmt::print("{:<{}}", row.name, width);
+    for (const auto& [name, value] : row.numbers) fmt::print("  {:>14.4g}", value);
+    fmt::print("\n");
+  }
+}
+
 void print_result(const Evaluation& e, const TrainedModel& run, const std::string& split) {
   const Task& task = run.options.task;
-  if (e.answer != 0) {
+  if (e.answer != 0 || !e.scores_text.empty()) {
     fmt::print("{}: {}  ({} {}s)\n", split, answer_text(e), e.tokens, unit_name(task));
   } else {
     fmt::print("{}: {} {:.6g}  (loss {:.6f} nats over {} {}s)\n", split, metric_name(task),
                metric_value(task, e.loss), e.loss, e.tokens, unit_name(task));
   }
+  if (e.scores.size() > 2) print_parts(e.scores);
   fmt::print("{}{}; {:.0f} {}s/s\n", solve_text(e), weight_type_text(*run.model),
              double(e.tokens) / e.seconds, unit_name(task));
 }

@@ -1,6 +1,6 @@
 // `deq <command> [options]`: the table of commands, and the one place that turns errors into exit
 // codes. 0: done; 1: it failed; 2: the command line was wrong; 3: of `answer`, not all is trusted,
-// of `fill`, a solve has not converged.
+// of `fill` and `forecast`, a solve has not converged.
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
@@ -35,6 +35,7 @@ constexpr Command kCommands[] = {
     {"answer", answer, "answer problems, and say which answers are to be trusted"},
     {"generate", generate, "continue a text, one equilibrium per new token"},
     {"fill", fill, "fill the holes of a text, all of them as one equilibrium"},
+    {"forecast", forecast, "the values that follow a series, as CSV and on a page"},
     {"bench", bench, "time a training step and a new token of a run"},
     {"measure", measure, "what the paper claims of a run or several, as a table and a picture"},
     {"sweep", sweep, "what more steps and more starts give, for problems with an answer"},

@@ -14,6 +14,7 @@ namespace deq::cli {
 /// Of problems with answers. Rounded down: 100.0% stands for all of them.
 inline std::string answer_text(const Evaluation& e) {
   const auto per_cent = [](double share) { return std::floor(1000 * share + 1e-9) / 10; };
+  if (!e.scores_text.empty()) return e.scores_text;
   if (e.answer == kEveryPosition)
     return fmt::format("exact {:.1f}% of problems, {:.1f}% of places right; cross-entropy {:.4g}",
                        per_cent(e.exact_share), per_cent(e.right_share), e.loss);

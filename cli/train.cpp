@@ -51,7 +51,7 @@ std::string step_text(const TrainOptions& options, const StepReport& r, double t
 }
 
 std::string evaluation_text(const Task& task, const Evaluation& e) {
-  const std::string scores = e.answer != 0
+  const std::string scores = e.answer != 0 || !e.scores_text.empty()
                                  ? answer_text(e)
                                  : fmt::format("loss {:.4f}, {} {:.4g}", e.loss, metric_name(task),
                                                metric_value(task, e.loss));

@@ -5,11 +5,13 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "deq/data/batch.h"
+#include "deq/data/scoring.h"
 #include "deq/data/vocabulary.h"
 
 namespace deq {
@@ -23,6 +25,7 @@ struct Split {
   /// How much of its row each problem fills, (S, 1) or (S, 2) int64: what stands behind is not
   /// read. Undefined: all of it.
   at::Tensor extents = {};
+  std::shared_ptr<const Scoring> scoring = {};  ///< of real values; null: the loss says all
 
   bool sequences() const { return targets.defined(); }
 };

@@ -14,12 +14,12 @@ const char* unit_name(Unit unit) { return Names<Unit>::values[size_t(unit)]; }
 
 const char* metric_name(Unit unit) {
   constexpr const char* names[] = {"perplexity", "bits per byte", "bits per character",
-                                   "cross-entropy"};
+                                   "cross-entropy", "scaled error"};
   return names[size_t(unit)];
 }
 
 double metric_value(Unit unit, double mean_nats) {
-  if (unit == Unit::Symbol) return mean_nats;
+  if (!makes_text(unit)) return mean_nats;
   return unit == Unit::Word ? std::exp(mean_nats) : mean_nats / std::log(2.0);
 }
 

@@ -14,22 +14,24 @@
 
 namespace deq {
 
-/// What one token is.
-enum class Unit { Word, Byte, Character, Symbol };
+/// What one token is. Of values (base/levels.h) the list has the marks and the columns.
+enum class Unit { Word, Byte, Character, Symbol, Value };
 template <>
 struct Names<Unit> {
-  static constexpr const char* values[] = {"word", "byte", "character", "symbol"};
+  static constexpr const char* values[] = {"word", "byte", "character", "symbol", "value"};
 };
 
-const char* unit_name(Unit unit);  ///< "word", "byte", "character", "symbol"
-/// "perplexity", "bits per byte", "bits per character", "cross-entropy"
+const char* unit_name(Unit unit);  ///< as in Names
+/// "perplexity", "bits per byte", "bits per character", "cross-entropy", "scaled error"
 const char* metric_name(Unit unit);
-/// The metric of a mean negative log-likelihood in nats: exp for words, itself for symbols, / ln 2
-/// for the others.
+/// The metric of a mean negative log-likelihood in nats: exp for words, itself for symbols and
+/// values (whose loss is no likelihood), / ln 2 for the others.
 double metric_value(Unit unit, double mean_nats);
 
 /// Whether tokens stand between white space: words and symbols.
 inline bool is_spaced(Unit unit) { return unit == Unit::Word || unit == Unit::Symbol; }
+/// Whether tokens make a text, in which a target is the token one position later.
+inline bool makes_text(Unit unit) { return unit != Unit::Symbol && unit != Unit::Value; }
 
 inline constexpr const char* kEndOfLine = "<eos>";  ///< ends every line, for words
 inline constexpr const char* kUnknown = "<unk>";    ///< stands for what the list lacks

@@ -13,11 +13,12 @@ enum class Reading {
   Symbols,  ///< a row of a table
   Values,   ///< of n symbols number i is the value i / (n - 1)
   Rows,     ///< so, and a grid's row is one place of a sequence
-  Bits      ///< the first 2^b are numbers of b bits; each of the others is itself
+  Bits,     ///< the first 2^b are numbers of b bits; each of the others is itself
+  Series    ///< a real value (base/levels.h); a grid's row is one place of a sequence
 };
 template <>
 struct Names<Reading> {
-  static constexpr const char* values[] = {"symbols", "values", "rows", "bits"};
+  static constexpr const char* values[] = {"symbols", "values", "rows", "bits", "series"};
 };
 
 /// x = W v + b of the values v of `row` symbols that stand side by side: (B, T row) int64 to (B, T,

@@ -224,6 +224,10 @@ int64_t trained_steps(const TrainOptions& options) {
 }
 
 void check_sweepable(const TrainedModel& run) {
+  DEQ_CHECK(!run.model->answers_values(),
+            "run '{}': answers of task {} are real values, none of them right or wrong; expected "
+            "problems, or `deq eval`",
+            run.folder, run.options.task.name());
   DEQ_CHECK(!continues_text(run.options.task),
             "run '{}' is a language model (task {}): its text has no answers that are right or "
             "wrong; expected a task of problems",

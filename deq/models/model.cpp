@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include "deq/base/levels.h"
 #include "deq/cells/dropout.h"
 #include "deq/heads/symbols.h"
 #include "deq/heads/words.h"
@@ -66,6 +67,7 @@ void Model::make_ends() {
             Names<Reading>::values[size_t(reading)], options_.cell.name());
   if (cell().symbols() > 0) return make_symbol_ends();
   if (reading == Reading::Symbols) return make_word_ends();
+  if (reading == Reading::Series) return make_series_ends();
   return reading == Reading::Bits ? make_bit_ends() : make_value_ends();
 }
 
@@ -87,6 +89,37 @@ void Model::make_bit_ends() {
   reader_ = register_module(
       "reader", std::make_shared<BitReader>(symbols_.inputs, bits, cell().input_width()));
   head_ = std::make_unique<BitHead>(bits, cell().output_width());
+}
+
+/// Of real values in columns.
+void Model::make_series_ends() {
+  const int64_t columns = symbols_.inputs - kMarks;
+  DEQ_CHECK(columns >= 1 && symbols_.answers == symbols_.inputs,
+            "reading = series: {} symbols are read and {} answered; expected {} marks and the "
+            "columns, of both alike",
+            symbols_.inputs, symbols_.answers, kMarks);
+  DEQ_CHECK(!options_.ends.pool, "pool = true: each place of a series has values of its own");
+  reader_ =
+      register_module("reader", std::make_shared<SeriesReader>(columns, cell().input_width()));
+  auto head = make_value_head(options_.ends.values, columns, cell().output_width());
+  value_head_ = head.get();
+  head_ = std::move(head);
+}
+
+/// Whether a grid's row is one place of a sequence.
+bool Model::reads_rows() const {
+  return options_.ends.reading == Reading::Rows || options_.ends.reading == Reading::Series;
+}
+
+/// Symbols of one place.
+int64_t Model::row() const {
+  if (options_.ends.reading == Reading::Series) return symbols_.inputs - kMarks;
+  return options_.ends.reading == Reading::Rows ? options_.ends.row : 1;
+}
+
+/// Below what ids are.
+int64_t Model::ids(int64_t symbols) const {
+  return options_.ends.reading == Reading::Series ? kLevels : symbols;
 }
 
 /// Reader and head of vocabularies, which may share their tables.
@@ -162,15 +195,15 @@ void Model::read_weights(const ReadingOptions& options) {
 }
 
 Tensor Model::read(const Tensor& tokens) {
-  const Tensor ids = checked_ids("token", tokens, 0, symbols_.inputs, device());
-  const bool rows = options_.ends.reading == Reading::Rows;
-  DEQ_CHECK(!rows || (ids.dim() == 3 && ids.size(2) == row()),
+  const Tensor own = checked_ids("token", tokens, 0, ids(symbols_.inputs), device());
+  const bool rows = reads_rows();
+  DEQ_CHECK(!rows || (own.dim() == 3 && own.size(2) == row()),
             "tokens of shape [{}]; expected grids of rows of {}, as the model reads them",
-            fmt::join(ids.sizes(), ", "), row());
-  const Tensor seen = reader_->forward(in_a_row(ids));
+            fmt::join(own.sizes(), ", "), row());
+  const Tensor seen = reader_->forward(in_a_row(own));
   const Tensor x = masked(seen, dropout_mask({seen.size(0), 1, seen.size(2)},
                                              options_.input_dropout, is_training(), seen));
-  return rows ? x : as_placed(x, ids);
+  return rows ? x : as_placed(x, own);
 }
 
 std::vector<Bound> Model::bind(const Tensor& tokens, const Histories& histories) {
@@ -192,7 +225,9 @@ Tensor Model::hidden(const Tensor& z) const {
 }
 
 Tensor Model::loss(const Tensor& z, const Tensor& expected) const {
-  const Tensor targets = checked_ids("target", expected, -1, symbols_.answers, z.device());
+  const Tensor targets = checked_ids("target", expected, -1, ids(symbols_.answers), z.device());
+  if (answers_values())
+    return head_->loss(hidden(z), targets.clamp_min(kMissing)).masked_fill(targets < 0, 0);
   if (options_.ends.pool || row() > 1) return shared_loss(hidden(z), targets);
   return head_->loss(hidden(z), in_a_row(targets.clamp_min(0)))
       .view(targets.sizes())
@@ -224,6 +259,16 @@ Tensor Model::log_probabilities(const Tensor& z) const {
   }
   if (options_.ends.pool && z.dim() == 4) return all.unsqueeze(1).expand(shape);
   return options_.ends.pool ? all.expand(shape) : all.view(shape);
+}
+
+Tensor Model::values(const Tensor& z) const {
+  DEQ_CHECK(answers_values(), "reading = {}: symbols are answered; expected series for values",
+            Names<Reading>::values[size_t(options_.ends.reading)]);
+  return value_head_->values(hidden(z));
+}
+
+std::vector<int64_t> Model::percents() const {
+  return answers_values() ? value_head_->percents() : std::vector<int64_t>{};
 }
 
 int64_t Model::parameter_count(bool with_embedding) const {

@@ -7,6 +7,7 @@
 #include "deq/heads/head.h"
 #include "deq/heads/mixture.h"
 #include "deq/heads/readings.h"
+#include "deq/heads/values.h"
 #include "deq/layers/layer.h"
 
 namespace deq {
@@ -29,11 +30,13 @@ struct EndOptions {
   Reading reading = Reading::Symbols;
   int64_t row = 28;
   bool pool = false;
+  ValueOptions values;
 
   static void fields(auto& self, auto&& field) {
     field("reading", self.reading, "what a symbol stands for to a model");
     field("row", self.row, "values of a row", between(1, 1 << 16));
     field("pool", self.pool, "answer from the mean of all places' states, not from each one's own");
+    field("", self.values);
   }
 };
 
@@ -77,7 +80,8 @@ struct ReadingOptions {
   }
 };
 
-/// How many symbols a model reads, and among how many it answers.
+/// How many symbols a model reads, and among how many it answers. Of real values the marks
+/// (base/levels.h) and the columns, of both alike.
 struct Vocabularies {
   int64_t inputs = 0;
   int64_t answers = 0;
@@ -98,18 +102,25 @@ class Model : public torch::nn::Module {
   std::shared_ptr<torch::nn::Module> clone(const c10::optional<at::Device>& device) const override;
 
   /// tokens (B, T) int64 in [0, inputs), on any device; of grids (B, H, W), whose state is (B, H,
-  /// W, D), or (B, H, D) where rows are read. Throws deq::Error for tokens out of range and for a
-  /// scope that needs a causal cell.
+  /// W, D), or (B, H, D) where rows are read, or the columns of a series. Throws deq::Error for
+  /// tokens out of range and for a scope that needs a causal cell.
   LayerOutput forward(const at::Tensor& tokens, const Histories& histories,
                       const ForwardOptions& options);
 
   /// -log p(target) in nats, of targets (B, T) int64 given a state (B, T, D); 0 where the target is
-  /// -1: not scored. Of a model that reads rows or pools, targets stand as its tokens do.
+  /// -1: not scored. Of a model that reads rows or pools, targets stand as its tokens do. Of real
+  /// values an error instead, in their own scale.
   at::Tensor loss(const at::Tensor& z, const at::Tensor& targets) const;
 
   /// log p of every answer at each position, (B, T, answers); of each symbol of a row, where rows
-  /// are read.
+  /// are read. Throws deq::Error of real values.
   at::Tensor log_probabilities(const at::Tensor& z) const;
+
+  /// Of a model that reads series: the values it answers, (B, T, columns, n), and which quantiles
+  /// they are (none: n is 1). Throws deq::Error of any other.
+  at::Tensor values(const at::Tensor& z) const;
+  std::vector<int64_t> percents() const;
+  bool answers_values() const { return value_head_ != nullptr; }
 
   const ModelOptions& options() const { return options_; }
   bool is_explicit() const { return options_.is_explicit(); }
@@ -144,10 +155,13 @@ class Model : public torch::nn::Module {
   void make_symbol_ends();
   void make_value_ends();
   void make_bit_ends();
+  void make_series_ends();
   void make_ends();
   at::Tensor hidden(const at::Tensor& z) const;
   at::Tensor shared_loss(const at::Tensor& hidden, const at::Tensor& targets) const;
-  int64_t row() const { return options_.ends.reading == Reading::Rows ? options_.ends.row : 1; }
+  bool reads_rows() const;
+  int64_t row() const;
+  int64_t ids(int64_t symbols) const;
 
   ModelOptions options_;
   Vocabularies symbols_;
@@ -156,6 +170,7 @@ class Model : public torch::nn::Module {
   std::shared_ptr<Reader> reader_;
   std::shared_ptr<AdaptiveEmbedding> embedding_;  // the reader, where it is one
   std::unique_ptr<Head> head_;
+  const ValueHead* value_head_ = nullptr;  // the head, where it is one
 };
 
 }  // namespace deq

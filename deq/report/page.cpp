@@ -37,6 +37,21 @@ std::string chart(const std::vector<ReportedRun>& runs, const Axes& axes, const 
   return line_chart(series, axes);
 }
 
+/// MAE of runs that forecast real values, and of the value a season ago.
+std::string value_chart(const std::vector<ReportedRun>& runs) {
+  std::vector<Series> series;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    Series own{runs[i].record.name, {}, i}, season{"a season ago", {}, i, Stroke::Thin};
+    for (const MetricsLine& line : runs[i].record.lines) {
+      if (!is_validation(line)) continue;
+      own.points.emplace_back(double(line.step), line.at("mae"));
+      season.points.emplace_back(double(line.step), line.at("season_mae"));
+    }
+    series.insert(series.end(), {own, season});
+  }
+  return line_chart(series, {"MAE, validation", "steps", "thin: a season ago"});
+}
+
 std::string training_charts(const std::vector<ReportedRun>& runs) {
   const std::string& metric = runs.front().record.metric;
   std::string out = "<div class=charts>\n";
@@ -58,6 +73,7 @@ std::string training_charts(const std::vector<ReportedRun>& runs) {
                field("residual"));
   out += chart(runs, {"Answered exactly", "steps", "share of the validation's sequences"},
                is_validation, field("exact_share"));
+  out += value_chart(runs);
   add("Jacobian", "|J|² / n, on the steps that estimate it", "jacobian", false);
   add("Norm of the gradient", "before it is clipped", "gradient_norm", true);
   add("Speed", "tokens per second", "tokens_per_second", false);
@@ -119,6 +135,34 @@ std::string summary(const std::vector<ReportedRun>& runs) {
     out += "<p class=note><b>The runs have different vocabularies: " + html(metric) +
            " and loss of one say nothing beside those of another.</b></p>\n";
   return out;
+}
+
+/// Of runs that forecast real values: scores on the test, or the best validation, beside those of
+/// the value a season ago; "" where none does.
+std::string value_scores(const std::vector<ReportedRun>& runs) {
+  std::string rows;
+  for (const ReportedRun& run : runs) {
+    const MetricsLine *test = run.record.test(),
+                      *judged = test ? test : run.record.best_validation();
+    if (!judged || std::isnan(judged->at("mae"))) continue;
+    rows += "<tr><td>" + html(run.record.name) + (test ? "<td>test" : "<td>validation");
+    for (const char* name :
+         {"mae", "season_mae", "rmse", "season_rmse", "pinball", "season_pinball", "relative_mae"})
+      rows += cell(judged->at(name));
+    for (const char* name : {"inside_80", "inside_90", "crossed"})
+      rows += cell(100 * judged->at(name), "{:.1f}%");
+    rows += "\n";
+  }
+  if (rows.empty()) return "";
+  return "<h2>Forecasts</h2>\n<div class=wide><table><tr><th>run<th>split<th>MAE<th>MAE, a season "
+         "ago<th>RMSE<th>RMSE, a season ago<th>pinball<th>pinball, a season ago<th>MAE / a season "
+         "ago<th>inside 80%<th>inside 90%<th>crossed\n" +
+         rows +
+         "</table></div><p class=note>In the units of the data. A season ago: the value so many "
+         "whole seasons (task-season) before that it was known. Inside: the share of values "
+         "between "
+         "the quantiles 10 and 90, 5 and 95. Crossed: forecasts whose quantiles were not in "
+         "order.</p>\n";
 }
 
 std::string configuration(const std::vector<ReportedRun>& runs) {
@@ -191,7 +235,8 @@ std::string solves(const ReportedRun& run) {
 std::string report_page(const std::vector<ReportedRun>& runs) {
   std::string title;
   for (const ReportedRun& run : runs) title += (title.empty() ? "" : ", ") + run.record.name;
-  std::string out = summary(runs) + "<h2>Training</h2>\n" + training_charts(runs);
+  std::string out =
+      summary(runs) + value_scores(runs) + "<h2>Training</h2>\n" + training_charts(runs);
   for (const ReportedRun& run : runs) {
     if (run.passage || !run.no_passage.empty()) out += solves(run);
   }

@@ -9,6 +9,16 @@
 
 namespace deq {
 
+namespace {
+
+/// What stands at a place; of a row of symbols or values its number.
+std::string token_at(const Vocabulary& vocabulary, const at::Tensor& tokens, int64_t place) {
+  return tokens.dim() == 1 ? vocabulary.token(tokens[place].item<int64_t>())
+                           : std::to_string(place + 1);
+}
+
+}  // namespace
+
 Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count) {
   check_equilibrium(run);
   c10::AutoGradMode no_tape(false);
@@ -26,7 +36,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
   // Of a sample: T, or its parts in scopes `sample` and `whole`.
   const int64_t rows = report.steps.numel() / samples;
   const int64_t part = rows == T ? 1 : rows > 1 ? how.subsequence : T;  // positions of a row
-  Passage passage{.spaced = is_spaced(run.vocabulary.unit()),
+  Passage passage{.spaced = is_spaced(run.vocabulary.unit()) || tokens.dim() == 3,
                   .history = known.histories.empty() ? 0 : T,
                   .part = how.subsequence,
                   .max_steps = report.max_steps,
@@ -36,8 +46,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
     auto& sample = passage.samples.emplace_back();
     for (int64_t t = 0; t < T; ++t) {
       const int64_t row = (whole ? 0 : b * rows) + t / part;
-      sample.push_back({run.vocabulary.token(tokens[b][t].item<int64_t>()),
-                        report.steps[row].item<int64_t>(),
+      sample.push_back({token_at(run.vocabulary, tokens[b], t), report.steps[row].item<int64_t>(),
                         report.reason[row].item<uint8_t>() == uint8_t(Reason::Converged)});
     }
     auto& trace = passage.traces.emplace_back();

@@ -18,6 +18,18 @@ constexpr uint64_t kMostBytes = uint64_t(1) << 30;
 
 Json finite_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
+/// Those of all beside the loss, and those of parts by the parts' names.
+void add_scores(Json& row, const std::vector<ScoreRow>& scores) {
+  for (const ScoreRow& score : scores) {
+    Json numbers;
+    for (const auto& [name, value] : score.numbers) numbers[name] = finite_or_null(value);
+    if (score.name.empty())
+      row.update(numbers);
+    else
+      row["columns"][score.name] = numbers;
+  }
+}
+
 double to_tenths(double value) { return std::round(value * 10) / 10; }
 
 }  // namespace
@@ -40,6 +52,7 @@ Json json_of(const Evaluation& e, const Task& task) {
     row["exact_share"] = e.exact_share;
     row["right_share"] = e.right_share;
   }
+  add_scores(row, e.scores);
   return row;
 }
 

@@ -12,6 +12,7 @@
 #include "deq/tasks/prefix_sums.h"
 #include "deq/tasks/strings.h"
 #include "deq/tasks/sudoku.h"
+#include "deq/tasks/time_series.h"
 #include "deq/tasks/word_problem.h"
 #include "deq/tasks/words.h"
 
@@ -19,9 +20,10 @@ namespace deq {
 
 // The list.
 const std::vector<Task>& TaskData::known() {
-  static const std::vector<Task> list{
-      Words{},  Bytes{}, Characters{}, CopyMemory{}, PrefixSums{}, WordProblem{}, Mazes{},
-      Sudoku{}, Pairs{}, Strings{},    Bits{},       ListOps{},    Images{},      Masked{}};
+  static const std::vector<Task> list{Words{},      Bytes{},       Characters{}, CopyMemory{},
+                                      PrefixSums{}, WordProblem{}, Mazes{},      Sudoku{},
+                                      Pairs{},      Strings{},     Bits{},       ListOps{},
+                                      Images{},     Masked{},      TimeSeries{}};
   return list;
 }
 

@@ -107,9 +107,9 @@ inline const char* metric_name(const Task& task) { return metric_name(unit_of(ta
 inline double metric_value(const Task& task, double mean_nats) {
   return metric_value(unit_of(task), mean_nats);
 }
-/// Whether a target is the token one position later, as a generator needs; tasks of symbols answer
-/// whole sequences instead.
-inline bool continues_text(const Task& task) { return unit_of(task) != Unit::Symbol; }
+/// Whether a target is the token one position later, as a generator needs; tasks of symbols and
+/// of values answer whole sequences instead.
+inline bool continues_text(const Task& task) { return makes_text(unit_of(task)); }
 inline Corpus load(const Task& task, const std::filesystem::path& data) { return task->load(data); }
 inline Corpus load(const Task& task, const std::filesystem::path& data,
                    const Vocabulary& vocabulary, const Vocabulary& answers) {

@@ -83,6 +83,8 @@ Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& 
   result.depth = model.options().depth.depth;
   std::vector<Histories> histories(shards.own().size());
   AnswerScore answers;
+  const Scoring* scoring = split.scoring.get();
+  at::Tensor scores;
   double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0;
   const FreeThreads threads;
   while (const auto segment = reader.next()) {
@@ -90,11 +92,15 @@ Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& 
     for (size_t i = 0; i < histories.size(); ++i) {
       look_for_free_threads();
       own.push_back(
-          evaluate_part(model, shards.part(*segment, shards.own()[i]), histories[i], how));
+          evaluate_part(model, shards.part(*segment, shards.own()[i]), histories[i], how, scoring));
     }
-    const Evaluated found = join(shards, own, *segment);
+    const Evaluated found = join(shards, own, *segment, scoring != nullptr);
     loss += found.nats.to(at::kDouble).sum().item<double>();
     if (segment->answer != 0) answers.add(found.answers);
+    if (scoring) {
+      const at::Tensor own = found.scores.sum(0);
+      scores = scores.defined() ? scores + own : own;
+    }
     result.tokens += found.count;
     const double positions = double(segment->targets.numel());
     residual += found.report.mean_residual() * positions;
@@ -116,6 +122,10 @@ Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& 
     result.answer_loss = answers.nats / double(answers.targets);
     result.right_share = double(answers.right) / double(answers.targets);
     result.exact_share = double(answers.exact) / double(split.tokens.size(0));
+  }
+  if (scoring) {
+    result.scores = scoring->rows(scores, model.percents());
+    result.scores_text = scoring->text(result.scores);
   }
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;

@@ -21,6 +21,8 @@ struct Evaluation {
   double answer_loss = 0;  ///< mean over their targets, in nats
   double right_share = 0;  ///< of these targets: it was the likeliest token
   double exact_share = 0;  ///< of sequences: each target of the answer was the likeliest token
+  std::vector<ScoreRow> scores = {};  ///< of real values, of which `loss` is no likelihood
+  std::string scores_text = {};       ///< those of all in a line; empty: there are none
 };
 
 /// Every target of `split` once: of a text every token but the first, and the result depends on

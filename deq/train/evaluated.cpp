@@ -9,13 +9,15 @@ namespace deq {
 using at::Tensor;
 
 Evaluated evaluate_part(Model& model, const Batch& part, Histories& histories,
-                        const ForwardOptions& how) {
+                        const ForwardOptions& how, const Scoring* scoring) {
   Evaluated found;
   if (part.tokens.size(0) == 0) return found;
   if (part.reset) histories.clear();
   LayerOutput output = model.forward(part.tokens, histories, how);
   const Losses losses = losses_of(model, output.z, part.targets);
   if (part.answer != 0) found.answers = score_answer(model, output.z, losses, part);
+  if (scoring)
+    found.scores = scoring->of_problems({model.values(output.z), model.percents()}, part);
   histories = std::move(output.histories);
   found.nats = losses.nats;
   found.count = losses.count;
@@ -49,7 +51,8 @@ Tensor rows_of(const Evaluated& part) {
 
 }  // namespace
 
-Evaluated join(const Shards& shards, const std::vector<Evaluated>& own, const Batch& segment) {
+Evaluated join(const Shards& shards, const std::vector<Evaluated>& own, const Batch& segment,
+               bool scored) {
   if (!shards.several()) return own.front();
   const int64_t B = segment.tokens.size(0), places = segment.tokens.numel() / B;
   std::vector<Tensor> rows, numbers;
@@ -73,6 +76,9 @@ Evaluated join(const Shards& shards, const std::vector<Evaluated>& own, const Ba
   whole.answers = {.targets = sums[kTargets].item<int64_t>(),
                    .right = sums[kRight].item<int64_t>(),
                    .exact = sums[kExact].item<int64_t>()};
+  std::vector<Tensor> scores;
+  for (const Evaluated& part : own) scores.push_back(part.scores);
+  if (scored) whole.scores = shards.join(scores, B);
   if (segment.answer != 0) whole.answers.nats = nats_of_answers(whole.nats, segment);
   return whole;
 }

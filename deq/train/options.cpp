@@ -86,6 +86,22 @@ Idle idle_cuts(const Task& task) {
   return idle;
 }
 
+/// Of ends that answer no values, or other ones.
+void add_idle_values(Idle& idle, const ModelOptions& model) {
+  const ValueOptions& values = model.ends.values;
+  if (model.ends.reading != Reading::Series) {
+    add(idle, {"head", "value_error", "quantiles"},
+        "no real values are answered; expected reading = series with it");
+  } else if (values.head == ValueAnswer::Quantiles) {
+    add(idle, {"value_error"}, "quantiles have the pinball loss; expected head = values with it");
+  } else {
+    add(idle, {"quantiles"}, "one number is answered; expected head = quantiles with it");
+  }
+  if (model.ends.reading == Reading::Series)
+    add(idle, {"carry_right", "rest_weight", "rest_after"},
+        "no real value is right or wrong; expected another task with it");
+}
+
 /// Of ends that have no tables of words.
 void add_idle_tables(Idle& idle, const ModelOptions& model) {
   const Reading reading = model.ends.reading;
@@ -93,6 +109,7 @@ void add_idle_tables(Idle& idle, const ModelOptions& model) {
     add(idle, {"row"}, "no rows are read; expected reading = rows with it");
   const auto* energy = model.cell.get_if<Energy>();
   const bool groups = model.cell.is<Groups>() || (energy && energy->of.is<EnergyGroups>());
+  add_idle_values(idle, model);
   if (!groups && reading == Reading::Symbols) return;
   const std::string why =
       groups ? "a cell over groups reads and answers by symbol; expected another cell with it"

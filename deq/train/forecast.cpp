@@ -1,0 +1,95 @@
+#include "deq/train/forecast.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "deq/base/levels.h"
+#include "deq/base/threads.h"
+
+namespace deq {
+
+using at::Tensor;
+
+namespace {
+
+/// One solve's rows.
+struct Solved {
+  Tensor values;  // (H, C, n) sorted
+  Tensor season;  // (H, C)
+  double residual = 0;
+  bool converged = true;
+  int64_t evaluations = 0;
+};
+
+Solved solve(Model& model, const TimeSeries& task, const Tensor& known, const ForwardOptions& how) {
+  const Context context = context_of(known, task.centre);
+  const Tensor asked = at::full({task.horizon, known.size(1)}, kAsked, at::kLong);
+  const Tensor tokens = at::cat({context.ids, asked}).unsqueeze(0);
+  const LayerOutput output = model.forward(tokens, {}, how);
+  const Tensor answered = model.values(output.z).to(at::kCPU, at::kDouble)[0];
+  Solved found;
+  found.values = std::get<0>(answered.narrow(0, task.context, task.horizon).sort(-1)) +
+                 context.centre.unsqueeze(1);
+  found.season =
+      season_ago(tokens, task.season)[0].narrow(0, task.context, task.horizon) + context.centre;
+  found.evaluations = output.report.evaluations;
+  if (model.is_explicit()) return found;
+  const double worst = output.report.worst_residual();
+  found.residual = std::isfinite(worst) ? worst : std::numeric_limits<double>::infinity();
+  found.converged = output.report.converged() && found.values.isfinite().all().item<bool>();
+  return found;
+}
+
+/// Their place among the quantiles; 0 of a single number.
+int64_t median_of(const std::vector<int64_t>& percents) {
+  const auto found = std::find(percents.begin(), percents.end(), 50);
+  return found == percents.end() ? 0 : found - percents.begin();
+}
+
+}  // namespace
+
+bool Forecast::all_converged() const {
+  return std::find(converged.begin(), converged.end(), false) == converged.end();
+}
+
+Forecast forecast(Model& model, const TimeSeries& task, const Tensor& values, int64_t rows,
+                  const ForecastOptions& options) {
+  validate(options, "Forecast");
+  DEQ_CHECK(rows >= 1, "horizon = {}; expected at least 1", rows);
+  DEQ_CHECK(values.size(0) >= task.context, "{} rows; expected task-context = {} of the run",
+            values.size(0), task.context);
+  DEQ_CHECK(!model.is_training(), "forecast: the model is in training mode; expected evaluation's");
+  c10::NoGradGuard no_tape;
+  ForwardOptions how;
+  how.equilibrium = for_evaluation(options.equilibrium);
+  how.subsequence = options.subsequence;
+  Forecast found{.percents = model.percents()};
+  const int64_t median = median_of(found.percents);
+  Tensor known = values.narrow(0, values.size(0) - task.context, task.context);
+  std::vector<Tensor> parts, baselines;
+  const FreeThreads threads;
+  for (int64_t done = 0; done < rows; done += task.horizon) {
+    look_for_free_threads();
+    const Solved solved = solve(model, task, known, how);
+    const int64_t own = std::min(task.horizon, rows - done);
+    parts.push_back(solved.values.narrow(0, 0, own));
+    baselines.push_back(solved.season.narrow(0, 0, own));
+    // What a row is rolled on from counts for it too.
+    const bool good = solved.converged && found.all_converged();
+    found.converged.insert(found.converged.end(), size_t(own), good);
+    if (!model.is_explicit())
+      found.residuals.insert(found.residuals.end(), size_t(own), solved.residual);
+    found.evaluations += solved.evaluations;
+    ++found.solves;
+    known = at::cat({known, solved.values.select(2, median)}).narrow(0, task.horizon, task.context);
+  }
+  found.values = at::cat(parts);
+  found.season = at::cat(baselines);
+  return found;
+}
+
+}  // namespace deq
