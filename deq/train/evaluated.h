@@ -12,6 +12,8 @@ struct Evaluated {
   int64_t count = 0;    ///< targets that are scored
   Report report;        ///< reasons, residuals and evaluations alone
   AnswerScore answers;  ///< where there are answers
+  int64_t steps = 0;    ///< of all problems together, where these halt by a rule
+  int64_t halted = 0;   ///< problems that did
 };
 
 /// Solves a part and puts its histories for the next one in place of those given. Nothing of no
