@@ -2,6 +2,7 @@
 #include "deq/train/halted.h"
 
 #include <ATen/ATen.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
@@ -166,14 +167,61 @@ TEST(Halted, NoProblemDependsOnItsBatch) {
       }
     }
     trained.model->halt_by(rules[2]);
-    Evaluation found[2];
+    Evaluation found[3];
     for (const int64_t batch : {1, 20})
       found[batch / 20] =
           evaluate(*trained.model, trained.split, options.equilibrium, {.batch = batch});
-    EXPECT_EQ(found[0].exact_share, found[1].exact_share);
-    EXPECT_EQ(found[0].halting_steps, found[1].halting_steps);
-    EXPECT_EQ(found[0].halted_share, found[1].halted_share);
+    found[2] = evaluate(*trained.model, trained.split, options.equilibrium, {.batch = 10}, {},
+                        Shards(2, alone()));
+    for (const size_t other : {1, 2}) {
+      EXPECT_EQ(found[0].exact_share, found[other].exact_share);
+      EXPECT_EQ(found[0].halting_steps, found[other].halting_steps);
+      EXPECT_EQ(found[0].halted_share, found[other].halted_share);
+    }
   }
+}
+
+/// Samples that went through a convolution while this lived.
+class Convolved {
+ public:
+  Convolved()
+      : handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(&see).needsInputs(true))) {
+    samples = 0;
+  }
+  ~Convolved() { at::removeCallback(handle_); }
+
+  static int64_t samples;
+
+ private:
+  static std::unique_ptr<at::ObserverContext> see(const at::RecordFunction& called) {
+    if (std::string(called.name()) == "aten::convolution")
+      samples += called.inputs()[0].toTensor().size(0);
+    return nullptr;
+  }
+  at::CallbackHandle handle_;
+};
+int64_t Convolved::samples = 0;
+
+TEST(Halted, ProblemsThatHaveHaltedLeaveTheBatch) {
+  TrainOptions options = halting_options(PonderHalting{});
+  options.equilibrium.stop.max_steps = 40;
+  const Trained trained(options);
+  const auto count = [&](const Halting& rule) {
+    const Convolved convolved;
+    const Halted found = trained.halted(rule);
+    EXPECT_GT(Convolved::samples, 0);
+    return std::pair{double(Convolved::samples), found};
+  };
+  // Steps that are drawn differ much from problem to problem.
+  const auto [some, drawn] = count(PonderHalting{.draw = 7});
+  const double longest = drawn.report.steps.max().item<double>();
+  const double mean = drawn.report.steps.to(at::kDouble).mean().item<double>();
+  ASSERT_LT(mean, 0.6 * longest);
+  const auto [each, alike] = count(PonderHalting{.threshold = 1e-9});
+  ASSERT_EQ(alike.report.steps.max().item<int64_t>(), 1);
+  const auto [twice, open] = count(PonderHalting{.threshold = 1 - 1e-15});
+  const double a_step = (twice - each) / (open.report.steps.max().item<double>() - 1);
+  EXPECT_LT(some - each, 0.8 * a_step * (longest - 1));
 }
 
 TEST(Halted, AnEvaluationSaysWhenProblemsHalted) {

@@ -1,5 +1,6 @@
 // Models that are trained to halt: what their weights are, and what each option changes.
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include "deq/gradients/implicit.h"
@@ -112,6 +113,44 @@ TEST(Halting, EveryOptionChangesTheWeightsAndResumesToTheSameBits) {
     resumed.restore(after(one.other, 5));
     for (int64_t step = 5; step < 8; ++step) resumed.step();
     EXPECT_TRUE(same(resumed.state(), whole)) << one.name;
+  }
+}
+
+/// Of a whole model in double, along a direction in all of its weights.
+TEST(Halting, GradientsOfAModelAreThoseOfFiniteDifferences) {
+  for (const Halting& rule : learned_rules()) {
+    for (const auto& of : {halting_options, halting_levels}) {
+      const TrainOptions options = of(rule);
+      const Corpus corpus = load(options.task, "");
+      const auto model = seeded_model(options, {2, 2});
+      model->to(at::kDouble);
+      const Batch batch = TrainingReader(corpus, {.batch = 8}).next();
+      const auto loss = [&] {
+        const Pass pass = pass_batch(*model, batch, {}, training_forward(options, true), {}, 1.0);
+        return pass.loss + pass.halting.value();
+      };
+      loss();
+      at::manual_seed(3);
+      NamedTensors directions;
+      double expected = 0;
+      for (const auto& [name, weight] : parameters_of(*model)) {
+        directions[name] = at::randn_like(weight);
+        expected += (weight.grad() * directions[name]).sum().item<double>();
+      }
+      const auto move = [&](double step) {
+        c10::AutoGradMode no_tape(false);
+        for (auto& [name, weight] : parameters_of(*model)) {
+          Tensor held = weight;
+          held.add_(directions[name], step);
+        }
+      };
+      constexpr double kStep = 1e-6;
+      move(kStep);
+      const double above = loss();
+      move(-2 * kStep);
+      const double found = (above - loss()) / (2 * kStep);
+      EXPECT_NEAR(found, expected, 1e-6 * (1 + std::abs(expected))) << rule.name();
+    }
   }
 }
 
