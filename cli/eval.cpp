@@ -23,12 +23,14 @@ struct EvalOptions {
   EvaluationOptions eval;
   ReadingOptions reading;
   Task task;
+  Halting halting;
 
   static void fields(auto& self, auto&& field) {
     EquilibriumOptions::solve_fields(self.equilibrium, field);
     field("eval", self.eval);
     field("", self.reading);
     field("task", self.task, "the run's, with other options: sizes, seeds, numbers of problems");
+    field("halting", self.halting, "rule by which a problem's plain steps end");
   }
 };
 
@@ -121,12 +123,14 @@ int eval(int argc, char** argv) {
 
   TrainedModel run = load_run(folder, checkpoint, device);
   if (require_converged) check_equilibrium(run);
-  EvalOptions options{run.options.equilibrium, run.options.eval, {}, run.options.task};
+  EvalOptions options{
+      run.options.equilibrium, run.options.eval, {}, run.options.task, run.options.model.halting};
   assign_options(options, flags);
   set_task(run, options.task);
   settle(options.equilibrium, run.options.model, flags);
   check_evaluation(run.options.task, flags, leak);
   run.model->read_weights(options.reading);
+  run.model->halt_by(options.halting);
   const Split chosen = split_of(run, data, split);
   Progress progress;
   const auto show = [&](double share) {

@@ -34,8 +34,18 @@ inline std::string weight_type_text(const Model& model) {
   return fmt::format("; weights rounded to {}", weight_type_name(model));
 }
 
+/// At which of their own evaluations problems halted.
+inline std::string halting_text(const Evaluation& e) {
+  return fmt::format(
+      "{} halted {:.1f}% of problems, {:.1f} evaluations each; there residual mean {:.1e}, "
+      "converged {:.2f}%",
+      e.halting, std::floor(1000 * e.halted_share) / 10, e.halting_steps, e.mean_residual,
+      std::floor(1e4 * e.converged_share) / 100);
+}
+
 /// How the states were found.
 inline std::string solve_text(const Evaluation& e) {
+  if (!e.halting.empty()) return halting_text(e);
   if (e.depth > 0) return fmt::format("explicit network of {} levels", e.depth);
   return fmt::format(
       "residual mean {:.1e}, worst {:.1e}; converged {:.2f}%; {:.1f} evaluations per solve",

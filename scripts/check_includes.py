@@ -21,14 +21,16 @@ ALLOWED = {
     "cells": {"base", "ops"},
     "layers": {"base", "ops", "solvers", "gradients", "cells"},
     "heads": {"base", "ops", "cells"},
-    "models": {"base", "cells", "layers", "heads"},
+    "halting": {"base"},
+    "models": {"base", "cells", "layers", "heads", "halting"},
     "decode": {"base", "files", "solvers", "cells", "layers", "models"},
     "distributed": {"base"},
-    "train": {"base", "files", "distributed", "data", "tasks", "solvers", "gradients", "cells", "layers", "models"},
+    "train": {"base", "files", "distributed", "data", "tasks", "solvers", "gradients", "cells", "layers", "halting",
+              "models"},
     "runs": {"base", "files", "distributed", "data", "tasks", "cells", "layers", "models", "train"},
     "report": {"base", "files", "solvers", "layers", "models", "data", "train", "runs"},
-    "measure": {"base", "files", "solvers", "gradients", "cells", "layers", "models", "decode", "data", "train", "runs",
-                "report"},
+    "measure": {"base", "files", "solvers", "gradients", "cells", "layers", "halting", "models", "decode", "data", "train",
+                "runs", "report"},
 }
 FREE = ("cli", "python", "tests", "examples", "bench", "fuzz")  # these may include everything below them
 EVERYTHING = pathlib.Path("deq/deq.h")  # for programs

@@ -74,10 +74,13 @@ Batch batch_of(const Split& split, const at::Tensor& rows) {
       rows_of_all = rows_of_all.narrow(int64_t(d) + 1, 0, extent[d]);
     return rows_of_all.to(at::kLong).contiguous();
   };
+  const at::Tensor numbers = rows.contiguous();
+  const auto* first = numbers.data_ptr<int64_t>();
   return {.tokens = part(split.tokens),
           .targets = part(split.targets),
           .reset = true,
-          .answer = split.answer};
+          .answer = split.answer,
+          .problems = {first, first + numbers.numel()}};
 }
 
 /// Problems by their extent, in order.

@@ -5,6 +5,7 @@
 
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/jacobian.h"
+#include "deq/gradients/unrolled.h"
 #include "deq/layers/subsequences.h"
 
 namespace deq {
@@ -24,6 +25,16 @@ void check_scope(const Solver& solver, bool causal_cell, const char* name) {
 /// z -> f(z + noise N(0, 1)), which has no equilibrium: for training.
 Map noisy(const Map& f, double noise) {
   return Map([f, noise](const Tensor& z) { return f(z + noise * at::randn_like(z)); }, {});
+}
+
+/// f, which notes the states that it is asked about. The gradient mode calls it in order.
+Map noting(const Map& f, std::vector<Tensor>& states) {
+  return Map(
+      [f, &states](const Tensor& z) {
+        states.push_back(z);
+        return f(z);
+      },
+      {});
 }
 
 Tensor after_free_steps(const Map& f, Tensor z, int64_t steps) {
@@ -68,7 +79,11 @@ LayerOutput EquilibriumLayer::forward(const Tensor& x, const Histories& historie
   LayerOutput output;
   const Map map = options.noise > 0 ? noisy(f.f, options.noise) : f.f;
   const Tensor z0 = after_free_steps(map, start(x, options), options.free_steps);
-  Equilibrated found = equilibrate(map, z0, how.gradient, forward);
+  const bool steps = options.states && how.gradient.is<Unrolled>();
+  Equilibrated found =
+      equilibrate(steps ? noting(map, output.states) : map, z0, how.gradient, forward);
+  if (steps) output.states.erase(output.states.begin());  // z0
+  if (options.states) output.states.push_back(found.z);
   output.report = std::move(found.report);
   output.histories = {f.extend(found.z.detach(), options.history)};
   if (options.jacobian_loss) output.jacobian_loss = jacobian_loss(f.f, found.z.detach());

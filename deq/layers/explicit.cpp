@@ -47,7 +47,22 @@ LayerOutput ExplicitLayer::forward(const at::Tensor& x, const Histories& histori
       return extend(z + step.detach(), length);
     };
   }
-  return run_levels(levels, start(x, how), how.history, depth_.checkpointed);
+  DEQ_CHECK(!how.states || !depth_.checkpointed,
+            "checkpointed = true: the states between its levels have no tape; expected false");
+  std::vector<at::Tensor> states;
+  if (how.states) {
+    for (Bound& level : levels) {
+      level.f = Map(
+          [f = level.f, &states](const at::Tensor& z) {
+            states.push_back(f(z));
+            return states.back();
+          },
+          {});
+    }
+  }
+  LayerOutput output = run_levels(levels, start(x, how), how.history, depth_.checkpointed);
+  output.states = std::move(states);
+  return output;
 }
 
 }  // namespace deq

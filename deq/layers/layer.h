@@ -44,6 +44,7 @@ struct ForwardOptions {
   int64_t subsequence = 0;     ///< positions solved at a time; 0: all
   bool jacobian_loss = false;  ///< estimate it, differentiably
   bool rest_loss = false;      ///< of an equilibrium: evaluate f once more, at z, with its tape
+  bool states = false;         ///< keep those that a taped chain of plain steps leads through
   StartOptions start = {};     ///< of an equilibrium, where no state is given
   at::Tensor z0 = {};          ///< the state that it starts from; of an explicit network too
   int64_t free_steps = 0;      ///< plain steps from there, without a tape, before the solve
@@ -59,6 +60,9 @@ struct LayerOutput {
   Report report;             ///< of the forward solve; of an explicit network only its evaluations
   at::Tensor jacobian_loss;  ///< |J|_F^2 / n at z, when asked for
   at::Tensor rest_loss;      ///< (B) |f(z) - z|^2 / |f(z)|^2, when asked for
+  /// When asked for: of levels, and of an unrolled gradient, the state after each step, with its
+  /// tape; of any other gradient z alone.
+  std::vector<at::Tensor> states = {};
 };
 
 /// Owns its cells; a model registers them under the names that `cell_name` gives.

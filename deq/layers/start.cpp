@@ -12,6 +12,7 @@ Tensor make_start(const StartOptions& options, const Tensor& x, int64_t width) {
   const auto like = x.options().requires_grad(false);
   switch (options.kind) {
     case StartKind::Zero:
+    case StartKind::Remembered:
       return at::zeros(shape, like);
     case StartKind::Normal:
       return at::randn(shape, like).mul_(options.std);

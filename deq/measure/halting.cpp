@@ -3,12 +3,12 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <sstream>
 
 #include "deq/base/error.h"
 #include "deq/base/printable.h"
-#include "deq/measure/trials.h"
 
 namespace deq {
 
@@ -16,100 +16,90 @@ using at::Tensor;
 
 namespace {
 
-std::vector<char> flags_of(const Tensor& halted) {
-  const Tensor own = halted.to(at::kCPU, at::kByte).contiguous();
-  const auto* first = own.data_ptr<uint8_t>();
-  return {first, first + own.numel()};
-}
-
-HaltingJudge by_residual(const Model&, double threshold) {
-  return [threshold](const Tensor& z, const Tensor& fz) {
-    return flags_of(residuals_of(z, fz).samples.le(threshold));
-  };
-}
-
-HaltingJudge by_change(const Model& model, double threshold) {
-  constexpr int64_t kInARow = 2;
-  return [&model, threshold, before = Tensor(), still = Tensor()](const Tensor&,
-                                                                  const Tensor& fz) mutable {
-    const Tensor now = model.log_probabilities(fz).exp();
-    if (!before.defined()) {
-      still = at::zeros({now.size(0)}, now.options().dtype(at::kLong));
-    } else {
-      const Tensor moved = 0.5 * (now - before).abs().sum(-1).flatten(1);
-      const Tensor at_rest = std::get<0>(moved.max(1)).le(threshold);
-      still = (still + 1) * at_rest.to(at::kLong);
-    }
-    before = now;
-    return flags_of(still.ge(kInARow));
-  };
-}
-
-struct Kind {
-  const char* name;
-  HaltingJudge (*start)(const Model& model, double threshold);
+/// One of the rules with its options, as a walk over fields wants it.
+struct OneRule {
+  Halting halting;
+  static void fields(auto& self, auto&& field) { field("halting", self.halting); }
 };
 
-// The list.
-constexpr Kind kKinds[] = {{"residual", by_residual}, {"change", by_change}};
+Halting at_threshold(const Halting& rule, const std::string& threshold) {
+  OneRule one{rule};
+  assign_options(one, {{"halting_threshold", threshold}});
+  return one.halting;
+}
 
-HaltingRule parse_rule(const std::string& text) {
-  std::vector<std::string> known;
-  const size_t colon = std::min(text.find(':'), text.size());
-  const std::string number = text.substr(std::min(colon + 1, text.size()));
-  char* end = nullptr;
-  const double threshold = std::strtod(number.c_str(), &end);
-  for (const Kind& kind : kKinds) {
-    known.emplace_back(kind.name);
-    if (text.substr(0, colon) != kind.name) continue;
-    DEQ_CHECK(!number.empty() && *end == '\0' && threshold > 0 && std::isfinite(threshold),
-              "halting = {}; expected a threshold above 0, as {}:1e-2", printable(text), kind.name);
-    return {text, [start = kind.start, threshold](const Model& model) {
-              return start(model, threshold);
-            }};
+std::string threshold_of(const Halting& rule) {
+  for (const OptionInfo& info : selected_options(OneRule{rule})) {
+    if (info.key == "halting_threshold") return info.value;
   }
-  throw Error(fmt::format("halting: unknown rule '{}'; known: {}", printable(text),
+  return "";
+}
+
+/// A rule that needs no training.
+SweptRule parse_known(const std::string& text, const std::string& name, const std::string& number) {
+  std::vector<std::string> known;
+  for (const Halting& rule : HaltingRule::known()) {
+    if (!rule->halts() || rule->learned()) continue;
+    known.emplace_back(rule.name());
+    if (name != rule.name()) continue;
+    char* end = nullptr;
+    const double threshold = std::strtod(number.c_str(), &end);
+    DEQ_CHECK(!number.empty() && *end == '\0' && threshold > 0 && std::isfinite(threshold),
+              "halting = {}; expected a threshold above 0, as {}:1e-2", printable(text), name);
+    return {text, at_threshold(rule, number)};
+  }
+  throw Error(fmt::format("halting: unknown rule '{}'; known: {}, trained", printable(text),
                           fmt::join(known, ", ")));
 }
 
 /// One solve's evaluations.
-class Halting {
+class HaltingSolve {
  public:
-  Halting(Map::Series f, HaltingJudge judge) : f_(std::move(f)), judge_(std::move(judge)) {}
+  HaltingSolve(Map::Series f, std::unique_ptr<HaltingJudge> judge)
+      : f_(std::move(f)), judge_(std::move(judge)) {}
 
   Tensor operator()(const Tensor& z, const std::vector<int64_t>& done) {
     const Tensor fz = f_(z, done);
-    const std::vector<char> now = judge_(z, fz);
-    halted_.resize(now.size(), 0);
-    for (size_t b = 0; b < now.size(); ++b) halted_[b] = halted_[b] || now[b];
-    std::vector<int64_t> shape(size_t(z.dim()), 1);
-    shape[0] = z.size(0);
-    const Tensor stay = at::tensor(std::vector<int64_t>(halted_.begin(), halted_.end()), at::kLong)
-                            .ne(0)
-                            .to(z.device())
-                            .view(shape);
-    return at::where(stay, z, fz);
+    const Tensor now = judge_->halts({z, fz, fz});
+    halted_ = halted_.defined() ? halted_.logical_or(now) : now;
+    return at::where(beside_states(halted_.to(z.device()), z), z, fz);
   }
 
  private:
   Map::Series f_;
-  HaltingJudge judge_;
-  std::vector<char> halted_;
+  std::unique_ptr<HaltingJudge> judge_;
+  Tensor halted_;  // (B)
 };
 
 }  // namespace
 
-std::vector<HaltingRule> parse_halting(const std::string& text) {
-  std::vector<HaltingRule> rules;
+std::vector<SweptRule> parse_halting(const std::string& text, const Model& model) {
+  std::vector<SweptRule> rules;
+  if (text == "none") return rules;
   std::istringstream parts(text);
-  for (std::string one; std::getline(parts, one, ',');) rules.push_back(parse_rule(one));
+  for (std::string one; std::getline(parts, one, ',');) {
+    const size_t colon = std::min(one.find(':'), one.size());
+    const std::string name = one.substr(0, colon);
+    const std::string number = one.substr(std::min(colon + 1, one.size()));
+    if (name != "trained") {
+      rules.push_back(parse_known(one, name, number));
+      continue;
+    }
+    const Halting& own = model.options().halting;
+    if (!own->halts()) continue;
+    const Halting rule = colon == one.size() ? own : at_threshold(own, number);
+    rules.push_back({fmt::format("{}:{}", rule.name(), threshold_of(rule)), rule});
+  }
   return rules;
 }
 
-Map halting(const Map& f, const HaltingRule& rule, const Model& model) {
+Map halting(const Map& f, const Halting& rule, const Model& model) {
+  DEQ_CHECK(!rule->learned(), "halting = {} of a solver's steps; expected residual or change",
+            rule.name());
   return Map([f](const Tensor& z) { return f(z); },
              [f, rule, &model]() -> Map::Series {
-               return [own = std::make_shared<Halting>(f.series(), rule.start(model))](
+               return [own = std::make_shared<HaltingSolve>(f.series(),
+                                                            rule->judge(model.readout(), 0))](
                           const Tensor& z, const std::vector<int64_t>& done) {
                  return (*own)(z, done);
                };

@@ -1,7 +1,6 @@
 // When to stop: rules by which a problem's solve ends, each a point of accuracy and evaluations.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -9,27 +8,20 @@
 
 namespace deq {
 
-/// Which samples halt now, (B) flags: hears of every evaluation of one solve, z (B, ..., D) and
-/// f(z).
-using HaltingJudge = std::function<std::vector<char>(const at::Tensor& z, const at::Tensor& fz)>;
-
-/// A rule with its threshold, as `--halting` names it: change:1e-2.
-struct HaltingRule {
+/// A rule as `--halting` of a sweep has it, and its name there: change:0.01.
+struct SweptRule {
   std::string name;
-  /// A judge for one solve.
-  std::function<HaltingJudge(const Model& model)> start;
+  Halting rule;
 };
 
-/// The rules that there are:
-///   residual  |f(z) - z| / |f(z)| of the sample is at most the threshold
-///   change    no place's distribution over answers has moved by more than the threshold, in total
-///             variation, in this evaluation and the one before it: what published models look at
-/// A comma-separated list of `name:threshold`; empty: none. Throws deq::Error for a rule that is
-/// not known and a threshold that is not above 0.
-std::vector<HaltingRule> parse_halting(const std::string& text);
+/// A comma-separated list of `residual:T`, `change:T` and `trained`, which is the rule that the
+/// model was trained with, if there is one, and with `trained:T` that rule at another threshold;
+/// `none`: none. Throws deq::Error for a rule that is not known and a threshold out of range.
+std::vector<SweptRule> parse_halting(const std::string& text, const Model& model);
 
 /// f, whose samples stay where they are once they have halted: a solve finds them done. What it
-/// says of them, that they converged, is the rule's word: judge them by f itself.
-Map halting(const Map& f, const HaltingRule& rule, const Model& model);
+/// says of them, that they converged, is the rule's word: judge them by f itself. The rule is not
+/// learned.
+Map halting(const Map& f, const Halting& rule, const Model& model);
 
 }  // namespace deq

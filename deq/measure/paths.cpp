@@ -3,8 +3,8 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
-#include "deq/measure/leaving.h"
 #include "deq/measure/starts.h"
+#include "deq/models/leaving.h"
 #include "deq/train/score.h"
 
 namespace deq {

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "deq/measure/leaving.h"
+#include "deq/models/leaving.h"
 #include "deq/solvers/limits.h"
 #include "deq/train/score.h"
 

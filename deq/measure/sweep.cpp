@@ -87,16 +87,24 @@ SweptLimit at_limit(const Trials& trials, size_t limit, const Model& model,
   return found;
 }
 
-std::vector<HaltingRule> rules_of(const SweepOptions& options) {
-  return options.halting == "none" ? std::vector<HaltingRule>() : parse_halting(options.halting);
+std::vector<SweptRule> rules_of(const SweepOptions& options, const Model& model) {
+  const std::vector<SweptRule> rules = parse_halting(options.halting, model);
+  const DepthOptions& depth = model.options().depth;
+  return depth.depth > 0 && !depth.tied ? std::vector<SweptRule>() : rules;
 }
 
-/// At the largest limit alone.
-HaltedSet halted_by(const HaltingRule& rule, Model& model, const Split& split, TrialOptions how,
+/// At the largest limit alone. A rule that looks at a state can end any solver's steps; one that is
+/// learned, and an explicit network, has plain ones.
+HaltedSet halted_by(const SweptRule& rule, Model& model, const Split& split, TrialOptions how,
                     const std::function<void(double)>& progress) {
   how.limits = {how.limits.back()};
-  how.halting = [&rule, &model](const Map& f) { return halting(f, rule, model); };
-  const std::vector<Trial> trials = try_problems(model, split, how, {}, progress).at.back();
+  how.equilibrium.stop.max_steps = how.limits.back();
+  how.halting = [&rule, &model](const Map& f) { return halting(f, rule.rule, model); };
+  const bool plain = model.is_explicit() || rule.rule->learned();
+  const Trials all =
+      plain ? try_halting(model, split, rule.rule, how.equilibrium, how.batch, progress)
+            : try_problems(model, split, how, {}, progress);
+  const std::vector<Trial>& trials = all.at.back();
   HaltedSet found{.rule = rule.name};
   for (const Trial& trial : trials) {
     found.accuracy += trial.right;
@@ -178,6 +186,8 @@ SweptSet sweep_set(const TrainedModel& run, const Split& all, SweptSet found,
                              : try_problems(model, split, how, {}, steps.next());
   for (size_t limit = 0; limit < found.trials.limits.size(); ++limit)
     found.limits.push_back(at_limit(found.trials, limit, model, operations));
+  for (const SweptRule& rule : rules_of(options, model))
+    found.halted.push_back(halted_by(rule, model, split, how, steps.next()));
   if (is_explicit) return found;
   std::vector<Trials> starts;
   for (int64_t start = 1; start <= options.starts; ++start)
@@ -185,8 +195,6 @@ SweptSet sweep_set(const TrainedModel& run, const Split& all, SweptSet found,
                                   random_start(options.start_seed, options.start_std, start),
                                   steps.next()));
   found.breadth = count_starts(starts);
-  for (const HaltingRule& rule : rules_of(options))
-    found.halted.push_back(halted_by(rule, model, split, how, steps.next()));
   if (options.paths > 0)
     found.paths = measure_paths(model, beginning(split, options.paths), how, as_inputs(run),
                                 options.start_seed, options.start_std);
@@ -243,8 +251,8 @@ SweptRun sweep_run(const TrainedModel& run, const std::string& name, const Corpu
                    const SweepOptions& options, bool pictures,
                    const std::function<void(double, const std::string&)>& progress) {
   validate(options, "Sweep");
-  const auto rules = int64_t(rules_of(options).size());
   check_sweepable(run);
+  const auto rules = int64_t(rules_of(options, *run.model).size());
   run.model->eval();
   SweptRun found{.name = name,
                  .folder = run.folder,

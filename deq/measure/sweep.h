@@ -22,7 +22,7 @@ struct SweepOptions {
   int64_t pictures = 3;
   double start_std = 1.0;
   int64_t start_seed = 1;
-  std::string halting = "residual:1e-2,change:1e-2";
+  std::string halting = "residual:1e-2,change:1e-2,trained";
 
   static void fields(auto& self, auto&& field) {
     field("limits", self.limits,
@@ -38,7 +38,8 @@ struct SweepOptions {
     field("start_std", self.start_std, "of random starts", above(0));
     field("start_seed", self.start_seed, "of random starts", at_least(0));
     field("halting", self.halting,
-          "rules by which solves end, with thresholds: residual, change; none: none");
+          "rules by which solves end, with thresholds: residual, change; trained: what the run was "
+          "trained to halt by; none: none");
   }
 };
 
@@ -71,8 +72,8 @@ struct SweptSet {
   int64_t positions = 0;  ///< of its largest problem
   Trials trials;          ///< from zeros
   std::vector<SweptLimit> limits;
-  std::vector<Breadth> breadth;  ///< empty of an explicit network, as is what follows
-  std::vector<HaltedSet> halted;
+  std::vector<HaltedSet> halted;  ///< empty of levels that are not tied
+  std::vector<Breadth> breadth;   ///< empty of an explicit network, as is what follows
   std::vector<PathRow> paths;
   std::vector<ProblemPicture> pictures;
 

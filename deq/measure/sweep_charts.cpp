@@ -186,24 +186,34 @@ Chart starts_of(const std::vector<const SweptRun*>& solved, size_t set) {
   return chart;
 }
 
-/// Halting rules as points beside the line of step limits, of one set.
-Chart halting_of(const std::vector<const SweptRun*>& solved, size_t set) {
-  const SweptSet& first = solved.front()->sets[set];
+/// Halting rules as points beside the lines of step limits, of one set. Runs need not have the same
+/// rules.
+Chart halting_of(const std::vector<SweptRun>& runs, size_t set) {
+  const SweptSet& first = runs.front().sets[set];
   Chart chart{{"Halting, " + set_name(first), "evaluations of f on one problem, mean",
                "share of problems answered right", false, true},
               {}};
   std::vector<Points> lines;
-  for (const SweptRun* run : solved) {
-    Points& line = lines.emplace_back();
-    for (const SweptLimit& at : run->sets[set].limits)
-      line.emplace_back(at.evaluations, at.accuracy);
+  const bool all_levels = solved_runs(runs).empty();
+  std::vector<std::string> rules;
+  for (const SweptRun& run : runs) {
+    if (run.depth == 0 || all_levels) {
+      Points& line = lines.emplace_back();
+      for (const SweptLimit& at : run.sets[set].limits)
+        line.emplace_back(at.evaluations, at.accuracy);
+    }
+    for (const HaltedSet& at : run.sets[set].halted) {
+      if (std::count(rules.begin(), rules.end(), at.rule) == 0) rules.push_back(at.rule);
+    }
   }
   add_lines(chart, "step limits", lines);
-  for (size_t rule = 0; rule < first.halted.size(); ++rule) {
-    for (const SweptRun* run : solved) {
-      const HaltedSet& at = run->sets[set].halted[rule];
-      const std::string name = solved.size() > 1 ? at.rule + ", " + run->name : at.rule;
-      chart.series.push_back({name, {{at.evaluations, at.accuracy}}, rule + 1});
+  for (size_t rule = 0; rule < rules.size(); ++rule) {
+    for (const SweptRun& run : runs) {
+      for (const HaltedSet& at : run.sets[set].halted) {
+        if (at.rule != rules[rule]) continue;
+        const std::string name = runs.size() > 1 ? at.rule + ", " + run.name : at.rule;
+        chart.series.push_back({name, {{at.evaluations, at.accuracy}}, rule + 1});
+      }
     }
   }
   return chart;
@@ -220,7 +230,18 @@ std::vector<Chart> sweep_charts(const std::vector<SweptRun>& runs) {
       accuracy_against(runs, "seconds a problem", [](const SweptLimit& at) { return at.seconds; })};
   const std::vector<const SweptRun*> solved = solved_runs(runs);
   if (sizes_differ(runs.front())) charts.push_back(accuracy_by_size(runs));
-  if (solved.empty()) return charts;
+  const auto add_halting = [&] {
+    for (size_t set = 0; set < runs.front().sets.size(); ++set) {
+      const bool any = std::any_of(runs.begin(), runs.end(), [&](const SweptRun& run) {
+        return !run.sets[set].halted.empty();
+      });
+      if (any) charts.push_back(halting_of(runs, set));
+    }
+  };
+  if (solved.empty()) {
+    add_halting();
+    return charts;
+  }
   if (sizes_differ(runs.front())) charts.push_back(evaluations_by_size(solved));
   charts.push_back(
       residuals(solved, "of all of it", [](const Trial& trial) { return trial.residual; }));
@@ -228,9 +249,7 @@ std::vector<Chart> sweep_charts(const std::vector<SweptRun>& runs) {
       residuals(solved, "of the worst position", [](const Trial& trial) { return trial.worst; }));
   for (size_t set = 0; set < runs.front().sets.size(); ++set)
     charts.push_back(starts_of(solved, set));
-  for (size_t set = 0; set < runs.front().sets.size(); ++set) {
-    if (!solved.front()->sets[set].halted.empty()) charts.push_back(halting_of(solved, set));
-  }
+  add_halting();
   return charts;
 }
 

@@ -58,6 +58,12 @@ Json json_of(const SweptSet& set, bool is_explicit) {
   Json row{{"name", set.name}, {"problems", set.problems}, {"positions", set.positions}};
   row["limits"] = Json::array();
   for (const SweptLimit& at : set.limits) row["limits"].push_back(json_of(at, is_explicit));
+  row["halting"] = Json::array();
+  for (const HaltedSet& at : set.halted)
+    row["halting"].push_back({{"rule", at.rule},
+                              {"accuracy", at.accuracy},
+                              {"evaluations", at.evaluations},
+                              {"verdicts", json_of(at.verdicts)}});
   if (!is_explicit) {
     row["evaluations_to_converge"] = number(set.evaluations_to_converge());
     row["converged_wrong"] = set.converged_wrong();
@@ -70,12 +76,6 @@ Json json_of(const SweptSet& set, bool is_explicit) {
                                {"majority", at.majority},
                                {"any", at.any},
                                {"evaluations", at.evaluations}});
-    row["halting"] = Json::array();
-    for (const HaltedSet& at : set.halted)
-      row["halting"].push_back({{"rule", at.rule},
-                                {"accuracy", at.accuracy},
-                                {"evaluations", at.evaluations},
-                                {"verdicts", json_of(at.verdicts)}});
     row["paths"] = Json::array();
     for (const PathRow& path : set.paths)
       row["paths"].push_back({{"from", path.from},
@@ -207,8 +207,9 @@ SweepTable starts_table(const std::vector<SweptRun>& runs) {
 SweepTable halting_table(const std::vector<SweptRun>& runs) {
   SweepTable table{"Halting rules",
                    "Each problem's solve ends by a rule, or at the largest limit: the residual of "
-                   "f is small, or the distribution over answers has stopped moving. Converged "
-                   "says what f itself makes of the state in which it ended, at the tolerance.",
+                   "f is small, the distribution over answers has stopped moving, or what the "
+                   "run was trained with. Converged says what f itself makes of the state in which "
+                   "it ended, at the tolerance.",
                    {"run", "set", "rule", "right", "evaluations", "converged right",
                     "converged wrong", "open right", "open wrong"},
                    {}};

@@ -9,9 +9,10 @@
 
 #include "deq/base/threads.h"
 #include "deq/data/sequences.h"
-#include "deq/measure/leaving.h"
 #include "deq/measure/measurement.h"
+#include "deq/models/leaving.h"
 #include "deq/solvers/limits.h"
+#include "deq/train/halted.h"
 #include "deq/train/score.h"
 
 namespace deq {
@@ -153,6 +154,29 @@ Trials try_problems(Model& model, const Split& split, const TrialOptions& option
                       append(found.at[limit], at_limit(model, f, batch, at, rel_tol));
                       found.seconds[limit++] += binding + at.seconds;
                     });
+  });
+  return found;
+}
+
+Trials try_halting(Model& model, const Split& split, const Halting& rule,
+                   const EquilibriumOptions& equilibrium, int64_t batch,
+                   const std::function<void(double)>& progress) {
+  c10::NoGradGuard no_tape;
+  ForwardOptions how;
+  how.equilibrium = equilibrium;
+  Trials found{{equilibrium.stop.max_steps}, {{}}, {0}};
+  for_each_batch(split, batch, progress, [&](const Batch& part) {
+    Halted ended;
+    found.seconds[0] +=
+        seconds_of([&] { ended = run_halting(model, part.tokens, rule, how, part.first_lane); });
+    std::vector<Trial> trials = judged(model, ended.z, part);
+    for (size_t b = 0; b < trials.size(); ++b) {
+      const auto at = int64_t(b);
+      trials[b].evaluations = ended.report.steps[at].item<int64_t>();
+      trials[b].residual = trials[b].worst = ended.report.residual[at].item<double>();
+      trials[b].converged = ended.report.reason[at].item<int64_t>() == int64_t(Reason::Converged);
+    }
+    append(found.at[0], trials);
   });
   return found;
 }

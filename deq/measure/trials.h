@@ -54,6 +54,12 @@ using StartOf = std::function<at::Tensor(const at::Tensor& zeros, int64_t first)
 Trials try_problems(Model& model, const Split& split, const TrialOptions& options,
                     const StartOf& start = {}, const std::function<void(double)>& progress = {});
 
+/// The same of plain steps from which problems halt by a rule (train/halted.h): one entry, at
+/// `equilibrium`'s max_steps. Evaluations are those before a problem halted.
+Trials try_halting(Model& model, const Split& split, const Halting& rule,
+                   const EquilibriumOptions& equilibrium, int64_t batch,
+                   const std::function<void(double)>& progress = {});
+
 /// The same of an explicit network, which has no limit and no residual (NaN): one entry, at its
 /// depth.
 Trials try_levels(Model& model, const Split& split, int64_t batch,

@@ -5,6 +5,7 @@
 
 #include "deq/base/levels.h"
 #include "deq/cells/dropout.h"
+#include "deq/halting/unit.h"
 #include "deq/heads/symbols.h"
 #include "deq/heads/words.h"
 
@@ -40,7 +41,7 @@ Tensor as_placed(const Tensor& features, const Tensor& ids) {
 }  // namespace
 
 Model::Model(const ModelOptions& options, const Vocabularies& symbols)
-    : options_(options), symbols_(symbols) {
+    : options_(options), symbols_(symbols), halting_(options.halting) {
   validate(options, "Model");
   for (const int64_t count : {symbols.inputs, symbols.answers})
     DEQ_CHECK(count >= 2, "model: vocabulary of {} tokens; expected >= 2", count);
@@ -58,6 +59,48 @@ Model::Model(const ModelOptions& options, const Vocabularies& symbols)
   }
   reader_->initialise(options.initial.embedding_init_std);
   head_->initialise(options.initial.embedding_init_std);
+  make_halting();
+}
+
+/// Behind all else, so that the other weights are drawn as without it.
+void Model::make_halting() {
+  const Halting& rule = options_.halting;
+  DEQ_CHECK(!rule->halts() || options_.depth.depth == 0 || options_.depth.tied,
+            "halting = {} with tied = false: its levels are different steps, and there is no other "
+            "one to go on with; expected tied = true, or depth = 0",
+            rule.name());
+  if (!rule->learned()) return;
+  const int64_t symbols = std::max<int64_t>(1, cell().symbols());
+  unit_ = register_module(
+      "halting", std::make_shared<HaltingUnit>(cell().output_width() / symbols, rule->least()));
+  unit_->initialise(options_.initial.init_std, rule->bias());
+}
+
+void Model::halt_by(const Halting& halting) {
+  const Halting& own = options_.halting;
+  DEQ_CHECK(!halting->learned() || halting.name() == std::string(own.name()),
+            "halting = {}: the model was trained with {} and has no weights for it; expected {}, "
+            "residual, change or none",
+            halting.name(), own.name(), own->learned() ? own.name() : "none");
+  DEQ_CHECK(!halting->halts() || options_.depth.depth == 0 || options_.depth.tied,
+            "halting = {} with tied = false: its levels are different steps, and there is no other "
+            "one to go on with; expected tied = true, or depth = 0",
+            halting.name());
+  halting_ = halting;
+}
+
+Tensor Model::halting_logits(const Tensor& z) const {
+  DEQ_CHECK(unit_, "halting = {}: the model has no halting unit", options_.halting.name());
+  const Tensor out = cell().output(z);  // (B, ..., O)
+  const int64_t symbols = std::max<int64_t>(1, cell().symbols());
+  return unit_->forward(out.reshape({out.size(0), -1, out.size(-1) / symbols}));
+}
+
+Readout Model::readout() const {
+  Readout readout;
+  readout.log_probabilities = [this](const Tensor& z) { return log_probabilities(z); };
+  if (unit_) readout.logits = [this](const Tensor& z) { return halting_logits(z); };
+  return readout;
 }
 
 void Model::make_ends() {
@@ -177,6 +220,7 @@ std::shared_ptr<Model> Model::clone() const {
   for (size_t i = 0; i < parts.size(); ++i) copied[i]->train(parts[i]->is_training());
   if (embedding_) copy->embedding_->hold_row(embedding_->held_row());
   copy->read_weights({weight_type_});
+  copy->halting_ = halting_;
   return copy;
 }
 

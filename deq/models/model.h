@@ -3,6 +3,7 @@
 
 #include <torch/nn/module.h>
 
+#include "deq/halting/halting.h"
 #include "deq/heads/adaptive.h"
 #include "deq/heads/head.h"
 #include "deq/heads/mixture.h"
@@ -11,6 +12,8 @@
 #include "deq/layers/layer.h"
 
 namespace deq {
+
+class HaltingUnit;
 
 /// How weights are drawn at the start.
 struct InitialOptions {
@@ -50,6 +53,7 @@ struct ModelOptions {
   double output_dropout = 0.0;
   InitialOptions initial;
   EndOptions ends;
+  Halting halting;
 
   static void fields(auto& self, auto&& field) {
     field.group("cell");
@@ -64,6 +68,7 @@ struct ModelOptions {
           "share of the equilibrium's features dropped, for all positions", half_open(0, 1));
     field("", self.initial);
     field("", self.ends);
+    field("halting", self.halting, "rule by which a problem's plain steps end at test time");
   }
 
   bool is_explicit() const { return depth.depth > 0; }
@@ -121,6 +126,14 @@ class Model : public torch::nn::Module {
   at::Tensor values(const at::Tensor& z) const;
   std::vector<int64_t> percents() const;
   bool answers_values() const { return value_head_ != nullptr; }
+  /// The rule by which evaluations end a problem's solve: that of its options, or what came after.
+  const Halting& halting() const { return halting_; }
+  /// Another threshold, or another rule. Throws deq::Error for one whose unit the model has not.
+  void halt_by(const Halting& halting);
+  /// Of its halting unit, (B) given states (B, ..., D). The model's rule is learned.
+  at::Tensor halting_logits(const at::Tensor& z) const;
+  /// What a rule may ask of this model, which must live as long.
+  Readout readout() const;
 
   const ModelOptions& options() const { return options_; }
   bool is_explicit() const { return options_.is_explicit(); }
@@ -157,6 +170,7 @@ class Model : public torch::nn::Module {
   void make_bit_ends();
   void make_series_ends();
   void make_ends();
+  void make_halting();
   at::Tensor hidden(const at::Tensor& z) const;
   at::Tensor shared_loss(const at::Tensor& hidden, const at::Tensor& targets) const;
   bool reads_rows() const;
@@ -166,11 +180,13 @@ class Model : public torch::nn::Module {
   ModelOptions options_;
   Vocabularies symbols_;
   WeightType weight_type_ = WeightType::Exact;
+  Halting halting_;
   std::unique_ptr<Layer> layer_;
   std::shared_ptr<Reader> reader_;
   std::shared_ptr<AdaptiveEmbedding> embedding_;  // the reader, where it is one
   std::unique_ptr<Head> head_;
   const ValueHead* value_head_ = nullptr;  // the head, where it is one
+  std::shared_ptr<HaltingUnit> unit_;  // of a rule that is learned
 };
 
 }  // namespace deq

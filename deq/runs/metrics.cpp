@@ -47,6 +47,13 @@ Json json_of(const Evaluation& e, const Task& task) {
     row["unconverged"] = e.unconverged;
     row["evaluations"] = e.evaluations;
   }
+  if (!e.halting.empty()) {
+    row["halting"] = e.halting;
+    row["halting_steps"] = e.halting_steps;
+    row["halted_share"] = e.halted_share;
+    row["residual"] = finite_or_null(e.mean_residual);
+    row["converged_share"] = e.converged_share;
+  }
   if (e.answer != 0) {
     row["answer_loss"] = finite_or_null(e.answer_loss);
     row["exact_share"] = e.exact_share;
@@ -105,6 +112,10 @@ void Metrics::step(const StepReport& report, double tokens_per_second, double se
   }
   if (report.jacobian_estimates > 0) row["jacobian"] = finite_or_null(report.jacobian);
   if (report.rest > 0) row["rest"] = report.rest;
+  if (report.halting_steps > 0) {
+    row["halting_loss"] = finite_or_null(report.halting);
+    row["halting_steps"] = report.halting_steps;
+  }
   if (!report.finite) row["skipped"] = true;
   if (report.processes > 1) {
     row["processes"] = report.processes;

@@ -85,7 +85,14 @@ Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& 
   AnswerScore answers;
   const Scoring* scoring = split.scoring.get();
   at::Tensor scores;
-  double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0;
+  double loss = 0, residual = 0, converged = 0, rows = 0, solves = 0, problems = 0;
+  if (model.halting()->halts()) {
+    DEQ_CHECK(split.sequences(),
+              "halting = {}: a text's positions go on from each other; expected "
+              "problems that stand alone, or none",
+              model.halting().name());
+    result.halting = model.halting().name();
+  }
   const FreeThreads threads;
   while (const auto segment = reader.next()) {
     std::vector<Evaluated> own;
@@ -110,6 +117,9 @@ Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& 
     if (found.report.reason.defined())
       result.unconverged += found.report.reason.numel() - found.report.count(Reason::Converged);
     result.evaluations += double(found.report.evaluations);
+    result.halting_steps += double(found.steps);
+    result.halted_share += double(found.halted);
+    problems += double(segment->tokens.size(0));
     ++solves;
     if (progress) progress(double(result.tokens) / double(reader.targets()));
   }
@@ -117,6 +127,8 @@ Evaluation evaluate(Model& model, const Split& split, const EquilibriumOptions& 
   result.mean_residual = residual / rows;
   result.converged_share = converged / rows;
   result.evaluations /= solves;
+  result.halting_steps /= problems;
+  result.halted_share /= problems;
   if (split.answer != 0) {
     result.answer = split.answer;
     result.answer_loss = answers.nats / double(answers.targets);

@@ -16,6 +16,9 @@ struct Evaluation {
   int64_t unconverged = 0;     ///< rows of the solves that did not converge
   double evaluations = 0;      ///< of f, mean over solves
   int64_t depth = 0;  ///< levels of an explicit network, which has no residual; 0: equilibria
+  std::string halting = "";  ///< the rule by which problems halted; "": none
+  double halting_steps = 0;  ///< evaluations of f on one problem until it halted, mean
+  double halted_share = 0;   ///< of problems; the others' steps ran out
   double seconds = 0;
   int64_t answer = 0;      ///< positions of each that hold its answer, or kEveryPosition; 0: none
   double answer_loss = 0;  ///< mean over their targets, in nats
@@ -25,6 +28,9 @@ struct Evaluation {
   std::string scores_text = {};       ///< those of all in a line; empty: there are none
 };
 
+/// Where the model has a halting rule, problems halt by it, and residuals and verdicts are those of
+/// the states that they are left in (halted.h).
+///
 /// Every target of `split` once: of a text every token but the first, and the result depends on
 /// lanes, length and history; of sequences all that are scored, each sequence solved as a whole.
 /// Neither depends on the batch. The model is put in evaluation mode for the call. `progress` hears

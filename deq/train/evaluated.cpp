@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "deq/train/halted.h"
+
 namespace deq {
 
 using at::Tensor;
@@ -13,7 +15,17 @@ Evaluated evaluate_part(Model& model, const Batch& part, Histories& histories,
   Evaluated found;
   if (part.tokens.size(0) == 0) return found;
   if (part.reset) histories.clear();
-  LayerOutput output = model.forward(part.tokens, histories, how);
+  const bool halts = model.halting()->halts();
+  LayerOutput output;
+  if (halts) {
+    Halted ended = run_halting(model, part.tokens, model.halting(), how, part.first_lane);
+    found.steps = ended.report.steps.sum().item<int64_t>();
+    found.halted = ended.halted.sum().item<int64_t>();
+    output.z = std::move(ended.z);
+    output.report = std::move(ended.report);
+  } else {
+    output = model.forward(part.tokens, histories, how);
+  }
   const Losses losses = losses_of(model, output.z, part.targets);
   if (part.answer != 0) found.answers = score_answer(model, output.z, losses, part);
   if (scoring)
@@ -28,11 +40,12 @@ Evaluated evaluate_part(Model& model, const Batch& part, Histories& histories,
 namespace {
 
 /// What of a part is one number.
-constexpr int64_t kCount = 0, kEvaluations = 1, kTargets = 2, kRight = 3, kExact = 4, kNumbers = 5;
+constexpr int64_t kCount = 0, kEvaluations = 1, kTargets = 2, kRight = 3, kExact = 4, kSteps = 5,
+                  kHalted = 6, kNumbers = 7;
 
 Tensor numbers_of(const Evaluated& part) {
   return at::tensor({part.count, part.report.evaluations, part.answers.targets, part.answers.right,
-                     part.answers.exact},
+                     part.answers.exact, part.steps, part.halted},
                     at::kLong);
 }
 
@@ -72,6 +85,8 @@ Evaluated join(const Shards& shards, const std::vector<Evaluated>& own, const Ba
   }
   const Tensor sums = all_numbers.sum(0);
   whole.count = sums[kCount].item<int64_t>();
+  whole.steps = sums[kSteps].item<int64_t>();
+  whole.halted = sums[kHalted].item<int64_t>();
   whole.report.evaluations = all_numbers.select(1, kEvaluations).max().item<int64_t>();
   whole.answers = {.targets = sums[kTargets].item<int64_t>(),
                    .right = sums[kRight].item<int64_t>(),

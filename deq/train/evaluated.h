@@ -14,6 +14,8 @@ struct Evaluated {
   Report report;        ///< reasons, residuals and evaluations alone
   AnswerScore answers;  ///< where there are answers
   at::Tensor scores;    ///< (B, N) double, where there is a scoring
+  int64_t steps = 0;    ///< of all problems together, where these halt by a rule
+  int64_t halted = 0;   ///< problems that did
 };
 
 /// Solves a part and puts its histories for the next one in place of those given. Nothing of no

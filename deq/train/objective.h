@@ -17,6 +17,8 @@ struct Pass {
   double loss = 0;                 ///< nats per target that is scored
   std::optional<double> jacobian;  ///< |J|_F^2 / n, where it was asked for
   std::optional<double> rest;      ///< of those that are right, where it was asked for
+  std::optional<double> halting;   ///< what a learned halting rule adds to the loss
+  double halting_steps = 0;        ///< mean over samples, where there is such a rule
   Report forward;                  ///< of an explicit network only its evaluations
   std::optional<Report> adjoint;   ///< none where the gradient solves for none
   Histories histories;             ///< for the segment behind it

@@ -26,20 +26,11 @@ void add(Idle& idle, const std::vector<std::string>& keys, const std::string& wh
 
 /// Keys that say how an equilibrium is found, differentiated or kept stable.
 std::vector<std::string> equilibrium_keys() {
-  std::vector<std::string> keys{"pretrain_steps",
-                                "pretrain_depth",
-                                "fewer_steps",
-                                "jacobian_weight",
-                                "jacobian_frequency",
-                                "jacobian_growth_every",
-                                "subsequence",
-                                "eval_subsequence",
-                                "start",
-                                "start_std",
-                                "noise",
-                                "rest_weight",
-                                "rest_after",
-                                "progressive"};
+  std::vector<std::string> keys{"pretrain_steps",  "pretrain_depth",     "fewer_steps",
+                                "jacobian_weight", "jacobian_frequency", "jacobian_growth_every",
+                                "subsequence",     "eval_subsequence",   "start",
+                                "start_std",       "start_limit_mb",     "noise",
+                                "rest_weight",     "rest_after",         "progressive"};
   for (const OptionInfo& info : list_options(EquilibriumOptions{})) keys.push_back(info.key);
   return keys;
 }
@@ -137,8 +128,10 @@ Idle idle_options(const TrainOptions& options) {
     add(idle, {"jacobian_frequency", "jacobian_growth_every"},
         "nothing is weighed; expected jacobian-weight > 0 with it");
   const PathOptions& path = options.loop.path;
-  if (path.start.kind == StartKind::Zero || path.start.kind == StartKind::Input)
+  if (path.start.kind != StartKind::Normal && path.start.kind != StartKind::Mixed)
     add(idle, {"start_std"}, "nothing is drawn; expected start = normal or mixed with it");
+  if (path.start.kind != StartKind::Remembered)
+    add(idle, {"start_limit_mb"}, "nothing is kept; expected start = remembered with it");
   if (path.rest_weight == 0)
     add(idle, {"rest_after"}, "nothing is weighed; expected rest-weight > 0 with it");
   if (path.carry == 0)
@@ -239,7 +232,8 @@ std::vector<OptionInfo> options_in_force(const TrainOptions& options) {
   std::vector<OptionInfo> all = selected_options(options);
   const Idle idle = idle_options(options);
   std::erase_if(all, [&](const OptionInfo& info) {
-    return idle.count(info.key) > 0 || (info.key == "shards" && info.value == "1");
+    return idle.count(info.key) > 0 || (info.key == "shards" && info.value == "1") ||
+           (info.key == "halting" && info.value == "none");
   });
   return all;
 }

@@ -16,6 +16,8 @@ void ShardSums::add(const Pass& pass, double rows) {
     jacobian += rows * *pass.jacobian;
   }
   rest += rows * pass.rest.value_or(0);
+  halting += rows * pass.halting.value_or(0);
+  halting_steps += rows * pass.halting_steps;
   residual += rows * pass.forward.mean_residual();
   converged_share += rows * pass.forward.converged_share();
   evaluations += rows * double(pass.forward.evaluations);
@@ -65,6 +67,8 @@ void add_shards(const Shards& shards, const std::vector<ShardSums>& own, StepRep
     report.loss += sums.loss;
     report.jacobian += sums.jacobian;
     report.rest += sums.rest;
+    report.halting += sums.halting;
+    report.halting_steps += sums.halting_steps;
     report.residual += sums.residual;
     report.converged_share += sums.converged_share;
     report.evaluations += sums.evaluations;
@@ -84,8 +88,8 @@ void finish(StepReport& report, int64_t batches, int64_t descents) {
   const double share = 1.0 / double(batches);
   report.gradient_norm /= double(descents);
   report.waited /= double(descents);
-  for (double* mean :
-       {&report.loss, &report.rest, &report.residual, &report.converged_share, &report.evaluations})
+  for (double* mean : {&report.loss, &report.rest, &report.halting, &report.halting_steps,
+                       &report.residual, &report.converged_share, &report.evaluations})
     *mean *= share;
   if (report.jacobian_estimates > 0) report.jacobian /= double(report.jacobian_estimates);
   if (report.adjoint_solves == 0) return;

@@ -15,6 +15,8 @@ struct StepReport {
   double jacobian = 0;             ///< their mean
   double gradient_norm = 0;        ///< before clipping
   double rate = 0;
+  double halting = 0;        ///< what a learned halting rule adds to the loss
+  double halting_steps = 0;  ///< at which samples halt, mean; 0 without such a rule
   double rest = 0;      ///< |f(z) - z|^2 / |f(z)|^2 of those that are right; 0 without rest-weight
   double residual = 0;  ///< mean over rows, forward
   double converged_share = 0;
@@ -40,6 +42,8 @@ struct ShardSums {
   double jacobian_estimates = 0;
   double jacobian = 0;
   double rest = 0;
+  double halting = 0;
+  double halting_steps = 0;
   double residual = 0;
   double converged_share = 0;
   double evaluations = 0;

@@ -11,6 +11,7 @@
 #include "deq/data/random.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/train/gradient_norm.h"
+#include "deq/train/path_checks.h"
 #include "deq/train/score.h"
 
 namespace deq {
@@ -56,7 +57,8 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Pro
                         .seed = options.loop.run.seed,
                         .restart = options.loop.batch.restart}),
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps),
-      carried_(options.loop.path) {
+      carried_(options.loop.path),
+      remembered_(options.loop.path.start.limit_mb) {
   check_options();
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
   average_ = std::make_unique<Average>(parameters_of(*model_), options.loop.path.ema);
@@ -103,6 +105,8 @@ void Trainer::check_options() const {
             "carry-grace = {} with carry = {}: a problem may have gone before it has a loss; "
             "expected less",
             path.carry_grace, path.carry);
+  check_halting(options_, *model_);
+  if (remembers()) check_remembering(options_, corpus_);
   DEQ_CHECK(batch.batch % batch.shards == 0,
             "batch = {} with shards = {}; expected a multiple: shards of as many rows each",
             batch.batch, batch.shards);
@@ -162,8 +166,16 @@ double Trainer::rest_weight() const {
 
 Batch Trainer::next_batch(ForwardOptions& how) {
   if (options_.loop.path.carry == 0) {
+    Batch batch = reader_.next();
     how.z0 = at::Tensor();
-    return reader_.next();
+    if (remembers()) {
+      std::vector<int64_t> shape = batch.tokens.sizes().vec();
+      if (options_.model.ends.reading == Reading::Rows) shape.pop_back();
+      shape.push_back(model_->cell().state_width());
+      const Tensor zeros = at::zeros(shape, at::device(model_->device()).dtype(at::kFloat));
+      how.z0 = remembered_.start(batch, zeros);
+    }
+    return batch;
   }
   Carried::Step step = carried_.next(reader_, options_.loop.path.start,
                                      model_->cell().state_width(), model_->device());
@@ -175,6 +187,8 @@ void Trainer::seed_draws(int64_t segment, int64_t row) const {
   if (shards_.several())
     at::manual_seed(seed_of(options_.loop.run.seed, step_, segment, row));  // of every device
 }
+
+bool Trainer::remembers() const { return options_.loop.path.start.kind == StartKind::Remembered; }
 
 bool Trainer::draw_jacobian(const Place& place) {
   seed_draws(place.index, kOfTheJacobian);  // one draw for all shards
@@ -221,7 +235,8 @@ ShardSums Trainer::shard_of_step(const ForwardOptions& how, const std::vector<Ba
     const Pass pass =
         pass_one(std::move(part), batches[k],
                  {segment * int64_t(batches.size()) + int64_t(k), own, k + 1 == batches.size()});
-    if (options_.loop.path.segments > 1 || options_.loop.path.carry > 0) states_[own] = pass.z;
+    if (options_.loop.path.segments > 1 || options_.loop.path.carry > 0 || remembers())
+      states_[own] = pass.z;
     sums.add(pass, double(rows) / double(B));
   }
   if (gradients_) gradients_->end();
@@ -273,6 +288,8 @@ StepReport Trainer::step() {
     }
     if (gradients_) gradients_->finish();
     if (path.carry > 0) keep_states(batches.front(), segment);
+    if (remembers())
+      remembered_.keep(batches.front(), shards_.join(states_, batches.front().tokens.size(0)));
     add_shards(shards_, sums, report);
     descend(report);
   }
@@ -301,6 +318,7 @@ void Trainer::descend(StepReport& report) {
   } else {  // what is carried on may hold what made the step non-finite
     histories_.assign(histories_.size(), {});
     carried_.clear();
+    remembered_.clear();
   }
 }
 

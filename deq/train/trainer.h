@@ -6,6 +6,7 @@
 #include "deq/train/carried.h"
 #include "deq/train/evaluate.h"
 #include "deq/train/objective.h"
+#include "deq/train/remembered.h"
 #include "deq/train/shard_sums.h"
 #include "deq/train/shards.h"
 #include "deq/train/weights.h"
@@ -56,6 +57,7 @@ class Trainer {
     size_t own = 0;  ///< of the process's shards
     bool last = true;
   };
+  bool remembers() const;
   bool draw_jacobian(const Place& place);
   Pass pass_one(ForwardOptions how, const Batch& batch, const Place& place);
   ShardSums shard_of_step(const ForwardOptions& how, const std::vector<Batch>& batches,
@@ -75,6 +77,7 @@ class Trainer {
   std::unique_ptr<Average> average_;
   std::unique_ptr<GradientSum> gradients_;  // where there are shards
   Carried carried_;
+  Remembered remembered_;
   std::vector<Histories> histories_;  // of each shard of this process
   std::vector<at::Tensor> states_;    // where each of them ended
   int64_t step_ = 0;

@@ -15,6 +15,7 @@ constexpr const char* kOptimizer = "optimizer.";
 constexpr const char* kHistory = "history.";
 constexpr const char* kAverage = "average.";
 constexpr const char* kCarried = "carried.";
+constexpr const char* kRemembered = "remembered.";
 constexpr const char* kDeviceRandom = "random.device";
 
 at::Generator default_generator(at::Device device) {
@@ -86,6 +87,7 @@ NamedTensors Trainer::state() const {
   }
   for (const auto& [name, tensor] : average_->state()) state[kAverage + name] = tensor;
   for (const auto& [name, tensor] : carried_.state()) state[kCarried + name] = tensor;
+  for (const auto& [name, tensor] : remembered_.state()) state[kRemembered + name] = tensor;
   seed_draws(0, 0);  // with shards nobody's draws go on from it: the same for all
   state["random"] = default_generator(at::kCPU).get_state();
   if (model_->device().is_cuda())
@@ -102,6 +104,7 @@ void Trainer::restore(const NamedTensors& state) {
   descent_->restore(section(state, kOptimizer));
   average_->restore(section(state, kAverage));
   carried_.restore(section(state, kCarried), model_->device());
+  remembered_.restore(section(state, kRemembered));
   histories_ = shards_.split(
       read_histories(section(state, kHistory), options_.model.depth.levels(), model_->device()));
   std::map<std::string, double> schedule;

@@ -7,9 +7,9 @@
 
 #include "deq/cells/convolution.h"
 #include "deq/cells/transformer.h"
-#include "deq/measure/leaving.h"
 #include "deq/measure/starts.h"
 #include "deq/measure/verdict.h"
+#include "deq/models/leaving.h"
 #include "deq/report/problem_picture.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/picard.h"

@@ -26,6 +26,8 @@ StepReport report() {
   r.jacobian_estimates = 1;
   r.jacobian = 0.71;
   r.gradient_norm = 1.13;
+  r.halting = 0.043;
+  r.halting_steps = 6.7;
   r.rate = 3e-3;
   r.residual = 1.7e-3;
   r.converged_share = 0.83;
@@ -57,6 +59,8 @@ TEST(Metrics, AStepsLineHasItsNumbers) {
                          {"adjoint_converged_share", 0.37},
                          {"adjoint_evaluations", 8.5},
                          {"jacobian", 0.71},
+                         {"halting_loss", 0.043},
+                         {"halting_steps", 6.7},
                          {"tokens_per_second", 1234},
                          {"seconds", 5.7}};
   for (const auto& [key, value] : expected.items()) EXPECT_EQ(row.at(key), value) << key;
@@ -69,10 +73,10 @@ TEST(Metrics, WhatIsNotThereIsNotWritten) {
   r.adjoint_solves = 0;
   r.adjoint_residual = r.adjoint_converged_share = r.adjoint_evaluations = 0;
   r.jacobian_estimates = 0;
-  r.jacobian = 0;
+  r.jacobian = r.halting = r.halting_steps = 0;
   Json row = written(r);
   for (const char* key : {"adjoint_residual", "adjoint_converged_share", "adjoint_evaluations",
-                          "jacobian", "depth", "skipped"})
+                          "jacobian", "halting_loss", "halting_steps", "depth", "skipped"})
     EXPECT_FALSE(row.contains(key)) << key;
   r = report();
   r.jacobian = 0;
@@ -145,6 +149,15 @@ TEST(Metrics, OfAnswersAndOfExplicitNetworks) {
   row = json_of(e, Bytes{});
   EXPECT_EQ(row.at("depth"), 4);
   EXPECT_EQ(row.size(), 4u) << row.dump();
+  e.halting = "act";
+  e.halting_steps = 5.5;
+  e.halted_share = 0.875;
+  row = json_of(e, Bytes{});
+  EXPECT_EQ(row.at("halting"), "act");
+  EXPECT_EQ(row.at("halting_steps"), 5.5);
+  EXPECT_EQ(row.at("halted_share"), 0.875);
+  EXPECT_EQ(row.at("residual"), 2.3e-3) << "of the states that levels are left in";
+  EXPECT_EQ(row.at("converged_share"), 0.77);
   e = evaluation();
   e.loss = e.mean_residual = e.worst_residual = INFINITY;
   row = json_of(e, Bytes{});

@@ -1,4 +1,4 @@
-#include "deq/measure/leaving.h"
+#include "deq/models/leaving.h"
 
 #include <ATen/ATen.h>
 
