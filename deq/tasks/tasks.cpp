@@ -9,6 +9,7 @@
 #include "deq/tasks/masked.h"
 #include "deq/tasks/mazes.h"
 #include "deq/tasks/pairs.h"
+#include "deq/tasks/parity.h"
 #include "deq/tasks/prefix_sums.h"
 #include "deq/tasks/strings.h"
 #include "deq/tasks/sudoku.h"
@@ -20,8 +21,8 @@ namespace deq {
 // The list.
 const std::vector<Task>& TaskData::known() {
   static const std::vector<Task> list{
-      Words{},  Bytes{}, Characters{}, CopyMemory{}, PrefixSums{}, WordProblem{}, Mazes{},
-      Sudoku{}, Pairs{}, Strings{},    Bits{},       ListOps{},    Images{},      Masked{}};
+      Words{},  Bytes{}, Characters{}, CopyMemory{}, PrefixSums{}, Parity{}, WordProblem{}, Mazes{},
+      Sudoku{}, Pairs{}, Strings{},    Bits{},       ListOps{},    Images{}, Masked{}};
   return list;
 }
 

@@ -10,6 +10,7 @@
 #include "deq/base/threads.h"
 #include "deq/data/random.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/layers/condition.h"
 #include "deq/train/gradient_norm.h"
 #include "deq/train/score.h"
 
@@ -298,6 +299,8 @@ void Trainer::descend(StepReport& report) {
   if (report.finite) {
     descent_->step(report.rate);
     average_->step();
+    if (auto* own = dynamic_cast<ConditionCell*>(&model_->cell()))
+      own->hear(report.loss / double(options_.loop.batch.accumulate));
   } else {  // what is carried on may hold what made the step non-finite
     histories_.assign(histories_.size(), {});
     carried_.clear();
