@@ -27,6 +27,9 @@ class ConditionCell : public Cell {
   /// for shapes that do not fit; never for non-convergence.
   virtual Equilibrated solve(const at::Tensor& x, const ConditionOptions& how) = 0;
 
+  /// Throws deq::Error where its problems cannot have so many places.
+  virtual void check_places(int64_t) const {}
+
   virtual StateKind state_kind() const = 0;
   /// Of scores: what a softmax multiplies them by.
   virtual double sharpness() const { return 1; }

@@ -70,11 +70,17 @@ void MaxsatCell::initialise(double) {
   S.normal_(0, deviation(maxsat_->options()));
 }
 
+void MaxsatCell::check_places(int64_t places) const {
+  DEQ_CHECK(places == options_.places,
+            "cell = maxsat: a problem of {} places; expected cell-places = {}", places,
+            options_.places);
+}
+
 Equilibrated MaxsatCell::solve(const Tensor& x, const ConditionOptions& how) {
   const Tensor flat = x.flatten(1).to(maxsat_->S().scalar_type());
-  DEQ_CHECK(x.size(-1) == symbols_ && flat.size(1) == options_.places * symbols_,
-            "cell = maxsat: a problem of shape [{}]; expected cell-places = {}, of {} symbols each",
-            fmt::join(x.sizes().slice(1), ", "), options_.places, symbols_);
+  DEQ_CHECK(x.size(-1) == symbols_, "cell = maxsat: x of {} symbols; expected {}", x.size(-1),
+            symbols_);
+  check_places(flat.size(1) / symbols_);
   const auto latest = std::make_shared<std::shared_ptr<LatestReport>>();
   const Tensor S = heard(maxsat_->S(), latest, how.on_adjoint);
   Assignment found =

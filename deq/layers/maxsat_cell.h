@@ -14,6 +14,7 @@ class MaxsatCell final : public ConditionCell {
   MaxsatCell(const LearnedClauses& options, int64_t symbols);
 
   Equilibrated solve(const at::Tensor& x, const ConditionOptions& how) override;
+  void check_places(int64_t places) const override;
   StateKind state_kind() const override { return StateKind::Chances; }
   bool causal() const override { return false; }
   /// S as Maxsat draws it: N(0, 1 / (2 (1 + N + clauses))), whatever `std` is.

@@ -33,14 +33,20 @@ void ProgramCell::initialise(double) {
   r_.zero_();
 }
 
+void ProgramCell::check_places(int64_t places) const {
+  DEQ_CHECK(places == options_.places,
+            "cell = optnet: a problem of {} places; expected cell-places = {}", places,
+            options_.places);
+}
+
 Equilibrated ProgramCell::solve(const Tensor& x, const ConditionOptions& how) {
   const Tensor flat = x.flatten(1).to(A_.scalar_type());
-  const int64_t n = options_.places * symbols_;
-  DEQ_CHECK(x.size(-1) == symbols_ && flat.size(1) == n,
-            "cell = optnet: a problem of shape [{}]; expected cell-places = {}, of {} symbols each",
-            fmt::join(x.sizes().slice(1), ", "), options_.places, symbols_);
+  DEQ_CHECK(x.size(-1) == symbols_, "cell = optnet: x of {} symbols; expected {}", x.size(-1),
+            symbols_);
+  check_places(flat.size(1) / symbols_);
   const auto latest = std::make_shared<std::shared_ptr<LatestReport>>();
   const Tensor A = heard(A_, latest, how.on_adjoint);
+  const int64_t n = flat.size(1);
   const Tensor eye = at::eye(n, flat.options());
   Optimum found = minimise({.Q = options_.penalty * eye,
                             .q = -flat.clamp_min(0),

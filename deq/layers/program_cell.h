@@ -13,6 +13,7 @@ class ProgramCell final : public ConditionCell {
   ProgramCell(const LearnedProgram& options, int64_t symbols);
 
   Equilibrated solve(const at::Tensor& x, const ConditionOptions& how) override;
+  void check_places(int64_t places) const override;
   StateKind state_kind() const override { return StateKind::Scores; }
   double sharpness() const override { return options_.sharpness; }
   bool causal() const override { return false; }

@@ -168,8 +168,6 @@ Idle idle_options(const TrainOptions& options) {
   if (options.task.is<Sudoku>() && !options.data.empty())
     add(idle, {"task_pool"},
         fmt::format("boards are those of {}; expected no data with it", options.data));
-  if (options.task.is<Sudoku>() && options.data.empty())
-    add(idle, {"task_in_order", "task_boards"}, "boards are made, not read; expected data with it");
   add_idle_tables(idle, options.model);
   idle.merge(idle_cuts(options.task));
   return idle;

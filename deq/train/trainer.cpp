@@ -74,6 +74,8 @@ void Trainer::check_options() const {
   const PathOptions& path = options_.loop.path;
   const bool causal = model_->cell().causal();
   if (!model_->is_explicit()) check_scope(options_.equilibrium, causal);
+  if (const auto* own = dynamic_cast<const ConditionCell*>(&model_->cell()))
+    own->check_places(corpus_.train.tokens[0].numel());
   for (const int64_t length : {batch.subsequence, options_.eval.subsequence}) {
     DEQ_CHECK(length == 0 || causal,
               "subsequence = {}: positions of this cell depend on later ones; expected 0", length);

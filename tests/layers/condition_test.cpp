@@ -131,7 +131,11 @@ TEST(ConditionLayer, RefusesWhatItHasNot) {
   EXPECT_SAYS(error_of([&] {
                 layer->forward(at::zeros({1, 3, 2}), {}, until(9, 0.1));
               }),
-              "cell = maxsat: a problem of shape [3, 2]; expected cell-places = 4");
+              "cell = maxsat: a problem of 3 places; expected cell-places = 4");
+  EXPECT_SAYS(error_of([&] {
+                layer->forward(at::zeros({1, 4, 3}), {}, until(9, 0.1));
+              }),
+              "cell = maxsat: x of 3 symbols; expected 2");
   EXPECT_SAYS(error_of([] { make_layer(kClauses, {}, 1); }), "among 1 symbols; expected 2");
   EXPECT_SAYS(error_of([] { make_layer(kClauses, {.depth = 2}, 2); }),
               "depth = 2: cell maxsat meets a condition of its own");
@@ -141,7 +145,7 @@ TEST(ConditionLayer, RefusesWhatItHasNot) {
                 layer_of(LearnedProgram{.places = 3, .equalities = 2}, 2)
                     ->forward(one_given(), {}, until(9, 0.1));
               }),
-              "cell = optnet: a problem of shape [2, 2, 2]; expected cell-places = 3");
+              "cell = optnet: a problem of 4 places; expected cell-places = 3");
   EXPECT_SAYS(error_of([] { layer_of(ChainedClauses{})->forward(one_given(), {}, until(9, 0.1)); }),
               "cell = maxsat-chain: x of shape [1, 2, 2, 2]; expected (batch, positions, 1)");
 }
@@ -187,9 +191,29 @@ TEST(MaxsatChain, HandsOnWhatIsRounded) {
 TEST(MaxsatChain, SaysWhichSamplesDidNotConverge) {
   const auto layer = layer_of(ChainedClauses{});
   c10::AutoGradMode no_tape(false);
-  const Tensor x = at::cat({bits({1, 0, 1}), bits({0, 0, 1})});
-  EXPECT_EQ(layer->forward(x, {}, until(1, 1e-9)).report.count(Reason::MaxSteps), 2);
   EXPECT_TRUE(layer->forward(bits({1}), {}, until(1, 1e-9)).report.converged()) << "of no link";
+  std::vector<Tensor> all;
+  for (int64_t number = 0; number < 32; ++number)
+    all.push_back(
+        bits({number & 1, number >> 1 & 1, number >> 2 & 1, number >> 3 & 1, number >> 4}));
+  const Tensor x = at::cat(all);
+  const auto limit = [&](int64_t steps, int64_t links) {
+    return layer->forward(x.narrow(1, 0, links + 1), {}, until(steps, 1e-9)).report;
+  };
+  // Sweeps of the first link tell those that take more than half.
+  const Tensor steps = limit(5000, 1).steps;
+  const int64_t few = (steps.min().item<int64_t>() + steps.max().item<int64_t>()) / 2;
+  Tensor ended = at::zeros({32}, at::kBool), before = at::zeros({32}, at::kLong);
+  int64_t only_before = 0;
+  for (int64_t links = 1; links <= 4; ++links) {
+    const Report report = limit(few, links);
+    const Tensor last = report.steps - before, now = report.reason.eq(int64_t(Reason::MaxSteps));
+    EXPECT_TRUE(at::equal(now, ended.logical_or(last.ge(few)))) << links;
+    only_before += ended.logical_and(last.lt(few)).sum().item<int64_t>();
+    ended = now;
+    before = report.steps;
+  }
+  EXPECT_GT(only_before, 0) << "links that converge behind one that did not";
 }
 
 TEST(MaxsatChain, DrawsClausesAnewThatAreNoBetterThanGuessing) {
