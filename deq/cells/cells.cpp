@@ -1,5 +1,6 @@
 #include "deq/cells/cells.h"
 
+#include "deq/cells/conditions.h"
 #include "deq/cells/convolution.h"
 #include "deq/cells/energy.h"
 #include "deq/cells/groups.h"
@@ -18,10 +19,23 @@ namespace deq {
 
 // The list.
 const std::vector<CellOptions>& CellMaker::known() {
-  static const std::vector<CellOptions> list{
-      Transformer{}, TrellisNet{}, Lstm{},        Gru{},    Tcn{},      StackRnn{},
-      Ntm{},         Shift{},      Convolution{}, Groups{}, Monotone{}, MonotoneConvolution{},
-      WellPosed{},   Energy{}};
+  static const std::vector<CellOptions> list{Transformer{},
+                                             TrellisNet{},
+                                             Lstm{},
+                                             Gru{},
+                                             Tcn{},
+                                             StackRnn{},
+                                             Ntm{},
+                                             Shift{},
+                                             Convolution{},
+                                             Groups{},
+                                             Monotone{},
+                                             MonotoneConvolution{},
+                                             WellPosed{},
+                                             Energy{},
+                                             LearnedClauses{},
+                                             ChainedClauses{},
+                                             LearnedProgram{}};
   return list;
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "deq/layers/condition.h"
 #include "deq/layers/equilibrium_layer.h"
 #include "deq/layers/explicit.h"
 
@@ -16,6 +17,9 @@ namespace {
 void check_depth(const DepthOptions& depth, const Cell& cell, const char* name) {
   DEQ_CHECK(depth.depth > 0 || depth.injection,
             "injection = false: f would not depend on its input; expected true, or depth >= 1");
+  DEQ_CHECK(depth.depth == 0 || !dynamic_cast<const ConditionCell*>(&cell),
+            "depth = {}: cell {} meets a condition of its own and is no level; expected 0",
+            depth.depth, name);
   DEQ_CHECK(depth.depth > 0 || cell.injects(),
             "cell = {} is no equilibrium: it does not depend on its state; expected depth >= 1",
             name);
@@ -73,6 +77,7 @@ Tensor Layer::start(const Tensor& x, const ForwardOptions& how) const {
 std::unique_ptr<Layer> make_layer(const CellOptions& cell, const DepthOptions& depth,
                                   int64_t symbols) {
   if (depth.depth > 0) return std::make_unique<ExplicitLayer>(cell, depth, symbols);
+  if (has_condition(cell)) return std::make_unique<ConditionLayer>(cell, depth, symbols);
   return std::make_unique<EquilibriumLayer>(cell, depth, symbols);
 }
 

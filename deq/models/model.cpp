@@ -6,8 +6,10 @@
 #include "deq/base/levels.h"
 #include "deq/cells/dropout.h"
 #include "deq/halting/unit.h"
+#include "deq/heads/given.h"
 #include "deq/heads/symbols.h"
 #include "deq/heads/words.h"
+#include "deq/layers/condition.h"
 
 namespace deq {
 
@@ -36,6 +38,31 @@ Tensor in_a_row(const Tensor& ids) { return ids.dim() == 2 ? ids : ids.flatten(1
 Tensor as_placed(const Tensor& features, const Tensor& ids) {
   if (ids.dim() == 2) return features;
   return features.view({ids.size(0), ids.size(1), ids.size(2), features.size(2)});
+}
+
+/// Of a model whose states are its answers.
+void check_condition(const ConditionCell& cell, const ModelOptions& options,
+                     const Vocabularies& symbols) {
+  const int64_t S = cell.state_width();
+  DEQ_CHECK(options.ends.reading == Reading::Symbols && !options.ends.pool,
+            "reading = {}, pool = {}: the state of cell {} is its answer; expected symbols, false",
+            Names<Reading>::values[size_t(options.ends.reading)], options.ends.pool,
+            options.cell.name());
+  if (S == 1) {
+    DEQ_CHECK(symbols.inputs == 2 && symbols.answers == 2,
+              "cell = {}: {} symbols are read and {} answered; expected 2 and 2, bits",
+              options.cell.name(), symbols.inputs, symbols.answers);
+    return;
+  }
+  DEQ_CHECK(symbols.inputs == S + 1,
+            "cell = {}: {} symbols are read and {} answered; expected a blank and each that is "
+            "answered",
+            options.cell.name(), symbols.inputs, S);
+}
+
+std::unique_ptr<Head> make_head(const ConditionCell& cell) {
+  if (cell.state_kind() == StateKind::Scores) return std::make_unique<ScoreHead>(cell.sharpness());
+  return std::make_unique<ChanceHead>(cell.state_width());
 }
 
 }  // namespace
@@ -105,6 +132,12 @@ Readout Model::readout() const {
 
 void Model::make_ends() {
   const Reading reading = options_.ends.reading;
+  if (const auto* own = dynamic_cast<const ConditionCell*>(&cell())) {
+    check_condition(*own, options_, symbols_);
+    reader_ = register_module("reader", std::make_shared<GivenReader>(own->state_width()));
+    head_ = make_head(*own);
+    return;
+  }
   DEQ_CHECK(cell().symbols() == 0 || reading == Reading::Symbols,
             "reading = {}: cell {} reads places and symbols; expected symbols",
             Names<Reading>::values[size_t(reading)], options_.cell.name());

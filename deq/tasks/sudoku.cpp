@@ -1,7 +1,9 @@
 #include "deq/tasks/sudoku.h"
 
+#include <algorithm>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "deq/base/printable.h"
 #include "deq/data/random.h"
@@ -16,7 +18,7 @@ constexpr uint64_t kMaxFile = uint64_t(1) << 30;
 constexpr const char* kNumbers = "0123456789ABCDEFG";  // as they are written; 0 or . is a blank
 
 // Streams of random numbers.
-constexpr int64_t kBoards = 0, kShuffle = 1, kEpoch = 2;
+constexpr int64_t kBoards = 0, kShuffle = 1, kEpoch = 2, kGivens = 3;
 
 struct Boards {
   std::vector<SudokuPuzzle> puzzles;
@@ -97,27 +99,67 @@ Split as_split(const std::vector<SudokuPuzzle>& boards, int64_t side) {
   return split;
 }
 
-/// One of the boards, its numbers renamed, with further givens.
-SudokuPuzzle varied(const SudokuPuzzle& board, int64_t side, int64_t most,
-                    std::mt19937_64& random) {
+/// With so many more places given, or all.
+void give(SudokuPuzzle& board, int64_t more, std::mt19937_64& random) {
+  std::vector<size_t> blanks;
+  for (size_t place = 0; place < board.puzzle.size(); ++place) {
+    if (board.puzzle[place] == 0) blanks.push_back(place);
+  }
+  for (more = std::min(more, int64_t(blanks.size())); more > 0; --more) {
+    std::swap(blanks[size_t(below(int64_t(blanks.size()), random))], blanks.back());
+    board.puzzle[blanks.back()] = board.solution[blanks.back()];
+    blanks.pop_back();
+  }
+}
+
+void rename(SudokuPuzzle& board, int64_t side, std::mt19937_64& random) {
   std::vector<int64_t> names(size_t(side) + 1, 0);
   for (int64_t i = 1; i <= side; ++i) names[size_t(i)] = i;
   for (int64_t i = side; i > 1; --i)
     std::swap(names[size_t(i)], names[size_t(1 + below(i, random))]);
-  SudokuPuzzle made = board;
-  std::vector<size_t> blanks;
-  for (size_t place = 0; place < made.puzzle.size(); ++place) {
-    made.puzzle[place] = names[size_t(made.puzzle[place])];
-    made.solution[place] = names[size_t(made.solution[place])];
-    if (made.puzzle[place] == 0) blanks.push_back(place);
+  for (Board* numbers : {&board.puzzle, &board.solution}) {
+    for (int64_t& number : *numbers) number = names[size_t(number)];
   }
-  int64_t more = std::min(below(most + 1, random), int64_t(blanks.size()));
-  for (; more > 0; --more) {
-    std::swap(blanks[size_t(below(int64_t(blanks.size()), random))], blanks.back());
-    made.puzzle[blanks.back()] = made.solution[blanks.back()];
-    blanks.pop_back();
+}
+
+/// One of the boards, its numbers renamed, with further givens.
+SudokuPuzzle varied(SudokuPuzzle board, const Sudoku& task, std::mt19937_64& random) {
+  if (task.renamed) rename(board, task.side, random);
+  give(board, below(task.more_givens + 1, random), random);
+  return board;
+}
+
+/// Of a file's boards, those with too few givens.
+void complete(std::vector<SudokuPuzzle>& boards, const Sudoku& task) {
+  if (task.givens == 0) return;
+  std::mt19937_64 random = random_stream({task.problems.seed, kGivens});
+  for (SudokuPuzzle& board : boards) {
+    const int64_t given = std::ranges::count_if(board.puzzle, [](int64_t n) { return n != 0; });
+    give(board, task.givens - given, random);
   }
-  return made;
+}
+
+/// Test, validation, the rest.
+std::vector<int64_t> order_of(int64_t count, const Sudoku& task) {
+  std::vector<int64_t> order = permutation(count, random_stream({task.problems.seed, kShuffle}));
+  if (!task.in_order) return order;
+  std::iota(order.begin(), order.end(), 0);
+  const int64_t held_out = task.problems.valid + task.problems.test;
+  std::rotate(order.begin(), order.end() - held_out, order.end());
+  std::rotate(order.begin(), order.begin() + task.problems.valid, order.begin() + held_out);
+  return order;
+}
+
+/// The boards of which none stands among `seen`.
+std::vector<SudokuPuzzle> without(const std::vector<SudokuPuzzle>& boards,
+                                  const std::vector<SudokuPuzzle>& seen) {
+  std::set<Board> puzzles;
+  for (const SudokuPuzzle& board : seen) puzzles.insert(board.puzzle);
+  std::vector<SudokuPuzzle> left;
+  for (const SudokuPuzzle& board : boards) {
+    if (!puzzles.count(board.puzzle)) left.push_back(board);
+  }
+  return left;
 }
 
 ProblemMaker maker(int64_t side) {
@@ -153,7 +195,7 @@ std::pair<Vocabulary, Vocabulary> Sudoku::vocabularies() const {
 
 Corpus Sudoku::load(const fs::path& data) const {
   const Corpus corpus = load(data, maker(side).inputs, maker(side).answers);
-  DEQ_CHECK(corpus.more.empty(),
+  DEQ_CHECK(corpus.draw,
             "'{}' has a column 'level': its boards are for tests; expected a file without it to "
             "train on",
             printable(data.string(), 400));
@@ -168,37 +210,46 @@ Corpus Sudoku::load(const fs::path& data, const Vocabulary& inputs,
   Corpus corpus;
   corpus.vocabulary = inputs;
   corpus.answers = answers;
-  Boards boards;
+  Boards all;
   const int64_t held_out = problems.valid + problems.test;
   if (data.empty()) {
     DEQ_CHECK(problems.pool >= 1,
               "task-pool = 0: there is no end of boards; expected data, or "
               "how many to make");
+    DEQ_CHECK(!in_order && boards == 0,
+              "task-in-order = {}, task-boards = {}: boards are made, not read; expected data with "
+              "them",
+              in_order, boards);
     std::mt19937_64 random = random_stream({problems.seed, kBoards, side});
     for (int64_t i = 0; i < held_out + problems.pool; ++i)
-      boards.puzzles.push_back(make_sudoku(side, random, givens));
+      all.puzzles.push_back(make_sudoku(side, random, givens));
   } else {
-    boards = read_boards(data, side);
-    if (!boards.levels.empty()) return of_levels(boards, side, std::move(corpus));
+    all = read_boards(data, side);
+    complete(all.puzzles, *this);
+    if (!all.levels.empty()) return of_levels(all, side, std::move(corpus));
   }
-  const auto count = int64_t(boards.puzzles.size());
+  const auto count = int64_t(all.puzzles.size());
   DEQ_CHECK(held_out < count,
             "{} boards, of which {} for validation and {} for test leave none to train on", count,
             problems.valid, problems.test);
-  std::vector<SudokuPuzzle> shuffled;
-  for (const int64_t i : permutation(count, random_stream({problems.seed, kShuffle})))
-    shuffled.push_back(std::move(boards.puzzles[size_t(i)]));
+  std::vector<SudokuPuzzle> ordered;
+  for (const int64_t i : order_of(count, *this)) ordered.push_back(all.puzzles[size_t(i)]);
   const auto part = [&](int64_t first, int64_t length) {
-    return std::vector<SudokuPuzzle>(shuffled.begin() + first, shuffled.begin() + first + length);
+    return std::vector<SudokuPuzzle>(ordered.begin() + first, ordered.begin() + first + length);
   };
-  corpus.test = as_split(part(0, problems.test), side);
+  const std::vector<SudokuPuzzle> test = part(0, problems.test);
+  corpus.test = as_split(test, side);
   corpus.valid = as_split(part(problems.test, problems.valid), side);
-  corpus.draw = [pool = part(held_out, count - held_out), *this](int64_t epoch) {
+  const int64_t left = count - held_out;
+  const std::vector<SudokuPuzzle> pool = part(held_out, boards > 0 ? std::min(boards, left) : left);
+  const auto unseen = without(test, pool);
+  if (in_order && !unseen.empty() && unseen.size() < test.size())
+    corpus.more.push_back({"unseen", [split = as_split(unseen, side)] { return split; }});
+  corpus.draw = [pool, *this](int64_t epoch) {
     std::mt19937_64 random = random_stream({problems.seed, kEpoch, epoch});
     std::vector<SudokuPuzzle> drawn;
     for (int64_t i = 0; i < problems.train; ++i)
-      drawn.push_back(
-          varied(pool[size_t(below(int64_t(pool.size()), random))], side, more_givens, random));
+      drawn.push_back(varied(pool[size_t(below(int64_t(pool.size()), random))], *this, random));
     return as_split(drawn, side);
   };
   corpus.train = corpus.draw(0);

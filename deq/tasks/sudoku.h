@@ -44,14 +44,23 @@ struct Sudoku {
   int64_t side = 9;
   int64_t givens = 0;
   int64_t more_givens = 17;
+  bool renamed = true;
+  bool in_order = false;
+  int64_t boards = 0;
   ProblemOptions problems{.pool = 2000, .valid = 250, .test = 1000};
 
   static void fields(auto& self, auto&& field) {
     field("side", self.side, "places a side: 4, 9 or 16", between(4, 16));
-    field("givens", self.givens, "of a board that the task makes, at least; 0: as few as it stands",
+    field("givens", self.givens, "of a board, at least; 0: as few as it stands, or as a file has",
           between(0, 256));
     field("more_givens", self.more_givens, "further givens of a training problem at most",
           between(0, 256));
+    field("renamed", self.renamed, "exchange the numbers of a training problem, as drawn");
+    field("in_order", self.in_order,
+          "the last of a file's boards are for test, those before them for validation; false: "
+          "drawn ones");
+    field("boards", self.boards, "of a file that are trained on; 0: all that are left",
+          between(0, 1 << 24));
     field("", self.problems);
   }
 

@@ -9,6 +9,7 @@
 #include "deq/tasks/masked.h"
 #include "deq/tasks/mazes.h"
 #include "deq/tasks/pairs.h"
+#include "deq/tasks/parity.h"
 #include "deq/tasks/prefix_sums.h"
 #include "deq/tasks/strings.h"
 #include "deq/tasks/sudoku.h"
@@ -20,10 +21,10 @@ namespace deq {
 
 // The list.
 const std::vector<Task>& TaskData::known() {
-  static const std::vector<Task> list{Words{},      Bytes{},       Characters{}, CopyMemory{},
-                                      PrefixSums{}, WordProblem{}, Mazes{},      Sudoku{},
-                                      Pairs{},      Strings{},     Bits{},       ListOps{},
-                                      Images{},     Masked{},      TimeSeries{}};
+  static const std::vector<Task> list{Words{},      Bytes{},  Characters{},  CopyMemory{},
+                                      PrefixSums{}, Parity{}, WordProblem{}, Mazes{},
+                                      Sudoku{},     Pairs{},  Strings{},     Bits{},
+                                      ListOps{},    Images{}, Masked{},      TimeSeries{}};
   return list;
 }
 

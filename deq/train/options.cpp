@@ -1,5 +1,8 @@
 #include "deq/train/options.h"
 
+#include <set>
+
+#include "deq/cells/conditions.h"
 #include "deq/cells/energy.h"
 #include "deq/cells/energy_groups.h"
 #include "deq/cells/groups.h"
@@ -10,6 +13,7 @@
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/reversible.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/layers/condition.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/sweep.h"
 #include "deq/tasks/sudoku.h"
@@ -48,8 +52,26 @@ void add_idle(Idle& idle, const Solver& solver, const std::string& prefix) {
                     Names<Scope>::values[size_t(anderson->scope)], dashed(prefix)));
 }
 
+/// Of a cell with a condition of its own, which is met and differentiated in one way.
+void add_idle_of_condition(Idle& idle, const EquilibriumOptions& equilibrium,
+                           const CellOptions& cell) {
+  std::vector<std::string> keys = equilibrium_keys();
+  std::set<std::string> in_force{"max_steps", "rel_tol"};
+  if (!cell.is<LearnedProgram>() && equilibrium.gradient.is<Implicit>())
+    in_force.insert({"gradient_max_steps", "gradient_rel_tol"});
+  std::erase_if(keys, [&](const std::string& key) { return in_force.count(key) > 0; });
+  keys.insert(keys.end(),
+              {"segments", "carry", "carry_right", "carry_over", "carry_grace", "init_std",
+               "embedding_init_std", "input_dropout", "output_dropout", "reading", "pool"});
+  add(idle, keys,
+      fmt::format("cell {} meets a condition of its own, and its state is its answer; expected a "
+                  "cell with an f(z, x) with it",
+                  cell.name()));
+}
+
 Idle idle_options(const EquilibriumOptions& equilibrium, const ModelOptions& model) {
   Idle idle;
+  if (has_condition(model.cell)) add_idle_of_condition(idle, equilibrium, model.cell);
   if (model.is_explicit()) {
     const bool chained = model.cell.is<Lstm>() || model.cell.is<Gru>() || model.cell.is<Tcn>() ||
                          model.cell.is<StackRnn>() || model.cell.is<Ntm>();
@@ -101,11 +123,15 @@ void add_idle_tables(Idle& idle, const ModelOptions& model) {
   const auto* energy = model.cell.get_if<Energy>();
   const bool groups = model.cell.is<Groups>() || (energy && energy->of.is<EnergyGroups>());
   add_idle_values(idle, model);
-  if (!groups && reading == Reading::Symbols) return;
+  const bool condition = has_condition(model.cell);
+  if (!groups && !condition && reading == Reading::Symbols) return;
   const std::string why =
-      groups ? "a cell over groups reads and answers by symbol; expected another cell with it"
-             : fmt::format("reading {} has no tables; expected reading = symbols with it",
-                           Names<Reading>::values[size_t(reading)]);
+      condition
+          ? "a cell that meets a condition has its answer in its state; expected another cell "
+            "with it"
+      : groups ? "a cell over groups reads and answers by symbol; expected another cell with it"
+               : fmt::format("reading {} has no tables; expected reading = symbols with it",
+                             Names<Reading>::values[size_t(reading)]);
   for (const std::string prefix : {"embedding_", "mixture_"}) {
     for (const OptionInfo& info : list_options(model)) {
       if (info.key.rfind(prefix, 0) == 0 && info.key != "embedding_init_std")
@@ -150,7 +176,7 @@ Idle idle_options(const TrainOptions& options) {
                     "implicit, phantom or one-step with it",
                     options.equilibrium.gradient.name()));
   if (options.task.is<Sudoku>() && !options.data.empty())
-    add(idle, {"task_pool", "task_givens"},
+    add(idle, {"task_pool"},
         fmt::format("boards are those of {}; expected no data with it", options.data));
   add_idle_tables(idle, options.model);
   idle.merge(idle_cuts(options.task));
@@ -214,6 +240,10 @@ void settle(TrainOptions& options, const Assignments& given) {
     if (given.count("cell_causal"))  // which is refused of a grid, not overruled
       assign_options(options.model, {{"cell_causal", given.at("cell_causal")}});
   }
+  DEQ_CHECK(!has_condition(options.model.cell) || !continues_text(options.task),
+            "cell = {}: it answers problems that stand alone, and task {} is of texts; expected a "
+            "task of problems",
+            options.model.cell.name(), options.task.name());
   if (options.task->own_answers() && !given.count("embedding_tie_weights"))
     options.model.embedding.tie_weights = false;
   if (!given.count("reading"))

@@ -10,6 +10,7 @@
 #include "deq/base/threads.h"
 #include "deq/data/random.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/layers/condition.h"
 #include "deq/train/gradient_norm.h"
 #include "deq/train/path_checks.h"
 #include "deq/train/score.h"
@@ -75,6 +76,8 @@ void Trainer::check_options() const {
   const PathOptions& path = options_.loop.path;
   const bool causal = model_->cell().causal();
   if (!model_->is_explicit()) check_scope(options_.equilibrium, causal);
+  if (const auto* own = dynamic_cast<const ConditionCell*>(&model_->cell()))
+    own->check_places(corpus_.train.tokens[0].numel());
   for (const int64_t length : {batch.subsequence, options_.eval.subsequence}) {
     DEQ_CHECK(length == 0 || causal,
               "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
@@ -315,6 +318,8 @@ void Trainer::descend(StepReport& report) {
   if (report.finite) {
     descent_->step(report.rate);
     average_->step();
+    if (auto* own = dynamic_cast<ConditionCell*>(&model_->cell()))
+      own->hear(report.loss / double(options_.loop.batch.accumulate));
   } else {  // what is carried on may hold what made the step non-finite
     histories_.assign(histories_.size(), {});
     carried_.clear();

@@ -8,6 +8,7 @@
 #include "deq/tasks/bits.h"
 #include "deq/tasks/listops.h"
 #include "deq/tasks/mazes.h"
+#include "deq/tasks/parity.h"
 #include "deq/tasks/prefix_sums.h"
 #include "deq/tasks/strings.h"
 #include "deq/tasks/tasks.h"
@@ -35,6 +36,45 @@ TEST(PrefixSums, AreCumulativeSums) {
     EXPECT_EQ(set.tokens.sizes(), (at::IntArrayRef{1000, length}));
     EXPECT_TRUE(at::equal(set.tokens.cumsum(1).remainder(2), set.targets));
   }
+}
+
+TEST(Parity, IsScoredAtTheLastPlaceAlone) {
+  const Parity task;
+  const Corpus corpus = task.load("");
+  EXPECT_FALSE(corpus.draw) << "the same problems in every epoch";
+  ASSERT_EQ(corpus.train.tokens.sizes(), (at::IntArrayRef{9000, 20}));
+  EXPECT_EQ(corpus.splits(), (std::vector<std::string>{"train", "valid", "test", "40"}));
+  EXPECT_EQ(corpus.split("40").tokens.sizes(), (at::IntArrayRef{1000, 40}));
+  for (const std::string& name : corpus.splits()) {
+    const Split split = corpus.split(name);
+    const int64_t L = split.tokens.size(1);
+    EXPECT_EQ(split.answer, 1);
+    EXPECT_TRUE(at::equal(split.tokens.sum(1).remainder(2), split.targets.select(1, L - 1)));
+    EXPECT_TRUE(split.targets.narrow(1, 0, L - 1).eq(-1).all().item<bool>());
+    EXPECT_NEAR(split.targets.select(1, L - 1).to(at::kDouble).mean().item<double>(), 0.5, 0.05);
+    EXPECT_NEAR(split.tokens.to(at::kDouble).mean().item<double>(), 0.5, 0.02);
+  }
+  Parity short_one = task;
+  short_one.length = 3;
+  short_one.test_lengths = {0};
+  EXPECT_SAYS(error_of([&] { short_one.load(""); }), "task-test-lengths = 0; expected 1");
+  EXPECT_SAYS(error_of([] { Parity().load("x.csv"); }), "task parity makes its own problems");
+}
+
+TEST(Parity, ChecksTheOneBitAndShowsIt) {
+  const Corpus corpus = Parity{.length = 5}.load("");
+  const at::Tensor problem = at::tensor({1, 0, 1, 1, 0}, at::kLong);
+  at::Tensor answer = at::tensor({0, 0, 0, 0, 1}, at::kLong);
+  EXPECT_EQ(Parity().check(problem, answer), "");
+  answer[4] = 0;
+  EXPECT_EQ(Parity().check(problem, answer), "3 of the bits are 1");
+  answer[4] = -1;
+  EXPECT_NE(Parity().check(problem, answer), "");
+  const auto shown = [&](const at::Tensor& own) {
+    return Parity().show({problem, own, corpus.vocabulary, corpus.answer_vocabulary()});
+  };
+  EXPECT_EQ(shown({}), "10110");
+  EXPECT_EQ(shown(at::tensor({1, 1, 1, 1, 0}, at::kLong)), "0");
 }
 
 TEST(Problems, ASeedGivesTheSameAndEpochsDiffer) {
@@ -208,8 +248,9 @@ TEST(Problems, EveryTaskOfProblemsIsListed) {
   for (const Task& task : TaskData::known()) {
     if (task->own_answers()) names.insert(task.name());
   }
-  EXPECT_EQ(names, (std::set<std::string>{"prefix-sums", "word-problem", "mazes", "sudoku", "pairs",
-                                          "strings", "bits", "listops", "images", "masked"}));
+  EXPECT_EQ(names,
+            (std::set<std::string>{"prefix-sums", "parity", "word-problem", "mazes", "sudoku",
+                                   "pairs", "strings", "bits", "listops", "images", "masked"}));
 }
 
 }  // namespace

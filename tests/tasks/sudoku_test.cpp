@@ -153,5 +153,104 @@ TEST(Sudoku, ReadsFilesAndTheirLevels) {
               "9 boards, of which 2 for validation and 8 for test leave none");
 }
 
+Board board_of(const at::Tensor& tokens, int64_t s) {
+  const at::Tensor one = tokens[s].contiguous();
+  return Board(one.data_ptr<int64_t>(), one.data_ptr<int64_t>() + one.numel());
+}
+
+int64_t given(const Board& board) {
+  return std::ranges::count_if(board, [](int64_t number) { return number != 0; });
+}
+
+class SudokuFiles : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::mt19937_64 random(8);
+    for (int i = 0; i < 12; ++i) boards.push_back(make_sudoku(4, random));
+    boards[10] = boards[1];
+    testing::spill(scratch / "b.csv", lines(boards));
+  }
+  static std::string lines(const std::vector<SudokuPuzzle>& boards) {
+    std::string text = "puzzle,solution\n";
+    for (const SudokuPuzzle& board : boards) {
+      for (const int64_t number : board.puzzle) text += char('0' + number);
+      text += ',';
+      for (const int64_t number : board.solution) text += char('0' + number);
+      text += '\n';
+    }
+    return text;
+  }
+  Sudoku task() const {
+    return {.side = 4,
+            .more_givens = 0,
+            .renamed = false,
+            .in_order = true,
+            .problems = {.train = 400, .valid = 2, .test = 3}};
+  }
+
+  testing::Scratch scratch;
+  std::vector<SudokuPuzzle> boards;
+};
+
+TEST_F(SudokuFiles, InOrderTheLastAreTheTest) {
+  const Corpus corpus = task().load(scratch / "b.csv");
+  for (int64_t s = 0; s < 3; ++s)
+    EXPECT_EQ(board_of(corpus.test.tokens, s), boards[size_t(9 + s)].puzzle);
+  for (int64_t s = 0; s < 2; ++s)
+    EXPECT_EQ(board_of(corpus.valid.tokens, s), boards[size_t(7 + s)].puzzle);
+  std::set<Board> seen, expected;
+  for (int64_t s = 0; s < 400; ++s) seen.insert(board_of(corpus.train.tokens, s));
+  for (size_t i = 0; i < 7; ++i) expected.insert(boards[i].puzzle);
+  EXPECT_EQ(seen, expected) << "neither renamed nor given more";
+
+  ASSERT_EQ(corpus.splits().back(), "unseen");
+  const Split unseen = corpus.split("unseen");
+  ASSERT_EQ(unseen.tokens.size(0), 2);
+  EXPECT_EQ(board_of(unseen.tokens, 0), boards[9].puzzle);
+  EXPECT_EQ(board_of(unseen.tokens, 1), boards[11].puzzle);
+
+  Sudoku few = task();
+  few.boards = 1;
+  const Corpus first = few.load(scratch / "b.csv");
+  EXPECT_EQ(first.splits().back(), "test") << "the board that is twice there is not trained on";
+  for (int64_t s = 0; s < 400; ++s) ASSERT_EQ(board_of(first.train.tokens, s), boards[0].puzzle);
+  few.renamed = true;
+  seen.clear();
+  const at::Tensor renamed = few.load(scratch / "b.csv").train.tokens;
+  for (int64_t s = 0; s < 400; ++s) seen.insert(board_of(renamed, s));
+  EXPECT_GE(seen.size(), 12u) << "of 24 ways to name 4 numbers";
+}
+
+TEST_F(SudokuFiles, AreReadForWhatIsOfFiles) {
+  Sudoku made{.in_order = true};
+  EXPECT_SAYS(error_of([&] { made.load(""); }), "task-in-order = true, task-boards = 0");
+  made = {.boards = 3};
+  EXPECT_SAYS(error_of([&] { made.load(""); }), "boards are made, not read; expected data");
+}
+
+TEST_F(SudokuFiles, AreGivenAsManyAsTheyAreToHave) {
+  Sudoku more = task();
+  more.givens = 9;
+  const Corpus corpus = more.load(scratch / "b.csv");
+  for (const Split* split : {&corpus.train, &corpus.valid, &corpus.test}) {
+    for (int64_t s = 0; s < split->tokens.size(0); ++s) {
+      const Board puzzle = board_of(split->tokens, s);
+      ASSERT_EQ(given(puzzle), 9);
+      const SudokuSolutions found = solve_sudoku(puzzle);
+      ASSERT_EQ(found.count, 1);
+      Board solution = board_of(split->targets, s);
+      for (int64_t& number : solution) ++number;
+      ASSERT_EQ(found.first, solution);
+    }
+  }
+  const Board before = boards[9].puzzle, after = board_of(corpus.test.tokens, 0);
+  for (size_t place = 0; place < before.size(); ++place) {
+    if (before[place] == 0) continue;
+    EXPECT_EQ(after[place], before[place]);
+  }
+  more.givens = 1;
+  EXPECT_EQ(board_of(more.load(scratch / "b.csv").test.tokens, 0), before) << "none are taken";
+}
+
 }  // namespace
 }  // namespace deq

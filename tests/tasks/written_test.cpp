@@ -9,6 +9,7 @@
 #include "deq/tasks/bits.h"
 #include "deq/tasks/listops.h"
 #include "deq/tasks/mazes.h"
+#include "deq/tasks/parity.h"
 #include "deq/tasks/prefix_sums.h"
 #include "deq/tasks/strings.h"
 #include "deq/tasks/sudoku.h"
@@ -25,6 +26,7 @@ const ProblemOptions kFew{.train = 40, .pool = 20, .valid = 20, .test = 20};
 
 std::vector<Task> checked_tasks() {
   return {PrefixSums{.length = 11, .problems = kFew},
+          Parity{.length = 11, .problems = kFew},
           WordProblem{.length = 7, .problems = kFew},
           WordProblem{.group = Group::A4xZ5, .length = 7, .problems = kFew},
           Mazes{.problems = kFew},
