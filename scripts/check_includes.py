@@ -27,7 +27,7 @@ ALLOWED = {
     "train": {"base", "files", "distributed", "data", "tasks", "solvers", "gradients", "cells", "layers", "models"},
     "runs": {"base", "files", "distributed", "data", "tasks", "cells", "layers", "models", "train"},
     "report": {"base", "files", "solvers", "layers", "models", "data", "train", "runs"},
-    "measure": {"base", "files", "solvers", "gradients", "cells", "layers", "models", "decode", "data", "train", "runs",
+    "measure": {"base", "files", "solvers", "gradients", "cells", "layers", "models", "decode", "data", "tasks", "train", "runs",
                 "report"},
 }
 FREE = ("cli", "python", "tests", "examples", "bench", "fuzz")  # these may include everything below them
