@@ -15,7 +15,6 @@ namespace {
 
 constexpr const char* kHole = "<hole>";
 constexpr std::string_view kWrittenHole = "_";
-constexpr int64_t kLongestHole = 16;  // of training
 constexpr double kTestShare = 0.15;
 // Streams of random numbers; a further test set's has its holes' length besides.
 constexpr int64_t kTrain = 0, kValid = 1, kTest = 2, kNext = 3;
@@ -48,7 +47,7 @@ std::vector<char> holes_of(int64_t length, double share,
 /// Pieces of one part of a text.
 struct Pieces {
   Tensor text;  // (N) of answers
-  int64_t length = 0, hole = 0;
+  int64_t length = 0, hole = 0, longest = 1;
   double least = 0, most = 0;
 
   Split empty(int64_t count) const {
@@ -91,8 +90,8 @@ struct Pieces {
       const double drawn = double(random() >> 11) * 0x1p-53;
       const double share = one_length > 0 ? kTestShare : least + (most - least) * drawn;
       const std::vector<char> holes = holes_of(
-          length, share,
-          [&] { return one_length > 0 ? one_length : 1 + below(kLongestHole, random); }, random);
+          length, share, [&] { return one_length > 0 ? one_length : 1 + below(longest, random); },
+          random);
       for (int64_t t = 0; t < length; ++t) {
         const int64_t id = from[first + t];
         token[t] = holes[size_t(t)] ? hole : id;
@@ -118,7 +117,12 @@ Corpus make_corpus(const Masked& task, const Corpus& text, const Vocabulary& inp
     DEQ_CHECK(part.tokens.size(0) >= task.length,
               "the {} split has {} characters; expected those of a piece, task-length = {}", name,
               part.tokens.size(0), task.length);
-    return Pieces{part.tokens.to(at::kLong).contiguous(), task.length, hole, task.least, task.most};
+    return Pieces{part.tokens.to(at::kLong).contiguous(),
+                  task.length,
+                  hole,
+                  task.longest,
+                  task.least,
+                  task.most};
   };
   const Pieces train = pieces(text.train, "train"), valid = pieces(text.valid, "valid"),
                test = pieces(text.test, "test");

@@ -88,6 +88,10 @@ TEST(Masked, HolesAreAsManyAndAsLongAsSaid) {
   EXPECT_NEAR(share.mean().item<double>(), 0.3 + 4.0 / 200, 0.02);
   for (const auto& [length, count] : runs_of(made.corpus.train.tokens, hole))
     EXPECT_LE(length, 16) << count;
+  const Loaded shorter({.length = 200, .longest = 3, .problems = {.train = 60}});
+  const auto runs = runs_of(shorter.corpus.train.tokens, hole);
+  EXPECT_EQ(runs.begin()->first, 1);
+  EXPECT_EQ(runs.rbegin()->first, 3);
   for (const int64_t length : {1, 4, 16}) {
     const Split split = made.corpus.split(std::to_string(length));
     const auto runs = runs_of(split.tokens, hole);
@@ -230,6 +234,7 @@ TEST(Masked, BadInputIsOneLine) {
   EXPECT_SAYS(loading({.least = 0.6, .most = 0.5}), "task-least = 0.6");
   EXPECT_SAYS(loading({.length = 8, .holes = {9}}), "task-holes = 9");
   EXPECT_SAYS(loading({.ends = 1.5}), "ends = 1.5");
+  EXPECT_SAYS(loading({.longest = 0}), "longest = 0");
   EXPECT_SAYS(error_of([] { hole_of(Vocabulary(Unit::Symbol, {"a"})); }), "<hole>");
 }
 
