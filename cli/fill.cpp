@@ -1,7 +1,11 @@
-// `deq fill RUN TEXT`: what stood in a text's holes, all of them as one equilibrium.
+// `deq fill RUN TEXT`: what stood in a text's holes, all of them as one equilibrium; and how the
+// text goes on, all of it solved again for each character.
 #include "deq/train/fill.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+
 #include <nlohmann/json.hpp>
+#include <random>
 
 #include "cli/commands.h"
 #include "cli/help.h"
@@ -9,6 +13,8 @@
 #include "cli/parse.h"
 #include "cli/threads.h"
 #include "deq/base/printable.h"
+#include "deq/decode/sampling.h"
+#include "deq/decode/whole.h"
 #include "deq/files/folder_lock.h"
 #include "deq/runs/run.h"
 #include "deq/tasks/masked.h"
@@ -17,6 +23,22 @@ namespace deq::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+/// What is to follow a text.
+struct AppendOptions {
+  int64_t append = 0;
+  int64_t seed = 0;
+  SamplingOptions sampling;
+
+  static void fields(auto& self, auto&& field) {
+    field("append", self.append,
+          "characters put behind the text, each found from all of it, solved again from where it "
+          "stood",
+          between(0, 1 << 24));
+    field("seed", self.seed, "of their draws; 0: another one each time", at_least(0));
+    field("", self.sampling);
+  }
+};
 
 const Masked& masked_of(const TrainedModel& run) {
   const auto* task = run.options.task.get_if<Masked>();
@@ -44,7 +66,14 @@ std::string shown(const TrainedModel& run, const FilledHole& hole) {
   return text;
 }
 
-Json json_of(const TrainedModel& run, const Filled& found, const std::string& text) {
+/// Characters behind a text, and what they took.
+struct Appended {
+  std::string text;
+  WholeReport report;
+};
+
+Json json_of(const TrainedModel& run, const Filled& found, const std::string& text,
+             const Appended& more) {
   Json row{{"text", text},
            {"residual", std::isfinite(found.residual) ? Json(found.residual) : Json()},
            {"converged", found.converged},
@@ -59,7 +88,62 @@ Json json_of(const TrainedModel& run, const Filled& found, const std::string& te
            {"probability", std::isfinite(probability) ? Json(probability) : Json()}});
     row["holes"].push_back(one);
   }
+  if (more.report.solves > 0)
+    row["appended"] = {{"text", more.text},
+                       {"solves", more.report.solves},
+                       {"converged", more.report.converged},
+                       {"evaluations", more.report.evaluations}};
   return row;
+}
+
+/// The inputs that a text's characters are, the found ones among them.
+std::vector<int64_t> known(const at::Tensor& problem, const at::Tensor& answer,
+                           const std::vector<int64_t>& as_input) {
+  std::vector<int64_t> found;
+  for (int64_t t = 0; t < problem.size(0); ++t) {
+    const int64_t id = answer[t].item<int64_t>();
+    found.push_back(id >= 0 ? as_input.at(size_t(id)) : problem[t].item<int64_t>());
+  }
+  return found;
+}
+
+Appended append(const TrainedModel& run, const std::vector<int64_t>& text,
+                const std::vector<int64_t>& as_input, const EquilibriumOptions& equilibrium,
+                const AppendOptions& how) {
+  const Masked& task = masked_of(run);
+  if (task.ends == 0)
+    fmt::print(stderr, "no text of the run's training has an end (task-ends = 0)\n");
+  const int64_t seed = how.seed > 0 ? how.seed : int64_t(std::random_device{}());
+  at::Generator random = at::make_generator<at::CPUGeneratorImpl>(uint64_t(seed));
+  WholeText whole(*run.model, equilibrium,
+                  {.hole = hole_of(run.vocabulary), .length = task.length});
+  whole.feed(text);
+  Appended found;
+  for (int64_t i = 0; i < how.append; ++i) {
+    const int64_t answer = sample(whole.next(), how.sampling, random);
+    found.text += run.answers.token(answer);
+    whole.feed({as_input.at(size_t(answer))});
+  }
+  found.report = whole.report();
+  return found;
+}
+
+void print_for_people(const TrainedModel& run, const Filled& found, const std::string& text,
+                      const Appended& more) {
+  fmt::print("{}{}\n", text, more.text);
+  for (const FilledHole& one : found.holes) fmt::print("{}\n", shown(run, one));
+  if (found.solves > 0)
+    fmt::print(stderr, "{}: residual {:.1e}, {} evaluations in {} solve{}\n",
+               found.converged ? "converged" : "not converged: not to be trusted", found.residual,
+               found.evaluations, found.solves, found.solves == 1 ? "" : "s");
+  const WholeReport& r = more.report;
+  if (r.solves > 0)
+    fmt::print(
+        stderr,
+        "{} characters behind it: {} converged, {:.1f} evaluations of {:.0f} positions each, "
+        "worst residual {:.1e}\n",
+        r.solves, r.converged, double(r.evaluations) / double(r.solves),
+        double(r.positions) / double(r.solves), r.worst_residual);
 }
 
 std::vector<int64_t> as_inputs(const TrainedModel& run) {
@@ -74,12 +158,13 @@ std::vector<int64_t> as_inputs(const TrainedModel& run) {
 int fill(int argc, char** argv) {
   CLI::App app(
       "Fills the holes of a text, by a run of task masked: all of them solved together as one "
-      "equilibrium. Exit code 3 where a solve has not converged.",
+      "equilibrium. With --append it goes on with the text. Exit code 3 where a solve has not "
+      "converged.",
       "deq fill");
   std::string folder, text, checkpoint, device = "cpu";
   int64_t threads = 0;
   bool json = false;
-  Assignments flags;
+  Assignments flags, behind;
   app.add_option("RUN", folder, "run folder")->required();
   app.add_option("TEXT", text, "one line; each underscore is a character to be found")->required();
   app.add_option("--checkpoint", checkpoint, "best or last [best]");
@@ -87,8 +172,10 @@ int fill(int argc, char** argv) {
   app.add_option("--device", device, "cpu, cuda or cuda:N [cpu]");
   app.add_flag("--json", json, "one JSON object");
   add_options(app, FillOptions{}, flags, Defaults::Hidden);
-  use_short_help(app, {"refine", "alternatives", "checkpoint", "json", "solver", "max-steps",
-                       "rel-tol", "threads", "device"});
+  add_options(app, AppendOptions{}, behind);
+  use_short_help(app,
+                 {"refine", "alternatives", "append", "greedy", "temperature", "seed", "checkpoint",
+                  "json", "solver", "max-steps", "rel-tol", "threads", "device"});
   app.footer("Defaults are those of the run.");
   if (const auto code = parse(app, argc, argv)) return *code;
   use_threads(threads);
@@ -100,24 +187,34 @@ int fill(int argc, char** argv) {
   options.equilibrium = run.options.equilibrium;
   assign_options(options, flags);
   settle(options.equilibrium, run.options.model, flags);
-  const auto problems = task.read_text(text, "the text", run.vocabulary);
+  AppendOptions more;
+  assign_options(more, behind);
+  check_sampling(more.sampling);
+  // What follows is a hole as well, behind the text.
+  const auto problems =
+      task.read_text(more.append > 0 ? text + "_" : text, "the text", run.vocabulary);
   DEQ_CHECK(problems.size() == 1, "the text has {} lines; expected one", problems.size());
-  const at::Tensor& problem = problems.front().tokens;
+  const at::Tensor& asked = problems.front().tokens;
+  const at::Tensor problem = asked.narrow(0, 0, asked.size(0) - (more.append > 0 ? 1 : 0));
+  DEQ_CHECK(problem.size(0) > 0, "append = {} behind an empty text; expected a character at least",
+            more.append);
   const int64_t hole = hole_of(run.vocabulary);
   check_holes(task, problem, hole);
+  const std::vector<int64_t> as_input = as_inputs(run);
 
-  const Filled found = deq::fill(*run.model, problem, hole, as_inputs(run), options);
+  Filled found{.answer = at::full_like(problem, -1), .holes = {}, .converged = true};
+  if (problem.eq(hole).any().item<bool>())
+    found = deq::fill(*run.model, problem, hole, as_input, options);
   const std::string filled = task.show({problem, found.answer, run.vocabulary, run.answers});
-  if (json) {
-    fmt::print("{}\n", json_of(run, found, filled).dump());
-  } else {
-    fmt::print("{}\n", filled);
-    for (const FilledHole& one : found.holes) fmt::print("{}\n", shown(run, one));
-    fmt::print(stderr, "{}: residual {:.1e}, {} evaluations in {} solve{}\n",
-               found.converged ? "converged" : "not converged: not to be trusted", found.residual,
-               found.evaluations, found.solves, found.solves == 1 ? "" : "s");
-  }
-  return found.converged ? 0 : 3;
+  Appended behind_it;
+  if (more.append > 0)
+    behind_it =
+        append(run, known(problem, found.answer, as_input), as_input, options.equilibrium, more);
+  if (json)
+    fmt::print("{}\n", json_of(run, found, filled, behind_it).dump());
+  else
+    print_for_people(run, found, filled, behind_it);
+  return found.converged && behind_it.report.converged == behind_it.report.solves ? 0 : 3;
 }
 
 }  // namespace deq::cli

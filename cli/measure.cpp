@@ -17,6 +17,7 @@
 #include "deq/measure/decoding.h"
 #include "deq/measure/gradients.h"
 #include "deq/measure/memory.h"
+#include "deq/measure/sides.h"
 #include "deq/measure/tolerance.h"
 #include "deq/measure/training.h"
 
@@ -255,6 +256,41 @@ int training(int argc, char** argv) {
   return 0;
 }
 
+/// A run of task masked, and a causal one beside it.
+void take_pair(Request& request) {
+  request.app
+      .add_option("RUN", request.folders, "a run of task masked, and a causal one of the text")
+      ->required()
+      ->expected(2);
+  request.take_data().take_threads();
+}
+
+int sides(int argc, char** argv) {
+  Request request("sides",
+                  "Bits a character of a run of task masked, which sees both sides of a hole, and "
+                  "of a causal run on the same characters.");
+  SidesOptions how;
+  take_pair(request);
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
+  const TrainedModel masked = request.run(0), causal = request.run(1);
+  request.print(measure_sides(masked, causal, request.corpus(masked), how));
+  return 0;
+}
+
+int anew(int argc, char** argv) {
+  Request request("anew",
+                  "A text told character by character: by a causal run that keeps its equilibria, "
+                  "and by one of task masked that solves all of them again for each.");
+  AnewOptions how;
+  take_pair(request);
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
+  const TrainedModel masked = request.run(0), causal = request.run(1);
+  request.print(measure_anew(masked, causal, request.corpus(causal).test, how));
+  return 0;
+}
+
 struct Kind {
   const char* name;
   int (*run)(int argc, char** argv);
@@ -268,6 +304,8 @@ constexpr Kind kKinds[] = {
     {"decoding", decoding, "tokens per second, at once and one by one"},
     {"training", training, "loss, evaluations and residual over training"},
     {"cost", cost, "metric, memory and seconds of networks side by side"},
+    {"sides", sides, "bits by seeing both sides of a hole, and by the left one"},
+    {"anew", anew, "a text told by solving all of it again for each character"},
 };
 
 }  // namespace

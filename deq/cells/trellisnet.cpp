@@ -16,8 +16,8 @@ using at::Tensor;
 
 namespace {
 
-/// `padded` (B, K - 1 + T, W) -> (B, T, K W): the K positions that each of the last T reads.
-Tensor taps(const Tensor& padded, int64_t kernel) {
+/// `padded` (B, K - 1 + T, W) -> (B, T, K W): the K positions that each of T reads.
+Tensor read_by(const Tensor& padded, int64_t kernel) {
   if (kernel == 1) return padded;
   const int64_t T = padded.size(1) - (kernel - 1);
   std::vector<Tensor> parts;
@@ -25,7 +25,7 @@ Tensor taps(const Tensor& padded, int64_t kernel) {
   return at::cat(parts, 2);
 }
 
-/// A convolution's weight (out, W K) for features in the order of `taps`, (out, K W).
+/// A convolution's weight (out, W K) for features in the order of `read_by`, (out, K W).
 Tensor by_tap(const Tensor& weight, int64_t kernel) {
   if (kernel == 1) return weight;
   return weight.view({weight.size(0), -1, kernel}).transpose(1, 2).reshape(weight.sizes());
@@ -57,7 +57,11 @@ struct TrellisNetCell::InForce {
 
 TrellisNetCell::TrellisNetCell(const TrellisNet& options) : options_(options) {
   validate(options, "TrellisNet");
-  const int64_t H = options.hidden + options.output, K = options.kernel;
+  DEQ_CHECK(
+      options.causal || options.kernel > 1,
+      "cell-kernel = {} with cell-causal = false; expected 2 or more: nothing else is read ahead",
+      options.kernel);
+  const int64_t H = options.hidden + options.output, K = taps();
   const bool normed = options.weight_norm;
   inject_ =
       register_module("inject", std::make_shared<Linear>(K * input_width(), 4 * H, true, normed));
@@ -80,7 +84,7 @@ void TrellisNetCell::forget(History& history, const std::vector<int64_t>& rows,
 
 double TrellisNetCell::operations(int64_t batch, int64_t positions, int64_t) const {
   const double H = double(options_.hidden + options_.output);
-  return 2 * double(batch * positions) * double(options_.kernel) * H * 4 * H;
+  return 2 * double(batch * positions) * double(taps()) * H * 4 * H;
 }
 
 Tensor TrellisNetCell::output(const Tensor& z) const {
@@ -94,7 +98,7 @@ bool TrellisNetCell::read_weights(WeightType type) {
 }
 
 TrellisNetCell::InForce TrellisNetCell::weights_in_force(WeightType type) const {
-  const int64_t K = options_.kernel;
+  const int64_t K = taps();
   const double dropped = options_.dropout.weight;
   return {ops::affine_weight(by_tap(inject_->weight(dropped), K)), inject_->bias() + conv_->bias(),
           ops::trellis_weight(by_tap(conv_->weight(dropped), K), K, type)};
@@ -114,16 +118,18 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
                                                })
                                 : weights_in_force();
   const Tensor before = padding(levels.front().x, K - 1, x);
-  const Tensor injected =
-      ops::affine(taps(at::cat({before, x}, 1), K), weights.inject, weights.bias);
+  Tensor seen = at::cat({before, x}, 1);
+  if (ahead() > 0) seen = at::constant_pad_nd(seen, {0, 0, 0, ahead()});
+  const Tensor injected = ops::affine(read_by(seen, taps()), weights.inject, weights.bias);
   const Tensor mask = dropout_mask({B, 1, H}, options_.dropout.hidden, is_training(), x);
   const Tensor kept_x = latest(before, x, K - 1);
   std::vector<Bound> bound;
   for (const History& history : levels) {
     check_weights("TrellisNetCell", history, contents);
     const Tensor state = at::zeros({B, 1, 2 * H}, x.options().requires_grad(false));
-    const ops::TrellisStep level({.kernel = K,
+    const ops::TrellisStep level({.kernel = taps(),
                                   .dilation = options_.dilation,
+                                  .ahead = ahead(),
                                   .weight = weights.conv,
                                   .injected = injected,
                                   .hidden_mask = mask,
@@ -134,12 +140,14 @@ std::vector<Bound> TrellisNetCell::bind_levels(const Tensor& x,
       if (length == 0) return History{};
       return History{.z = latest(level.context().past, z, P), .x = kept_x, .weights = contents};
     };
-    f.f.set_part([level, P](const Tensor& before, int64_t first, int64_t count) {
-      ops::TrellisContext part = level.context();
-      part.injected = part.injected.narrow(1, first, count);
-      if (first > 0) part.past = latest(part.past, before, P);
-      return ops::TrellisStep(std::move(part)).map();
-    });
+    if (options_.causal) {
+      f.f.set_part([level, P](const Tensor& before, int64_t first, int64_t count) {
+        ops::TrellisContext part = level.context();
+        part.injected = part.injected.narrow(1, first, count);
+        if (first > 0) part.past = latest(part.past, before, P);
+        return ops::TrellisStep(std::move(part)).map();
+      });
+    }
     bound.push_back(std::move(f));
   }
   return bound;
@@ -175,7 +183,7 @@ class TrellisNetCell::Decoding : public Decoder {
       text.past = padding(text.history.z, P, at::zeros({1, 1, cell_.state_width()}, x.options()));
       seen.push_back(at::cat({text.before, text.x}, 1));
     }
-    const Tensor injected = ops::affine(taps(at::cat(seen), K), weights_.inject, weights_.bias);
+    const Tensor injected = ops::affine(read_by(at::cat(seen), K), weights_.inject, weights_.bias);
     for (size_t i = 0; i < texts.size(); ++i)
       texts_[size_t(texts[i])].injected = injected.narrow(0, int64_t(i), 1);
     open_.clear();
@@ -251,6 +259,7 @@ class TrellisNetCell::Decoding : public Decoder {
 
 std::unique_ptr<Decoder> TrellisNetCell::decode(const std::vector<History>& pasts, int64_t length,
                                                 const InputOf& input) {
+  if (!options_.causal) return Cell::decode(pasts, length, input);
   c10::AutoGradMode no_tape(false);
   return fixed_->with([&] { return weights_in_force(weight_type_); },
                       [&](const InForce& weights, uint64_t contents) {

@@ -5,7 +5,8 @@
 //   i, o, g, s = u_t + b + sum_k W_k h_{t - d (K - 1 - k)}           dilation d
 //   c'_t = sigma(s) c_{t-1} + sigma(i) tanh(g),   h'_t = sigma(o) tanh(c'_t)
 //
-// Before the text begins x, h and c are zero.
+// In both directions, k = 0 .. 2 K - 2: as many positions ahead are read as before, and c goes from
+// left to right as it did. Before and behind the text x, h and c are zero.
 #pragma once
 
 #include <algorithm>
@@ -39,6 +40,7 @@ struct TrellisNet {
   int64_t input = 0;
   int64_t kernel = 2;
   int64_t dilation = 1;
+  bool causal = true;
   bool weight_norm = true;
   TrellisNetDropout dropout;
 
@@ -48,13 +50,14 @@ struct TrellisNet {
           between(1, 1 << 20));
     field("input", self.input, "X, features of x; 0: as many as output", between(0, 1 << 20));
     field("kernel", self.kernel, "K, positions that the convolutions read", between(1, 4096));
+    field("causal", self.causal, "read earlier positions only; false: K - 1 to either side");
     field("dilation", self.dilation, "distance of the positions that h's convolution reads",
           between(1, 1 << 20));
     field("weight_norm", self.weight_norm, "normalise the weights of both convolutions");
     field("dropout", self.dropout);
   }
 
-  bool is_causal() const { return true; }
+  bool is_causal() const { return causal; }
   std::shared_ptr<Cell> make(const CellPlace& place) const;
 };
 
@@ -63,12 +66,13 @@ struct TrellisNet {
 /// repeated, and inputs that it lacks are zero, as in the published code.
 class TrellisNetCell : public Cell {
  public:
+  /// Throws deq::Error for a kernel that reads nothing ahead in both directions.
   explicit TrellisNetCell(const TrellisNet& options);
 
   std::vector<Bound> bind_levels(const at::Tensor& x, const std::vector<History>& levels) override;
   at::Tensor output(const at::Tensor& z) const override;
   void forget(History& history, const std::vector<int64_t>& rows, int64_t kept) const override;
-  bool causal() const override { return true; }
+  bool causal() const override { return options_.causal; }
   bool injects() const override { return true; }
   void initialise(double std) override;
   double operations(int64_t batch, int64_t positions, int64_t past) const override;
@@ -85,6 +89,9 @@ class TrellisNetCell : public Cell {
   struct InForce;
   class Decoding;
   InForce weights_in_force(WeightType type = WeightType::Exact) const;
+  /// Positions behind each that are read, and all that are.
+  int64_t ahead() const { return options_.causal ? 0 : options_.kernel - 1; }
+  int64_t taps() const { return options_.kernel + ahead(); }
   /// States before a segment that f reads.
   int64_t past_states() const {
     return std::max<int64_t>(1, options_.dilation * (options_.kernel - 1));

@@ -84,7 +84,7 @@ void backward(const TrellisRows<T>& r, const TrellisGradients<T>& to, int64_t be
     const int64_t unit = block * W, count = std::min(W, H - unit);
     for (int64_t k = 0; k < r.kernel; ++k) {
       product<T>(rows, count, 4 * H,
-                 {to.gates + begin * to.row + (r.kernel - 1 - k) * to.tap, to.row, 1},
+                 {to.gates - to.ahead + begin * to.row + (r.kernel - 1 - k) * to.tap, to.row, 1},
                  r.weights.after(k * r.panels + unit * 4 * H), 4 * H * W, sums, W,
                  k > 0 ? Base<T>{sums, W} : Base<T>{});
     }

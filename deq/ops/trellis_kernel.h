@@ -40,11 +40,11 @@ struct TrellisGradients {
   const T* df = nullptr;    // (., 2 H)
   const T* mask = nullptr;  // (H) of row t's h at mask + t mask_row, or none
   int64_t mask_row = 0;
-  /// Of the gates' sums, (., 4 H), rows `row` apart. Tap k of row t + d (K - 1 - k) has read row
-  /// t's h: its gradient is gathered from gates + t row + (K - 1 - k) tap, zeros behind the last
-  /// row.
+  /// Of the gates' sums, (., 4 H), rows `row` apart. Tap k of row t + d (K - 1 - A - k) has read
+  /// row t's h: its gradient is gathered from gates - ahead + t row + (K - 1 - k) tap, zeros before
+  /// the first row and behind the last.
   T* gates = nullptr;
-  int64_t row = 0, tap = 0;
+  int64_t row = 0, tap = 0, ahead = 0;
   T* c = nullptr;  // of the c before each row, (., H)
   T* z = nullptr;  // (., 2 H): its first half is filled
 };

@@ -24,6 +24,8 @@ namespace {
 void check_context(const TrellisContext& c) {
   DEQ_CHECK(c.kernel >= 1, "trellis_step: kernel = {}; expected >= 1", c.kernel);
   DEQ_CHECK(c.dilation >= 1, "trellis_step: dilation = {}; expected >= 1", c.dilation);
+  DEQ_CHECK(c.ahead >= 0 && c.ahead < c.kernel,
+            "trellis_step: ahead = {}; expected 0 to {}, less than kernel", c.ahead, c.kernel - 1);
   const Tensor& w = c.weight.weight;
   DEQ_CHECK(
       w.defined() && w.dim() == 2 && w.size(0) % 4 == 0 && w.size(1) == c.kernel * (w.size(0) / 4),
@@ -35,7 +37,8 @@ void check_context(const TrellisContext& c) {
   DEQ_CHECK(c.injected.defined() && c.injected.dim() == 3 && c.injected.size(2) == 4 * H,
             "trellis_step: injected is {}; expected (batch, positions, {})", shape_of(c.injected),
             4 * H);
-  const int64_t B = c.injected.size(0), P = std::max<int64_t>(1, c.dilation * (c.kernel - 1));
+  const int64_t B = c.injected.size(0);
+  const int64_t P = std::max<int64_t>(1, c.dilation * (c.kernel - 1 - c.ahead));
   DEQ_CHECK(c.past.defined() && c.past.dim() == 3 && c.past.size(0) == B && c.past.size(1) >= P &&
                 c.past.size(2) == 2 * H,
             "trellis_step: past is {}; expected ({}, {} or more, {})", shape_of(c.past), B, P,
@@ -116,9 +119,10 @@ struct StepNode : torch::autograd::Function<StepNode> {
 
 Tensor trellis_step_reference(const Tensor& z, const TrellisContext& c) {
   check_state(z, c);
-  const int64_t H = z.size(2) / 2, T = z.size(1), P = c.dilation * (c.kernel - 1);
+  const int64_t H = z.size(2) / 2, T = z.size(1), P = c.dilation * (c.kernel - 1 - c.ahead);
   Tensor h =
       at::cat({c.past.narrow(1, c.past.size(1) - P, P).narrow(2, 0, H), z.narrow(2, 0, H)}, 1);
+  if (c.ahead > 0) h = at::constant_pad_nd(h, {0, 0, 0, c.dilation * c.ahead});
   if (c.hidden_mask.defined()) h = h * c.hidden_mask;
   std::vector<Tensor> taps;
   for (int64_t k = 0; k < c.kernel; ++k) taps.push_back(h.narrow(1, k * c.dilation, T));

@@ -25,16 +25,19 @@ TrellisWeight trellis_weight(const at::Tensor& weight, int64_t kernel,
 struct TrellisContext {
   int64_t kernel = 2;    ///< K
   int64_t dilation = 1;  ///< d
+  int64_t ahead = 0;     ///< A: the last taps, which read positions to come; 0: f is causal
   TrellisWeight weight;
   at::Tensor injected;     ///< (B, T, 4 H), biases included
   at::Tensor hidden_mask;  ///< (B, 1, H), m; undefined: none
-  at::Tensor past;  ///< (B, P, 2 H) states before, P >= max(1, d (K - 1)); the last ones count
+  /// (B, P, 2 H) states before, P >= max(1, d (K - 1 - A)); the last ones count. Behind the last
+  /// position h is zero.
+  at::Tensor past;
 };
 
 /// One evaluation of the DEQ-TrellisNet's f as a single operator: the convolution of h, one block
 /// of units at a time, and the LSTM's step on its sums while they are in the cache.
 ///
-///     i, o, g, s = injected_t + sum_k W_k (m h_{t - d (K - 1 - k)})    k = 0 .. K - 1
+///     i, o, g, s = injected_t + sum_k W_k (m h_{t - d (K - 1 - A - k)})    k = 0 .. K - 1
 ///     c'_t = sigma(s) c_{t-1} + sigma(i) tanh(g),   h'_t = sigma(o) tanh(c'_t)
 class TrellisStep {
  public:

@@ -48,16 +48,19 @@ TrellisWeight trellis_weight(const Tensor& weight, int64_t kernel, WeightType ty
 
 namespace {
 
-/// The sizes of a state, and of what stands before it.
+/// The sizes of a state, and of what its taps read before and behind it.
 struct Sizes {
-  int64_t B, T, H, K, d, P;  // P = d (K - 1)
+  int64_t B, T, H, K, d, A, P;  // A = d ahead, P = d (K - 1) - A
   Sizes(const TrellisContext& c, const Tensor& z)
       : B(z.size(0)),
         T(z.size(1)),
         H(z.size(2) / 2),
         K(c.kernel),
         d(c.dilation),
-        P(c.dilation * (c.kernel - 1)) {}
+        A(c.dilation * c.ahead),
+        P(c.dilation * (c.kernel - 1) - A) {}
+  /// Rows of h, and of the gates' gradients.
+  int64_t padded() const { return P + T + A; }
   /// Samples of one position go through the kernels as rows of one sample, so that the weights are
   /// read once for all of them.
   bool flat() const { return T == 1; }
@@ -78,8 +81,8 @@ TrellisRows<T> rows_of(const TrellisContext& c, const TrellisKept& k, int64_t b)
   TrellisRows<T> rows;
   rows.units = H;
   rows.kernel = s.K;
-  rows.h = k.h.data_ptr<T>() + b * (s.P + s.T) * H;
-  rows.h_row = s.flat() ? (s.P + 1) * H : H;
+  rows.h = k.h.data_ptr<T>() + b * s.padded() * H;
+  rows.h_row = s.flat() ? s.padded() * H : H;
   rows.tap = s.d * H;
   const int64_t past_row = c.past.size(1) * 2 * H;
   rows.c_first = c.past.data_ptr<T>() + (b + 1) * past_row - H;
@@ -140,7 +143,8 @@ int64_t unit_blocks(int64_t H) {
   return (H + panel_width<T>() - 1) / panel_width<T>();
 }
 
-/// h (B, P + T, H), masked: those of the past and of z; with `resumed`, of open rows alone.
+/// h (B, P + T + A, H), masked: those of the past, of z, and zeros; with `resumed`, of open rows
+/// alone.
 template <class T>
 void pad_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k, const OpenRows& open,
            bool resumed) {
@@ -148,12 +152,16 @@ void pad_h(const TrellisContext& c, const Sizes& s, const TrellisKept& k, const 
   T* out = k.h.data_ptr<T>();
   const T *past = c.past.data_ptr<T>(), *z = k.z.data_ptr<T>();
   const T* mask = c.hidden_mask.defined() ? c.hidden_mask.data_ptr<T>() : nullptr;
-  at::parallel_for(0, s.B * (s.P + s.T), 64, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, s.B * s.padded(), 64, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t b = row / (s.P + s.T), t = row % (s.P + s.T) - s.P;
-      if (resumed && t < open.begin(b)) continue;
-      const T* from = t < 0 ? past + (b * M + M + t) * 2 * H : z + (b * s.T + t) * 2 * H;
+      const int64_t b = row / s.padded(), t = row % s.padded() - s.P;
+      if (resumed && (t < open.begin(b) || t >= s.T)) continue;
       T* to = out + row * H;
+      if (t >= s.T) {
+        std::fill_n(to, H, T(0));
+        continue;
+      }
+      const T* from = t < 0 ? past + (b * M + M + t) * 2 * H : z + (b * s.T + t) * 2 * H;
       for (int64_t u = 0; u < H; ++u) to[u] = mask ? from[u] * mask[b * H + u] : from[u];
     }
   });
@@ -166,7 +174,7 @@ void forward(const TrellisContext& c, TrellisKept& k, bool taped, const OpenRows
   const auto options = k.z.options().requires_grad(false);
   const bool resumed = k.f.defined();
   k.f = resumed ? with_closed_rows<T>(k.f, open, k.pool) : at::empty(k.z.sizes(), options);
-  if (!resumed) k.h = at::empty({s.B, s.P + s.T, s.H}, options);
+  if (!resumed) k.h = at::empty({s.B, s.padded(), s.H}, options);
   if (taped) k.gates = at::empty({s.B, s.T, 4 * s.H}, options);
   pad_h<T>(c, s, k, open, resumed);
   const Tensor& weights = c.weight.packed->forward();
@@ -191,8 +199,9 @@ void backward_of_z(const TrellisContext& c, const TrellisKept& k, const Tensor& 
     passed.z = with_closed_rows<T>(passed.z, open, passed.pool);
   } else {
     passed.z = passed.pool.empty(k.z.sizes(), options);
-    passed.gates = at::empty({s.B, s.T + s.P, 4 * H}, options);
-    passed.gates.narrow(1, s.T, s.P).zero_();
+    passed.gates = at::empty({s.B, s.padded(), 4 * H}, options);
+    passed.gates.narrow(1, 0, s.A).zero_();
+    passed.gates.narrow(1, s.A + s.T, s.P).zero_();
     passed.c = at::empty({s.B, s.T, H}, options);
   }
   const Tensor& weights = c.weight.packed->backward();
@@ -201,8 +210,9 @@ void backward_of_z(const TrellisContext& c, const TrellisKept& k, const Tensor& 
     to.df = df.data_ptr<T>() + b * s.T * 2 * H;
     if (c.hidden_mask.defined()) to.mask = c.hidden_mask.data_ptr<T>() + b * H;
     to.mask_row = s.flat() ? H : 0;
-    to.gates = passed.gates.data_ptr<T>() + b * (s.T + s.P) * 4 * H;
-    to.row = s.flat() ? (1 + s.P) * 4 * H : 4 * H;
+    to.gates = passed.gates.data_ptr<T>() + (b * s.padded() + s.A) * 4 * H;
+    to.row = s.flat() ? s.padded() * 4 * H : 4 * H;
+    to.ahead = s.A * 4 * H;
     to.tap = s.d * 4 * H;
     to.c = passed.c.data_ptr<T>() + b * s.T * H;
     to.z = passed.z.data_ptr<T>() + b * s.T * 2 * H;
@@ -232,7 +242,7 @@ TrellisGiven backward(const TrellisContext& c, const TrellisKept& k, const Tenso
   TrellisGiven found;
   found.z = passed.z;
   if (!all) return found;
-  found.injected = passed.gates.narrow(1, 0, s.T).contiguous();
+  found.injected = passed.gates.narrow(1, s.A, s.T).contiguous();
   std::vector<Tensor> taps;
   for (int64_t tap = 0; tap < s.K; ++tap) taps.push_back(k.h.narrow(1, tap * s.d, s.T));
   found.weight =

@@ -31,7 +31,7 @@ class PackedTrellis {
 /// What one evaluation leaves for its backward, or for the next one of a solve.
 struct TrellisKept {
   at::Tensor z, f;   // (B, T, 2 H)
-  at::Tensor h;      // (B, d (K - 1) + T, H) masked, with those of the past
+  at::Tensor h;      // (B, d (K - 1) + T, H) masked, past and zeros to come included
   at::Tensor gates;  // (B, T, 4 H) as in TrellisRows
   TensorPool pool;   // of a solve's f
 };
@@ -46,7 +46,7 @@ at::Tensor trellis_resume_cpu(const TrellisContext& context, const at::Tensor& z
 /// What one product with the Jacobian's transpose leaves for the next one of a solve.
 struct TrellisPassed {
   at::Tensor z;      // the gradient of z
-  at::Tensor gates;  // (B, T + d (K - 1), 4 H) of the gates, zero behind the last position
+  at::Tensor gates;  // (B, d A + T + d (K - 1 - A), 4 H) of the gates, zero around the positions
   at::Tensor c;      // (B, T, H) of the c before each position
   TensorPool pool;   // of z
 };

@@ -1,6 +1,7 @@
 #include "deq/tasks/masked.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "deq/base/printable.h"
 #include "deq/data/random.h"
@@ -14,10 +15,10 @@ namespace {
 
 constexpr const char* kHole = "<hole>";
 constexpr std::string_view kWrittenHole = "_";
-constexpr int64_t kLongestHole = 16;  // of training
 constexpr double kTestShare = 0.15;
 // Streams of random numbers; a further test set's has its holes' length besides.
-constexpr int64_t kTrain = 0, kValid = 1, kTest = 2;
+constexpr int64_t kTrain = 0, kValid = 1, kTest = 2, kNext = 3;
+constexpr int64_t kOfALength = 64;  // prefixes that a batch may hold side by side
 
 std::vector<std::string> tokens_of(const Vocabulary& vocabulary) {
   std::vector<std::string> tokens;
@@ -46,31 +47,57 @@ std::vector<char> holes_of(int64_t length, double share,
 /// Pieces of one part of a text.
 struct Pieces {
   Tensor text;  // (N) of answers
-  int64_t length = 0, hole = 0;
+  int64_t length = 0, hole = 0, longest = 1;
   double least = 0, most = 0;
 
-  /// Holes of one length, or of any (0).
-  Split make(int64_t count, int64_t one_length, std::mt19937_64& random) const {
-    Split split{.tokens = at::empty({count, length}, at::kLong),
-                .targets = at::full({count, length}, -1, at::kLong),
-                .answer = kEveryPosition};
+  Split empty(int64_t count) const {
+    return {.tokens = at::full({count, length}, hole, at::kLong),
+            .targets = at::full({count, length}, -1, at::kLong),
+            .answer = kEveryPosition};
+  }
+
+  /// Prefixes first, a share `ends`.
+  Split make(int64_t count, double ends, std::mt19937_64& random) const {
+    Split split = empty(count);
+    const auto prefixes = int64_t(std::llround(ends * double(count)));
+    cut_prefixes(split, prefixes, random);
+    make_holes(split, prefixes, 0, random);
+    return split;
+  }
+
+  /// The first problems, as prefixes whose lengths no epoch changes.
+  void cut_prefixes(Split& split, int64_t count, std::mt19937_64& random) const {
+    if (count == 0) return;
+    split.extents = at::full({split.tokens.size(0), 1}, length, at::kLong);
     const auto* from = text.data_ptr<int64_t>();
-    auto* token = split.tokens.data_ptr<int64_t>();
-    auto* target = split.targets.data_ptr<int64_t>();
-    for (int64_t s = 0; s < count; ++s, token += length, target += length) {
+    const int64_t groups = (count + kOfALength - 1) / kOfALength;
+    for (int64_t s = 0; s < count; ++s) {
+      const int64_t prefix = 1 + (2 * (s / kOfALength) + 1) * (length - 1) / (2 * groups);
+      const int64_t first = below(text.size(0) - length + 1, random);
+      std::copy_n(from + first, prefix, split.tokens[s].data_ptr<int64_t>());
+      split.targets[s][prefix] = from[first + prefix];
+      split.extents[s][0] = prefix + 1;
+    }
+  }
+
+  /// Of the problems from `begin` on; holes of one length, or of any (0).
+  void make_holes(Split& split, int64_t begin, int64_t one_length, std::mt19937_64& random) const {
+    const auto* from = text.data_ptr<int64_t>();
+    auto* token = split.tokens.data_ptr<int64_t>() + begin * length;
+    auto* target = split.targets.data_ptr<int64_t>() + begin * length;
+    for (int64_t s = begin; s < split.tokens.size(0); ++s, token += length, target += length) {
       const int64_t first = below(text.size(0) - length + 1, random);
       const double drawn = double(random() >> 11) * 0x1p-53;
       const double share = one_length > 0 ? kTestShare : least + (most - least) * drawn;
       const std::vector<char> holes = holes_of(
-          length, share,
-          [&] { return one_length > 0 ? one_length : 1 + below(kLongestHole, random); }, random);
+          length, share, [&] { return one_length > 0 ? one_length : 1 + below(longest, random); },
+          random);
       for (int64_t t = 0; t < length; ++t) {
         const int64_t id = from[first + t];
         token[t] = holes[size_t(t)] ? hole : id;
         if (holes[size_t(t)]) target[t] = id;
       }
     }
-    return split;
   }
 };
 
@@ -90,28 +117,43 @@ Corpus make_corpus(const Masked& task, const Corpus& text, const Vocabulary& inp
     DEQ_CHECK(part.tokens.size(0) >= task.length,
               "the {} split has {} characters; expected those of a piece, task-length = {}", name,
               part.tokens.size(0), task.length);
-    return Pieces{part.tokens.to(at::kLong).contiguous(), task.length, hole, task.least, task.most};
+    return Pieces{part.tokens.to(at::kLong).contiguous(),
+                  task.length,
+                  hole,
+                  task.longest,
+                  task.least,
+                  task.most};
   };
   const Pieces train = pieces(text.train, "train"), valid = pieces(text.valid, "valid"),
                test = pieces(text.test, "test");
   const ProblemOptions& how = task.problems;
-  const auto training = [train, how](int64_t epoch) {
+  const double ends = task.ends;
+  const auto training = [train, how, ends](int64_t epoch) {
     std::mt19937_64 random = random_stream({how.seed, kTrain, epoch});
-    return train.make(how.pool > 0 ? how.pool : how.train, 0, random);
+    return train.make(how.pool > 0 ? how.pool : how.train, ends, random);
   };
-  const auto held_out = [how](const Pieces& part, int64_t count, int64_t set, int64_t length) {
-    std::mt19937_64 random = random_stream({how.seed, set, length});
-    return part.make(count, length, random);
+  const auto held_out = [how, ends](const Pieces& part, int64_t count, int64_t set) {
+    std::mt19937_64 random = random_stream({how.seed, set, 0});
+    return part.make(count, ends, random);
+  };
+  const auto of_length = [how](const Pieces& part, int64_t length) {
+    std::mt19937_64 random = random_stream({how.seed, kTest, length});
+    Split split = part.empty(how.test);
+    part.make_holes(split, 0, length, random);
+    return split;
   };
   Corpus corpus;
   corpus.vocabulary = inputs;
   corpus.answers = answers;
   corpus.train = training(0);
-  corpus.valid = held_out(valid, how.valid, kValid, 0);
-  corpus.test = held_out(test, how.test, kTest, 0);
+  corpus.valid = held_out(valid, how.valid, kValid);
+  corpus.test = held_out(test, how.test, kTest);
   for (const int64_t length : task.holes)
-    corpus.more.push_back({std::to_string(length),
-                           [=, count = how.test] { return held_out(test, count, kTest, length); }});
+    corpus.more.push_back({std::to_string(length), [=] { return of_length(test, length); }});
+  corpus.more.push_back({"next", [=] {
+                           std::mt19937_64 random = random_stream({how.seed, kNext, 0});
+                           return test.make(how.test, 1, random);
+                         }});
   if (how.pool == 0) corpus.draw = training;
   return corpus;
 }

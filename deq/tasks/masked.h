@@ -10,14 +10,20 @@ namespace deq {
 /// al. 2019): each character of a hole is replaced by the symbol `<hole>`, and it alone is scored.
 ///
 /// In training, validation and test a share of each piece between `least` and `most`, as likely,
-/// is holes, of 1 to 16 characters each. The further test sets have holes of one length, named by
+/// is holes, of 1 to `longest` characters each. The further test sets have holes of one length, named by
 /// it, together about 15% of each piece. Pieces are of the text's own parts: its end is held out.
+///
+/// A share `ends` of the pieces are prefixes instead: 1 to length - 1 characters, each length as
+/// often, and one hole, behind which nothing stands. They are the test set `next` too. What is
+/// asked for is never in sight of what answers, whatever sees what.
 struct Masked {
   static constexpr const char* name = "masked";
   static constexpr Unit unit = Unit::Symbol;
   int64_t length = 128;
   double least = 0.15;
   double most = 0.5;
+  int64_t longest = 16;
+  double ends = 0;
   std::vector<int64_t> holes = {1, 4, 16};
   SplitShares shares;
   ProblemOptions problems;
@@ -26,6 +32,10 @@ struct Masked {
     field("length", self.length, "characters of a piece", between(2, 1 << 20));
     field("least", self.least, "share of a piece that is holes at least", left_open(0, 1));
     field("most", self.most, "and at most", left_open(0, 1));
+    field("longest", self.longest, "characters of a hole at most, but for further test sets",
+          at_least(1));
+    field("ends", self.ends, "share of the pieces that are prefixes, whose next character is asked",
+          between(0.0, 1.0));
     field("holes", self.holes, "characters of the holes of further test sets");
     field("", self.shares);
     field("", self.problems);

@@ -82,6 +82,10 @@ void Trainer::check_options() const {
     DEQ_CHECK(length == 0 || causal,
               "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
   }
+  DEQ_CHECK(causal || corpus_.train.sequences(),
+            "task = {}: positions of this cell depend on later ones, and would see the token that "
+            "they are to tell; expected a causal cell, or task masked",
+            options_.task.name());
   DEQ_CHECK(batch.restart == 0 || batch.history > 0,
             "restart = {} with history = 0: every segment begins anew; expected 0, or a history",
             batch.restart);

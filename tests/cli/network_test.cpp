@@ -77,6 +77,12 @@ TEST_F(Networks, OptionsThatDoNotGoTogetherAreOneLine) {
   expect_one_error_line(train(" --cell trellisnet --cell-input 7"), "embedding-tie-weights");
   expect_one_error_line(train(" --cell trellisnet --cell-heads 2"), "cell-heads");
   expect_one_error_line(train(cell + " --cell-causal false --subsequence 4"), "subsequence = 4");
+  expect_one_error_line(train(cell + " --cell-causal false"), "would see the token");
+  const std::string trellis = " --cell trellisnet --cell-hidden 4 --cell-output 4";
+  expect_one_error_line(train(trellis + " --cell-causal false"), "would see the token");
+  expect_one_error_line(train(trellis + " --cell-causal false --cell-kernel 1"),
+                        "cell-kernel = 1 with cell-causal = false");
+  expect_one_error_line(train(trellis + " --cell-causal false --solver sweep"), "solver = sweep");
 }
 
 TEST_F(Networks, AnExplicitRunHasNothingToSolve) {

@@ -13,6 +13,7 @@
 #include "deq/cells/trellisnet.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/solvers/anderson.h"
+#include "tests/base/scratch.h"
 
 namespace deq {
 namespace {
@@ -146,6 +147,9 @@ TEST(TextGenerator, RefusesACellThatIsNotCausal) {
   options.cell.get_if<Transformer>()->causal = false;
   LanguageModel model(options, 17);
   EXPECT_THROW(TextGenerator(model, {}, 10), Error);
+  options.cell = TrellisNet{.hidden = 4, .output = 8, .causal = false};
+  LanguageModel trellis(options, 17);
+  EXPECT_SAYS(testing::error_of([&] { TextGenerator(trellis, {}, 10); }), "is not causal");
 }
 
 TEST(TextGenerator, SolvesHoweverTheModelWasTrained) {

@@ -36,12 +36,20 @@ struct Sample {
     z = leaf({B, T, 2 * H}, 1);
     context.kernel = K;
     context.dilation = d;
+    context.ahead = pick(0, 1) ? 0 : pick(0, K - 1);
     context.injected = leaf({B, T, 4 * H}, 1);
     context.weight = deq::ops::trellis_weight(leaf({4 * H, K * H}, 0.4), K);
     if (pick(0, 1)) context.hidden_mask = at::rand({B, 1, H}, options).gt(0.3).to(type) / 0.7;
-    context.past = at::randn({B, std::max<int64_t>(1, d * (K - 1)) + pick(0, 2), 2 * H}, options);
+    context.past = at::randn(
+        {B, std::max<int64_t>(1, d * (K - 1 - context.ahead)) + pick(0, 2), 2 * H}, options);
   }
 };
+
+/// How many more of `left` positions are done now: where f looks ahead, all or none.
+int64_t more_done(const Sample& s, int64_t left, int64_t most, std::mt19937& random) {
+  if (s.context.ahead > 0) return random() % 4 == 0 ? left : 0;
+  return std::uniform_int_distribution<int64_t>(0, most)(random);
+}
 
 double relative(const Tensor& a, const Tensor& b) {
   return ((a - b).norm() / (b.norm() + 1e-12)).item<double>();
@@ -146,7 +154,7 @@ TEST(TrellisStep, WhatIsDoneIsLeftOut) {
       z = z.clone();
       for (int64_t b = 0; b < B; ++b) {
         int64_t& d = done[size_t(b)];
-        d += std::uniform_int_distribution<int64_t>(0, T - d)(random);
+        d += more_done(s, T - d, T - d, random);
         z[b].narrow(0, d, T - d).normal_();
       }
     }
@@ -172,7 +180,7 @@ TEST(TrellisStep, ItsProductsLeaveOutWhatIsDone) {
       u = u.clone();
       for (int64_t b = 0; b < B; ++b) {
         int64_t& d = done[size_t(b)];
-        d += std::uniform_int_distribution<int64_t>(0, T - d)(random) / 2;
+        d += more_done(s, T - d, (T - d) / 2, random);
         u[b].narrow(0, 0, T - d).normal_();
       }
     }
@@ -229,6 +237,9 @@ TEST(TrellisStep, ShapesThatDoNotFitAreErrors) {
   bad.kernel += 1;
   bad.weight.weight = at::zeros({4, bad.kernel});
   EXPECT_SAYS(refusal(bad, s.z), "a weight laid out for");
+  bad = s.context;
+  bad.ahead = bad.kernel;
+  EXPECT_SAYS(refusal(bad, s.z), "trellis_step: ahead = ");
   bad = s.context;
   bad.injected = at::zeros({1, 1, 2});
   EXPECT_SAYS(refusal(bad, s.z), "trellis_step: injected is [1, 1, 2]");

@@ -54,6 +54,8 @@ inline std::vector<CellCase> cell_cases() {
   wide.weight_norm = false;
   TrellisNet narrow = trellis;
   narrow.kernel = 1;
+  TrellisNet both = trellis, both_wide = wide;
+  both.causal = both_wide.causal = false;
   return {
       {"transformer", transformer},
       {"transformer_pre", pre},
@@ -64,6 +66,8 @@ inline std::vector<CellCase> cell_cases() {
       {"trellisnet", trellis},
       {"trellisnet_wide", wide},
       {"trellisnet_kernel_1", narrow},
+      {"trellisnet_bidirectional", both},
+      {"trellisnet_bidirectional_wide", both_wide},
       {"lstm", Lstm{{.width = 6}}},
       {"gru", Gru{{.width = 6}}},
       {"stack_rnn", StackRnn{.width = 6, .stack_depth = 4, .stack_width = 3}},
