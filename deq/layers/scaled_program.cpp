@@ -9,12 +9,6 @@ namespace {
 
 using ops::QuadraticShape;
 
-/// The power of two next below 1 / x; 1 for what has no size.
-double inverse_power(double x) {
-  if (!(x > 0) || !std::isfinite(x)) return 1;
-  return std::ldexp(1.0, -std::clamp(std::ilogb(x), -300, 300));
-}
-
 bool all_finite(const double* x, int64_t n) {
   bool finite = true;
   for (int64_t i = 0; i < n; ++i) finite &= std::fabs(x[i]) <= std::numeric_limits<double>::max();
@@ -113,15 +107,17 @@ void equilibrate(ScaledMatrices& s) {
 
 }  // namespace
 
+double inverse_power(double x) {
+  if (!(x > 0) || !std::isfinite(x)) return 1;
+  return std::ldexp(1.0, -std::clamp(std::ilogb(x), -300, 300));
+}
+
 ScaledMatrices::ScaledMatrices(const QuadraticShape& given, const double* Q_, const double* A_,
                                const double* G_)
-    : shape(given),
+    : Scales(given),
       Q(size_t(given.n * given.n)),
       A(A_, A_ + given.p * given.n),
-      G(G_, G_ + given.m * given.n),
-      D(size_t(given.n), 1.0),
-      E(size_t(given.p), 1.0),
-      F(size_t(given.m), 1.0) {
+      G(G_, G_ + given.m * given.n) {
   const int64_t n = shape.n;
   finite = all_finite(Q_, n * n) && all_finite(A_, shape.p * n) && all_finite(G_, shape.m * n);
   if (!finite) return;
@@ -133,27 +129,26 @@ ScaledMatrices::ScaledMatrices(const QuadraticShape& given, const double* Q_, co
   equilibrate(*this);
 }
 
-ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, const double* b,
+ScaledVectors::ScaledVectors(const Scales& scales, const double* q, const double* b,
                              const double* h)
-    : matrices_(&matrices),
-      q_(q, q + matrices.shape.n),
-      b_(b, b + matrices.shape.p),
-      h_(h, h + matrices.shape.m) {
+    : scales_(&scales),
+      q_(q, q + scales.shape.n),
+      b_(b, b + scales.shape.p),
+      h_(h, h + scales.shape.m) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const auto [n, p, m] = matrices.shape;
-  finite_ = matrices.finite && all_finite(q, n) && all_finite(b, p);
+  const auto [n, p, m] = scales.shape;
+  finite_ = scales.finite && all_finite(q, n) && all_finite(b, p);
   for (int64_t i = 0; i < m; ++i) finite_ = finite_ && h[i] > -kInfinity;  // false for NaN
   if (!finite_) return;
   for (int64_t i = 0; i < m; ++i) {
     if (h[i] < kInfinity) continue;
-    if (bounded_.empty()) bounded_ = matrices.G;
-    std::fill_n(bounded_.begin() + i * n, n, 0.0);
+    absent_.push_back(i);
     h_[size_t(i)] = 0;
   }
-  times(q_, matrices.D);
-  times(b_, matrices.E);
-  times(h_, matrices.F);
-  const double gradient = largest(q_), curvature = matrices.flat ? 0 : 1 / matrices.c;
+  times(q_, scales.D);
+  times(b_, scales.E);
+  times(h_, scales.F);
+  const double gradient = largest(q_), curvature = scales.flat ? 0 : 1 / scales.c;
   double size = std::max(largest(b_), largest(h_));
   if (size == 0 && curvature > 0) size = gradient / curvature;
   tau_ = 1 / inverse_power(size);
@@ -165,42 +160,51 @@ ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, co
   for (int64_t i = 0; i < m; ++i) h_[size_t(i)] = h[i] < kInfinity ? h_[size_t(i)] / tau_ : 1.0;
 }
 
+ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, const double* b,
+                             const double* h)
+    : ScaledVectors(matrices, q, b, h), matrices_(&matrices) {
+  if (absent().empty()) return;
+  const int64_t n = shape().n;
+  bounded_ = matrices.G;
+  for (const int64_t i : absent()) std::fill_n(bounded_.begin() + i * n, n, 0.0);
+}
+
 ops::QuadraticData ScaledProgram::data() const {
   const ScaledMatrices& s = *matrices_;
   return {s.Q.data(),
-          q_.data(),
+          q().data(),
           s.A.data(),
-          b_.data(),
+          b().data(),
           bounded_.empty() ? s.G.data() : bounded_.data(),
-          h_.data(),
-          kappa_ * tau_ * tau_ / s.c};
+          h().data(),
+          curvature()};
 }
 
-double ScaledProgram::multiplier(int64_t r) const {
-  const int64_t p = matrices_->shape.p;
-  return (r < p ? matrices_->E[size_t(r)] : matrices_->F[size_t(r - p)]) / (kappa_ * tau_);
+double ScaledVectors::multiplier(int64_t r) const {
+  const int64_t p = scales_->shape.p;
+  return (r < p ? scales_->E[size_t(r)] : scales_->F[size_t(r - p)]) / (kappa_ * tau_);
 }
 
-void ScaledProgram::unscale(double* z, double* nu, double* lam) const {
-  const auto [n, p, m] = matrices_->shape;
-  for (int64_t i = 0; z && i < n; ++i) z[i] *= tau_ * matrices_->D[size_t(i)];
+void ScaledVectors::unscale(double* z, double* nu, double* lam) const {
+  const auto [n, p, m] = scales_->shape;
+  for (int64_t i = 0; z && i < n; ++i) z[i] *= tau_ * scales_->D[size_t(i)];
   for (int64_t i = 0; nu && i < p; ++i) nu[i] *= multiplier(i);
   for (int64_t i = 0; lam && i < m; ++i) lam[i] *= multiplier(p + i);
 }
 
-void ScaledProgram::rescale(double* z, double* nu, double* lam) const {
-  const auto [n, p, m] = matrices_->shape;
-  for (int64_t i = 0; z && i < n; ++i) z[i] /= tau_ * matrices_->D[size_t(i)];
+void ScaledVectors::rescale(double* z, double* nu, double* lam) const {
+  const auto [n, p, m] = scales_->shape;
+  for (int64_t i = 0; z && i < n; ++i) z[i] /= tau_ * scales_->D[size_t(i)];
   for (int64_t i = 0; nu && i < p; ++i) nu[i] /= multiplier(i);
   for (int64_t i = 0; lam && i < m; ++i) lam[i] /= multiplier(p + i);
 }
 
-void ScaledProgram::transform(double* z, double* nu, double* lam) const {
-  const auto [n, p, m] = matrices_->shape;
+void ScaledVectors::transform(double* z, double* nu, double* lam) const {
+  const auto [n, p, m] = scales_->shape;
   const double root = std::sqrt(kappa_) * tau_, per_root = 1 / root;
-  for (int64_t i = 0; z && i < n; ++i) z[i] *= root * matrices_->D[size_t(i)];
-  for (int64_t i = 0; nu && i < p; ++i) nu[i] *= per_root * matrices_->E[size_t(i)];
-  for (int64_t i = 0; lam && i < m; ++i) lam[i] *= per_root * matrices_->F[size_t(i)];
+  for (int64_t i = 0; z && i < n; ++i) z[i] *= root * scales_->D[size_t(i)];
+  for (int64_t i = 0; nu && i < p; ++i) nu[i] *= per_root * scales_->E[size_t(i)];
+  for (int64_t i = 0; lam && i < m; ++i) lam[i] *= per_root * scales_->F[size_t(i)];
 }
 
 }  // namespace deq

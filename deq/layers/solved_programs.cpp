@@ -16,10 +16,7 @@ using ops::Found;
 
 namespace {
 
-const double* of_sample(const Tensor& t, int64_t own, int64_t b) {
-  const double* const data = t.data_ptr<double>();
-  return t.dim() > own ? data + b * t.stride(0) : data;
-}
+constexpr int64_t kLargestMadeDense = 2000;
 
 }  // namespace
 
@@ -27,9 +24,10 @@ SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOpti
                                double precision, bool keep)
     : shape_(numbers.shape),
       batch_(numbers.batch),
-      together_(ops::samples_at_once(numbers.shape)),
+      together_(numbers.pattern ? 1 : ops::samples_at_once(numbers.shape)),
       keep_(keep),
-      degenerate_(options.degenerate) {
+      degenerate_(options.degenerate),
+      pattern_(numbers.pattern) {
   const auto [n, p, m] = shape_;
   const auto real = at::TensorOptions(at::kDouble), whole = at::TensorOptions(at::kLong);
   z = at::zeros({batch_, n}, real);
@@ -46,16 +44,6 @@ SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOpti
   report.rel_tol = options.stop.rel_tol;
   if (batch_ == 0) return;
 
-  const bool shared = numbers.Q.dim() == 2 && numbers.A.dim() == 2 && numbers.G.dim() == 2;
-  const int64_t different = shared ? 1 : batch_;
-  matrices_.reserve(size_t(different));
-  programs_.reserve(size_t(batch_));
-  for (int64_t i = 0; i < different; ++i)
-    matrices_.emplace_back(shape_, of_sample(numbers.Q, 2, i), of_sample(numbers.A, 2, i),
-                           of_sample(numbers.G, 2, i));
-  for (int64_t i = 0; i < batch_; ++i)
-    programs_.emplace_back(matrices_[size_t(shared ? 0 : i)], of_sample(numbers.q, 1, i),
-                           of_sample(numbers.b, 1, i), of_sample(numbers.h, 1, i));
   const int64_t groups = (batch_ + together_ - 1) / together_;
   kept_.resize(size_t(groups));
   exact_.resize(size_t(batch_));
@@ -69,6 +57,7 @@ SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOpti
   limits.steps = options.stop.max_steps;
   limits.concave = std::max(1e-10, 100 * precision);
   limits.weak = std::max(1e-9, 10 * precision);
+  scale(numbers, limits.concave);
   Tensor rows;
   if (options.warm) {
     DEQ_CHECK(options.warm->defined() && options.warm->numel() == batch_ * m,
@@ -79,10 +68,76 @@ SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOpti
     rows = options.warm->to(at::kBool).contiguous();
   }
   const bool* const warm = rows.defined() ? rows.data_ptr<bool>() : nullptr;
+  numbers_ = &numbers;
   ops::run_tasks<double>(
       groups, 0, [&](int64_t group, double*) { solve_group(group, limits, warm); },
-      batch_ * n * n * (n + p + m));
+      pattern_ ? batch_ * 100 * pattern_->conditions.numbers() : batch_ * n * n * (n + p + m));
+  numbers_ = nullptr;
   report.evaluations = factorisations.sum().item<int64_t>();
+}
+
+void SolvedPrograms::scale(const ProgramNumbers& numbers, double concave) {
+  const int64_t own = numbers.matrix_dimensions();
+  const bool shared = numbers.Q.dim() == own && numbers.A.dim() == own && numbers.G.dim() == own;
+  const int64_t different = shared ? 1 : batch_;
+  matrices_.reserve(pattern_ ? 0 : size_t(different));
+  sparse_.reserve(pattern_ ? size_t(different) : 0);
+  for (int64_t i = 0; i < different; ++i) {
+    const double *const Q = numbers.of_sample(numbers.Q, own, i),
+                        *const A = numbers.of_sample(numbers.A, own, i),
+                        *const G = numbers.of_sample(numbers.G, own, i);
+    if (pattern_) {
+      sparse_.emplace_back(*pattern_, Q, A, G, concave);
+    } else {
+      matrices_.emplace_back(shape_, Q, A, G);
+    }
+  }
+  for (int64_t i = 0; i < batch_; ++i) {
+    const double *const q = numbers.of_sample(numbers.q, 1, i),
+                        *const b = numbers.of_sample(numbers.b, 1, i),
+                        *const h = numbers.of_sample(numbers.h, 1, i);
+    if (pattern_) {
+      vectors_.emplace_back(sparse_matrices(i), q, b, h);
+    } else {
+      programs_.emplace_back(matrices_[size_t(shared ? 0 : i)], q, b, h);
+    }
+  }
+  if (!pattern_) return;
+  sparse_factors_.resize(size_t(batch_));
+  dense_.resize(size_t(batch_));
+}
+
+SolvedPrograms::Dense::Dense(const ProgramNumbers& numbers, int64_t i, const double* all)
+    : matrices(numbers.shape, all, all + numbers.shape.n * numbers.shape.n,
+               all + (numbers.shape.n + numbers.shape.p) * numbers.shape.n),
+      program(matrices, numbers.of_sample(numbers.q, 1, i), numbers.of_sample(numbers.b, 1, i),
+              numbers.of_sample(numbers.h, 1, i)) {}
+
+const ScaledProgram* SolvedPrograms::program(int64_t i) {
+  if (!pattern_) return &programs_[size_t(i)];
+  if (shape_.n + shape_.p + shape_.m > kLargestMadeDense) return nullptr;
+  std::unique_ptr<Dense>& own = dense_[size_t(i)];
+  if (!own) own = std::make_unique<Dense>(*numbers_, i, numbers_->dense_matrices(i).data());
+  return &own->program;
+}
+
+bool SolvedPrograms::through_sparse(int64_t i, const ops::QuadraticLimits& limits) {
+  const auto [n, p, m] = shape_;
+  SparseSolver solver(*pattern_);
+  ops::QuadraticState state;
+  state.z = z.data_ptr<double>() + i * n;
+  state.nu = nu.data_ptr<double>() + i * p;
+  state.lam = lam.data_ptr<double>() + i * m;
+  state.active = reinterpret_cast<uint8_t*>(active.data_ptr<bool>() + i * m);
+  SparseFactor factor;
+  solver.solve(sparse_matrices(i), vectors(i), limits, state, factor);
+  report.steps.data_ptr<int64_t>()[i] += state.steps;
+  factorisations.data_ptr<int64_t>()[i] += state.factorisations;
+  if (state.found != Found::Exact) return false;
+  vectors(i).unscale(state.z, state.nu, state.lam);
+  finish(i, Reason::Converged, state.residual);
+  if (keep_) sparse_factors_[size_t(i)] = std::move(factor);
+  return true;
 }
 
 void SolvedPrograms::finish(int64_t i, Reason reason, double residual) {
@@ -96,38 +151,44 @@ void SolvedPrograms::solve_group(int64_t group, const ops::QuadraticLimits& limi
   const int64_t begin = group * together_, end = std::min(begin + together_, batch_), m = shape_.m;
   std::vector<int64_t> open;
   for (int64_t i = begin; i < end; ++i) {
-    if (programs_[size_t(i)].finite()) {
+    if (vectors(i).finite()) {
       open.push_back(i);
     } else {
       finish(i, Reason::NonFinite, std::numeric_limits<double>::infinity());
     }
   }
-  std::vector<Kept>& kept = kept_[size_t(group)];
+  const auto through = [&](const std::vector<int64_t>& samples, const ops::QuadraticLimits& how) {
+    if (!pattern_) return through_kernels(samples, how, kept_[size_t(group)]);
+    std::vector<int64_t> left = samples;
+    std::erase_if(left, [&](int64_t i) { return through_sparse(i, how); });
+    return left;
+  };
   if (warm && !open.empty()) {
     std::copy(warm + begin * m, warm + end * m, active.data_ptr<bool>() + begin * m);
     ops::QuadraticLimits first = limits;
     first.warm = true;
-    open = through_kernels(open, first, kept);
+    open = through(open, first);
   }
-  if (!open.empty()) open = through_kernels(open, limits, kept);
+  if (!open.empty()) open = through(open, limits);
   for (const int64_t i : open) with_all_care(i, limits);
   for (int64_t i = begin; i < end && !smoothed_.empty(); ++i) smooth(i);
 }
 
 void SolvedPrograms::smooth(int64_t i) {
   if (report.reason.data_ptr<uint8_t>()[i] != uint8_t(Reason::Converged)) return;
-  const ScaledProgram& program = programs_[size_t(i)];
+  if (!program(i)) return;
+  const ScaledProgram& own_program = *program(i);
   std::vector<std::vector<double>> start;
   for (const Tensor* t : {&z, &nu, &lam}) {
     const double* const from = t->data_ptr<double>() + i * t->size(1);
     start.emplace_back(from, from + t->size(1));
   }
-  program.rescale(start[0].data(), start[1].data(), start[2].data());
-  auto own = std::make_unique<SmoothedFactor>(program, degenerate_.kappa, std::move(start[0]),
+  own_program.rescale(start[0].data(), start[1].data(), start[2].data());
+  auto own = std::make_unique<SmoothedFactor>(own_program, degenerate_.kappa, std::move(start[0]),
                                               std::move(start[1]), std::move(start[2]));
   if (!own->found) return;
   std::vector<double> at[] = {own->z, own->nu, own->lam};
-  program.unscale(at[0].data(), at[1].data(), at[2].data());
+  own_program.unscale(at[0].data(), at[1].data(), at[2].data());
   std::ranges::copy(at[0], at_z.data_ptr<double>() + i * shape_.n);
   std::ranges::copy(at[1], at_nu.data_ptr<double>() + i * shape_.p);
   std::ranges::copy(at[2], at_lam.data_ptr<double>() + i * shape_.m);
@@ -174,11 +235,12 @@ std::vector<int64_t> SolvedPrograms::through_kernels(const std::vector<int64_t>&
 
 void SolvedPrograms::with_all_care(int64_t i, const ops::QuadraticLimits& limits) {
   const auto [n, p, m] = shape_;
-  const ScaledProgram& program = programs_[size_t(i)];
-  ExactAnswer answer = solve_exactly(program, limits, degenerate_);
+  const ScaledProgram* const own = program(i);
+  if (!own) return finish(i, Reason::MaxSteps, std::numeric_limits<double>::infinity());
+  ExactAnswer answer = solve_exactly(*own, limits, degenerate_);
   if (answer.reason == Reason::Converged && !(answer.residual <= report.rel_tol))
     answer.factor = nullptr;
-  program.unscale(answer.z.data(), answer.nu.data(), answer.lam.data());
+  own->unscale(answer.z.data(), answer.nu.data(), answer.lam.data());
   std::ranges::copy(answer.z, z.data_ptr<double>() + i * n);
   std::ranges::copy(answer.nu, nu.data_ptr<double>() + i * p);
   std::ranges::copy(answer.lam, lam.data_ptr<double>() + i * m);
@@ -213,10 +275,12 @@ void SolvedPrograms::solve(Tensor& gz, Tensor& gnu, Tensor& glam) const {
         for (int64_t i = begin; i < end; ++i) {
           ops::ReducedRight& own = rights[size_t(i)];
           if (!smoothed_.empty() && smoothed_[size_t(i)]) {
-            const ScaledProgram& program = programs_[size_t(i)];
-            program.transform(own.z, own.nu, own.lam);
+            const ScaledVectors& units = pattern_ ? dense_[size_t(i)]->program : vectors(i);
+            units.transform(own.z, own.nu, own.lam);
             own.residual = smoothed_[size_t(i)]->solve(own.z, own.nu, own.lam);
-            program.transform(own.z, own.nu, own.lam);
+            units.transform(own.z, own.nu, own.lam);
+          } else if (smoothed_.empty() && pattern_ && !sparse_factors_[size_t(i)].D.empty()) {
+            solve_sparse(i, own);
           } else if (smoothed_.empty() && exact_[size_t(i)]) {
             solve_exact(i, own);
           } else if (!known[size_t(i)]) {
@@ -226,7 +290,7 @@ void SolvedPrograms::solve(Tensor& gz, Tensor& gnu, Tensor& glam) const {
           }
         }
       },
-      batch_ * (n + p + m) * (n + p + m));
+      pattern_ ? batch_ * 20 * pattern_->conditions.numbers() : batch_ * (n + p + m) * (n + p + m));
   for (int64_t i = 0; i < batch_; ++i) {
     const double residual = rights[size_t(i)].residual;
     found.residual.data_ptr<double>()[i] = residual;
@@ -260,9 +324,9 @@ void SolvedPrograms::solve_kept(const Kept& kept, std::vector<ops::ReducedRight>
 
 void SolvedPrograms::solve_exact(int64_t i, ops::ReducedRight& right) const {
   const ExactFactor& factor = *exact_[size_t(i)];
-  const ScaledProgram& program = programs_[size_t(i)];
+  const ScaledVectors& units = pattern_ ? dense_[size_t(i)]->program : vectors(i);
   const int64_t p = shape_.p;
-  program.transform(right.z, right.nu, right.lam);
+  units.transform(right.z, right.nu, right.lam);
   const auto entry = [&](int64_t r) -> double& { return r < p ? right.nu[r] : right.lam[r - p]; };
   std::vector<double> y;
   for (const int64_t r : factor.rows()) y.push_back(entry(r));
@@ -276,7 +340,15 @@ void SolvedPrograms::solve_exact(int64_t i, ops::ReducedRight& right) const {
   std::fill_n(right.nu, p, 0.0);
   std::fill_n(right.lam, shape_.m, 0.0);
   for (size_t j = 0; j < y.size(); ++j) entry(factor.rows()[j]) = y[j];
-  program.transform(right.z, right.nu, right.lam);
+  units.transform(right.z, right.nu, right.lam);
+}
+
+void SolvedPrograms::solve_sparse(int64_t i, ops::ReducedRight& right) const {
+  const ScaledVectors& units = vectors(i);
+  units.transform(right.z, right.nu, right.lam);
+  SparseSolver(*pattern_).solve_reduced(sparse_matrices(i), units, sparse_factors_[size_t(i)],
+                                        right);
+  units.transform(right.z, right.nu, right.lam);
 }
 
 }  // namespace deq

@@ -9,6 +9,7 @@
 #include "deq/layers/exact_program.h"
 #include "deq/layers/program_numbers.h"
 #include "deq/layers/smoothed_factor.h"
+#include "deq/layers/sparse_solver.h"
 
 namespace deq {
 
@@ -28,6 +29,7 @@ class SolvedPrograms {
   /// gradient. Reports to `adjoint`.
   void solve(at::Tensor& gz, at::Tensor& gnu, at::Tensor& glam) const;
   const ops::QuadraticShape& shape() const { return shape_; }
+  const SparsePattern* pattern() const { return pattern_.get(); }  ///< null: dense
   const Degenerate& degenerate() const { return degenerate_; }
 
  private:
@@ -36,6 +38,22 @@ class SolvedPrograms {
     std::vector<int64_t> samples;
     ops::ReducedFactors factors;
   };
+  /// A program made dense, where sparse factors left it open.
+  struct Dense {
+    ScaledMatrices matrices;
+    ScaledProgram program;
+    Dense(const ProgramNumbers& numbers, int64_t i, const double* all);
+  };
+  const ScaledVectors& vectors(int64_t i) const {
+    return pattern_ ? vectors_[size_t(i)] : programs_[size_t(i)];
+  }
+  /// Null: too large a sparse one.
+  const ScaledProgram* program(int64_t i);
+  const SparseMatrices& sparse_matrices(int64_t i) const {
+    return sparse_[sparse_.size() > 1 ? size_t(i) : 0];
+  }
+  void scale(const ProgramNumbers& numbers, double concave);
+  bool through_sparse(int64_t i, const ops::QuadraticLimits& limits);
   void solve_group(int64_t group, const ops::QuadraticLimits& limits, const bool* warm);
   /// Through the kernels; returns the samples that they left open.
   std::vector<int64_t> through_kernels(const std::vector<int64_t>& samples,
@@ -46,6 +64,7 @@ class SolvedPrograms {
   void solve_kept(const Kept& kept, std::vector<ops::ReducedRight>& rights,
                   std::vector<uint8_t>& known) const;
   void solve_exact(int64_t i, ops::ReducedRight& right) const;
+  void solve_sparse(int64_t i, ops::ReducedRight& right) const;
   void smooth(int64_t i);
 
   ops::QuadraticShape shape_;
@@ -54,7 +73,14 @@ class SolvedPrograms {
   Degenerate degenerate_;
   std::vector<ScaledMatrices> matrices_;  // 1 or B
   std::vector<ScaledProgram> programs_;
-  std::vector<std::vector<Kept>> kept_;  // by group
+  // Of sparse programs, in place of these: matrices 1 or B, the rest B, factors where they serve.
+  std::shared_ptr<const SparsePattern> pattern_;
+  std::vector<SparseMatrices> sparse_;
+  std::vector<ScaledVectors> vectors_;
+  std::vector<SparseFactor> sparse_factors_;
+  std::vector<std::unique_ptr<Dense>> dense_;
+  const ProgramNumbers* numbers_ = nullptr;  // while the constructor runs
+  std::vector<std::vector<Kept>> kept_;      // by group
   std::vector<std::unique_ptr<ExactFactor>> exact_;
   std::vector<std::unique_ptr<SmoothedFactor>> smoothed_;
 };
