@@ -31,7 +31,7 @@ namespace deq {
 /// The data, all of one floating type, on the CPU. Each is (B, ...) or, shared by the batch,
 /// without B. Q (n, n), q (n), A (p, n), b (p), G (m, n), h (m). Undefined: Q is 0 (a linear
 /// program), no such constraints. Of Q the symmetric part counts, and gradients are symmetric. A
-/// row whose h is +infinity is none.
+/// row whose h is +infinity, or above 1e50, is none. Numbers below 1e-50 count as 0.
 struct QuadraticProgram {
   at::Tensor Q, q, A, b, G, h;
 };
@@ -84,7 +84,7 @@ struct Optimum {
   /// A sample each. `Converged`: z, nu and lam are the solution, z the only one. `NotUnique`: z is
   /// that of least norm among many. Else there is none, and z, nu and lam are 0: `Infeasible`,
   /// `Unbounded`, `NotConvex` (Q has negative curvature, along the constraints or not), `NonFinite`
-  /// (a number that is not, h = -infinity); or none was found, `MaxSteps`. Gradients of all but
+  /// (a number that is not, or is beyond 1e50; h = -infinity); or none was found, `MaxSteps`. Gradients of all but
   /// `Converged` are 0.
   /// `residual`: the largest of |Qz + q + A'nu + G'lam| and of -lam, as a share of the largest
   /// entry of q, nu and lam; of |Az - b| and of Gz - h, as a share of z's and h's; of the program

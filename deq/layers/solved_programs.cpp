@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "deq/base/error.h"
+#include "deq/layers/dense_vector.h"
 #include "deq/ops/tasks.h"
 
 namespace deq {
@@ -25,6 +26,9 @@ SolvedPrograms::SolvedPrograms(const ProgramNumbers& numbers, const MinimiseOpti
     : shape_(numbers.shape),
       batch_(numbers.batch),
       together_(numbers.pattern ? 1 : ops::samples_at_once(numbers.shape)),
+      most_(precision > std::numeric_limits<double>::epsilon()
+                ? std::numeric_limits<float>::max()
+                : std::numeric_limits<double>::max()),
       keep_(keep),
       degenerate_(options.degenerate),
       pattern_(numbers.pattern) {
@@ -92,14 +96,17 @@ void SolvedPrograms::scale(const ProgramNumbers& numbers, double concave) {
       matrices_.emplace_back(shape_, Q, A, G);
     }
   }
+  // A barrier is one of all rows.
+  const FarRows far =
+      degenerate_.kind == Degenerate::Kind::Smoothed ? FarRows::Kept : FarRows::LeftOut;
   for (int64_t i = 0; i < batch_; ++i) {
     const double *const q = numbers.of_sample(numbers.q, 1, i),
                         *const b = numbers.of_sample(numbers.b, 1, i),
                         *const h = numbers.of_sample(numbers.h, 1, i);
     if (pattern_) {
-      vectors_.emplace_back(sparse_matrices(i), q, b, h);
+      vectors_.emplace_back(sparse_matrices(i), q, b, h, far);
     } else {
-      programs_.emplace_back(matrices_[size_t(shared ? 0 : i)], q, b, h);
+      programs_.emplace_back(matrices_[size_t(shared ? 0 : i)], q, b, h, far);
     }
   }
   if (!pattern_) return;
@@ -107,18 +114,59 @@ void SolvedPrograms::scale(const ProgramNumbers& numbers, double concave) {
   dense_.resize(size_t(batch_));
 }
 
-SolvedPrograms::Dense::Dense(const ProgramNumbers& numbers, int64_t i, const double* all)
+SolvedPrograms::Dense::Dense(const ProgramNumbers& numbers, int64_t i, const double* all,
+                             FarRows far)
     : matrices(numbers.shape, all, all + numbers.shape.n * numbers.shape.n,
                all + (numbers.shape.n + numbers.shape.p) * numbers.shape.n),
       program(matrices, numbers.of_sample(numbers.q, 1, i), numbers.of_sample(numbers.b, 1, i),
-              numbers.of_sample(numbers.h, 1, i)) {}
+              numbers.of_sample(numbers.h, 1, i), far) {}
 
 const ScaledProgram* SolvedPrograms::program(int64_t i) {
   if (!pattern_) return &programs_[size_t(i)];
   if (shape_.n + shape_.p + shape_.m > kLargestMadeDense) return nullptr;
   std::unique_ptr<Dense>& own = dense_[size_t(i)];
-  if (!own) own = std::make_unique<Dense>(*numbers_, i, numbers_->dense_matrices(i).data());
+  if (!own)
+    own = std::make_unique<Dense>(*numbers_, i, numbers_->dense_matrices(i).data(),
+                                  vectors(i).far().empty() ? FarRows::Kept : FarRows::LeftOut);
   return &own->program;
+}
+
+bool SolvedPrograms::far_rows_hold(int64_t i) const {
+  const auto reason = Reason(report.reason.data_ptr<uint8_t>()[i]);
+  if (reason == Reason::Infeasible || reason == Reason::NotConvex || reason == Reason::NonFinite)
+    return true;
+  if (reason != Reason::Converged && reason != Reason::NotUnique) return false;
+  const double *const own = z.data_ptr<double>() + i * shape_.n,
+                      *const h = numbers_->of_sample(numbers_->h, 1, i),
+                      *const G = numbers_->of_sample(numbers_->G, numbers_->matrix_dimensions(), i);
+  for (const int64_t r : vectors(i).far()) {
+    double sum = 0;
+    if (pattern_) {
+      for (int64_t e = pattern_->G.begin[size_t(r)]; e < pattern_->G.begin[size_t(r) + 1]; ++e)
+        sum += G[e] * own[pattern_->G.column[size_t(e)]];
+    } else {
+      sum = dot(G + r * shape_.n, own, shape_.n);
+    }
+    if (!(sum < 0.5 * h[r])) return false;  // nor is it near: it would be weakly active
+  }
+  return true;
+}
+
+void SolvedPrograms::begin_with_all_rows(int64_t i) {
+  const double *const q = numbers_->of_sample(numbers_->q, 1, i),
+                      *const b = numbers_->of_sample(numbers_->b, 1, i),
+                      *const h = numbers_->of_sample(numbers_->h, 1, i);
+  if (pattern_) {
+    vectors_[size_t(i)] = ScaledVectors(sparse_matrices(i), q, b, h);
+    sparse_factors_[size_t(i)] = {};
+    dense_[size_t(i)] = nullptr;
+  } else {
+    programs_[size_t(i)] = ScaledProgram(programs_[size_t(i)].matrices(), q, b, h);
+    for (Kept& kept : kept_[size_t(i / together_)])
+      std::ranges::replace(kept.samples, i, int64_t(-1));
+  }
+  exact_[size_t(i)] = nullptr;
+  certificate.select(0, i).zero_();
 }
 
 bool SolvedPrograms::through_sparse(int64_t i, const ops::QuadraticLimits& limits) {
@@ -135,15 +183,45 @@ bool SolvedPrograms::through_sparse(int64_t i, const ops::QuadraticLimits& limit
   factorisations.data_ptr<int64_t>()[i] += state.factorisations;
   if (state.found != Found::Exact) return false;
   vectors(i).unscale(state.z, state.nu, state.lam);
-  finish(i, Reason::Converged, state.residual);
-  if (keep_) sparse_factors_[size_t(i)] = std::move(factor);
+  const bool fits = finish(i, Reason::Converged, state.residual);
+  if (keep_ && fits) sparse_factors_[size_t(i)] = std::move(factor);
   return true;
 }
 
-void SolvedPrograms::finish(int64_t i, Reason reason, double residual) {
+bool SolvedPrograms::finish(int64_t i, Reason reason, double residual) {
+  bool fits = true;
+  for (const Tensor* t : {&z, &nu, &lam}) {
+    const double* const own = t->data_ptr<double>() + i * t->size(1);
+    for (int64_t j = 0; j < t->size(1); ++j) fits = fits && std::fabs(own[j]) <= most_;
+  }
+  if (!fits) {
+    for (const Tensor* t : {&z, &nu, &lam})
+      std::fill_n(t->data_ptr<double>() + i * t->size(1), t->size(1), 0.0);
+    std::fill_n(active.data_ptr<bool>() + i * shape_.m, shape_.m, false);
+    weak.data_ptr<int64_t>()[i] = 0;
+    reason = Reason::MaxSteps;
+    residual = std::numeric_limits<double>::infinity();
+  }
   if (reason == Reason::Converged && !(residual <= report.rel_tol)) reason = Reason::MaxSteps;
   report.reason.data_ptr<uint8_t>()[i] = uint8_t(reason);
   report.residual.data_ptr<double>()[i] = residual;
+  return fits;
+}
+
+void SolvedPrograms::solve_open(int64_t group, std::vector<int64_t> open,
+                                const ops::QuadraticLimits& limits) {
+  if (open.empty()) return;
+  if (!pattern_) {
+    open = through_kernels(open, limits, kept_[size_t(group)]);
+  } else {
+    std::erase_if(open, [&](int64_t i) { return through_sparse(i, limits); });
+  }
+  if (limits.warm) {
+    ops::QuadraticLimits cold = limits;
+    cold.warm = false;
+    return solve_open(group, std::move(open), cold);
+  }
+  for (const int64_t i : open) with_all_care(i, limits);
 }
 
 void SolvedPrograms::solve_group(int64_t group, const ops::QuadraticLimits& limits,
@@ -151,26 +229,25 @@ void SolvedPrograms::solve_group(int64_t group, const ops::QuadraticLimits& limi
   const int64_t begin = group * together_, end = std::min(begin + together_, batch_), m = shape_.m;
   std::vector<int64_t> open;
   for (int64_t i = begin; i < end; ++i) {
-    if (vectors(i).finite()) {
-      open.push_back(i);
-    } else {
+    if (!vectors(i).finite()) {
       finish(i, Reason::NonFinite, std::numeric_limits<double>::infinity());
+      continue;
     }
+    open.push_back(i);
   }
-  const auto through = [&](const std::vector<int64_t>& samples, const ops::QuadraticLimits& how) {
-    if (!pattern_) return through_kernels(samples, how, kept_[size_t(group)]);
-    std::vector<int64_t> left = samples;
-    std::erase_if(left, [&](int64_t i) { return through_sparse(i, how); });
-    return left;
+  ops::QuadraticLimits first = limits;
+  first.warm = warm != nullptr;
+  const auto take_rows = [&](int64_t i) {
+    if (warm) std::copy_n(warm + i * m, m, active.data_ptr<bool>() + i * m);
   };
-  if (warm && !open.empty()) {
-    std::copy(warm + begin * m, warm + end * m, active.data_ptr<bool>() + begin * m);
-    ops::QuadraticLimits first = limits;
-    first.warm = true;
-    open = through(open, first);
+  std::ranges::for_each(open, take_rows);
+  solve_open(group, open, first);
+  for (const int64_t i : open) {
+    if (vectors(i).far().empty() || far_rows_hold(i)) continue;
+    begin_with_all_rows(i);
+    take_rows(i);
+    solve_open(group, {i}, first);
   }
-  if (!open.empty()) open = through(open, limits);
-  for (const int64_t i : open) with_all_care(i, limits);
   for (int64_t i = begin; i < end && !smoothed_.empty(); ++i) smooth(i);
 }
 
@@ -227,7 +304,7 @@ std::vector<int64_t> SolvedPrograms::through_kernels(const std::vector<int64_t>&
       continue;
     }
     programs_[size_t(i)].unscale(states[k].z, states[k].nu, states[k].lam);
-    finish(i, Reason::Converged, states[k].residual);
+    if (!finish(i, Reason::Converged, states[k].residual)) own.samples[k] = -1;
   }
   if (keep_ && open.size() < count) kept.push_back(std::move(own));
   return open;
@@ -236,7 +313,10 @@ std::vector<int64_t> SolvedPrograms::through_kernels(const std::vector<int64_t>&
 void SolvedPrograms::with_all_care(int64_t i, const ops::QuadraticLimits& limits) {
   const auto [n, p, m] = shape_;
   const ScaledProgram* const own = program(i);
-  if (!own) return finish(i, Reason::MaxSteps, std::numeric_limits<double>::infinity());
+  if (!own) {
+    finish(i, Reason::MaxSteps, std::numeric_limits<double>::infinity());
+    return;
+  }
   ExactAnswer answer = solve_exactly(*own, limits, degenerate_);
   if (answer.reason == Reason::Converged && !(answer.residual <= report.rel_tol))
     answer.factor = nullptr;
@@ -249,8 +329,7 @@ void SolvedPrograms::with_all_care(int64_t i, const ops::QuadraticLimits& limits
   weak.data_ptr<int64_t>()[i] = answer.weak;
   report.steps.data_ptr<int64_t>()[i] += answer.steps;
   factorisations.data_ptr<int64_t>()[i] += answer.factorisations;
-  finish(i, answer.reason, answer.residual);
-  exact_[size_t(i)] = std::move(answer.factor);
+  if (finish(i, answer.reason, answer.residual)) exact_[size_t(i)] = std::move(answer.factor);
 }
 
 void SolvedPrograms::solve(Tensor& gz, Tensor& gnu, Tensor& glam) const {

@@ -42,7 +42,7 @@ class SolvedPrograms {
   struct Dense {
     ScaledMatrices matrices;
     ScaledProgram program;
-    Dense(const ProgramNumbers& numbers, int64_t i, const double* all);
+    Dense(const ProgramNumbers& numbers, int64_t i, const double* all, FarRows far);
   };
   const ScaledVectors& vectors(int64_t i) const {
     return pattern_ ? vectors_[size_t(i)] : programs_[size_t(i)];
@@ -53,14 +53,20 @@ class SolvedPrograms {
     return sparse_[sparse_.size() > 1 ? size_t(i) : 0];
   }
   void scale(const ProgramNumbers& numbers, double concave);
+  /// Whether what was found without far rows stands: they hold, and do not matter.
+  bool far_rows_hold(int64_t i) const;
+  /// Forgets what was found and the scaling, for one with all rows.
+  void begin_with_all_rows(int64_t i);
   bool through_sparse(int64_t i, const ops::QuadraticLimits& limits);
+  void solve_open(int64_t group, std::vector<int64_t> open, const ops::QuadraticLimits& limits);
   void solve_group(int64_t group, const ops::QuadraticLimits& limits, const bool* warm);
   /// Through the kernels; returns the samples that they left open.
   std::vector<int64_t> through_kernels(const std::vector<int64_t>& samples,
                                        const ops::QuadraticLimits& limits, std::vector<Kept>& kept);
   void with_all_care(int64_t sample, const ops::QuadraticLimits& limits);
-  /// Of sample i. reason, residual and what an answer has besides.
-  void finish(int64_t i, Reason reason, double residual);
+  /// Of sample i, whose numbers stand in the program's own units. False: they are too large for the
+  /// type, which says nothing of them then, and the sample has no solution.
+  bool finish(int64_t i, Reason reason, double residual);
   void solve_kept(const Kept& kept, std::vector<ops::ReducedRight>& rights,
                   std::vector<uint8_t>& known) const;
   void solve_exact(int64_t i, ops::ReducedRight& right) const;
@@ -69,6 +75,7 @@ class SolvedPrograms {
 
   ops::QuadraticShape shape_;
   int64_t batch_, together_;
+  double most_;  // the largest number of the type
   bool keep_;
   Degenerate degenerate_;
   std::vector<ScaledMatrices> matrices_;  // 1 or B

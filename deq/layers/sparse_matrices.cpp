@@ -8,10 +8,6 @@
 namespace deq {
 namespace {
 
-bool all_finite(const double* x, int64_t n) {
-  return std::all_of(x, x + n, [](double value) { return std::isfinite(value); });
-}
-
 /// row(i, j, value) of every number.
 template <class Visit>
 void each(const RowPattern& M, std::vector<double>& values, const Visit& visit) {
@@ -95,13 +91,14 @@ SparseMatrices::SparseMatrices(const SparsePattern& pattern, const double* Q_, c
       Q(pattern.upper.size()),
       A(A_, A_ + pattern.A.numbers()),
       G(G_, G_ + pattern.G.numbers()) {
-  finite = all_finite(Q_, pattern.Q.numbers()) && all_finite(A_, pattern.A.numbers()) &&
-           all_finite(G_, pattern.G.numbers());
-  if (!finite) return;
   for (int64_t e = 0; e < pattern.Q.numbers(); ++e) {
     const int64_t into = pattern.into_upper[size_t(e)];
+    finite &= std::fabs(Q_[e]) <= kLargestNumber;
     Q[size_t(into)] += into < shape.n ? Q_[e] : 0.5 * Q_[e];
   }
+  for (std::vector<double>* x : {&Q, &A, &G})
+    finite = bring_into_range(x->data(), int64_t(x->size())) && finite;
+  if (!finite) return;
   equilibrate(pattern, *this);
   std::vector<double> shifted = Q, L(size_t(pattern.curvature.numbers())), own(size_t(shape.n)),
                       scratch(size_t(shape.n));

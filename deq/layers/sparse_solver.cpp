@@ -210,10 +210,9 @@ void SparseSolver::polish(const QuadraticLimits& limits, QuadraticState& state,
       right_[size_t(n_ + p_ + r)] = factor.held[size_t(r)] ? h[size_t(r)] : 0;
     const double left = refine(factor);
     const double most_lam = std::max({1e-6, largest(lam, m_), largest(q)}),
-                 most_s = std::max({1e-6, largest(x_.data(), n_), largest(h)});
+                 reach = std::max(1e-6, largest(x_.data(), n_));
     // Of what is large because K is nearly singular, little would be left over of anything.
-    const double size = std::max(
-        {largest(q), largest(nu, p_ + m_), std::min(1e3, std::max(1e-6, largest(x_.data(), n_)))});
+    const double size = std::max({largest(q), largest(nu, p_ + m_), std::min(1e3, reach)});
     if (!(left <= 1e-11 * size) || !regular(factor)) return;
     for (int64_t r = 0; r < m_; ++r) s_[size_t(r)] = 0;
     add_times(pattern_.G, G_.data(), x_.data(), s_.data());
@@ -222,7 +221,8 @@ void SparseSolver::polish(const QuadraticLimits& limits, QuadraticState& state,
     for (int64_t r = 0; r < m_; ++r) {
       const bool held = factor.held[size_t(r)];
       const double sign = held ? lam[r] : h[size_t(r)] - s_[size_t(r)];
-      const double most = held ? most_lam : most_s, bound = limits.weak * most;
+      const double most = held ? most_lam : std::max(reach, std::fabs(h[size_t(r)])),
+                   bound = limits.weak * most;
       state.residual = std::max(state.residual, -sign / most);
       weak |= std::fabs(sign) <= bound;
       if (sign >= -kWrong * bound) continue;
