@@ -29,8 +29,8 @@ ALLOWED = {
               "models"},
     "runs": {"base", "files", "distributed", "data", "tasks", "cells", "layers", "models", "train"},
     "report": {"base", "files", "solvers", "layers", "models", "data", "train", "runs"},
-    "measure": {"base", "files", "solvers", "gradients", "cells", "layers", "halting", "models", "decode", "data", "tasks",
-                "train", "runs", "report"},
+    "measure": {"base", "files", "ops", "solvers", "gradients", "cells", "layers", "halting", "models", "decode", "data",
+                "tasks", "train", "runs", "report"},
 }
 FREE = ("cli", "python", "tests", "examples", "bench", "fuzz")  # these may include everything below them
 EVERYTHING = pathlib.Path("deq/deq.h")  # for programs

@@ -15,7 +15,8 @@ constexpr double kShows = 1e-10;  // of its terms' sizes
 
 std::vector<double> to_one(std::vector<double> x) {
   const double most = largest(x);
-  if (!(most > 0) || !std::isfinite(most)) return {};
+  if (!(most > 0) || !std::ranges::all_of(x, [](double value) { return std::isfinite(value); }))
+    return {};
   for (double& value : x) value /= most;
   return x;
 }
@@ -62,7 +63,8 @@ std::vector<double> farkas_vector(const ScaledProgram& program,
     left = std::max(left, std::fabs(sum));
   }
   if (!(shown > kShows * terms) || !(left <= kExact * shown)) return {};
-  for (int64_t r = 0; r < k; ++r) y[size_t(r)] *= program.multiplier(r);
+  for (int64_t r = 0; r < k; ++r)
+    if (y[size_t(r)] != 0) y[size_t(r)] *= program.multiplier(r);
   return to_one(std::move(y));
 }
 

@@ -154,17 +154,18 @@ void ExactSolver::take_from_centre() {
 }
 
 void ExactSolver::measure() {
+  reach_ = std::max(1e-6, largest(z_));
   for (int64_t r = 0; r < m_; ++r)
     s_[size_t(r)] = data_.h[r] - dot(data_.G + r * n_, z_.data(), n_);
 }
 
 bool ExactSolver::signs_are_right() {
   bool right = true;
-  const double none = weak_lam(), touch = weak_s();
+  const double none = weak_lam();
   std::vector<uint8_t> next = held_;
   for (int64_t r = 0; r < m_; ++r) {
     const double own = held_[size_t(r)] ? lam_[size_t(r)] : s_[size_t(r)];
-    if (own >= -kWrong * (held_[size_t(r)] ? none : touch)) continue;
+    if (own >= -kWrong * (held_[size_t(r)] ? none : weak_s(r))) continue;
     right = false;
     next[size_t(r)] = !held_[size_t(r)];
   }
@@ -181,15 +182,15 @@ double ExactSolver::residual() const {
     stationary = std::max(stationary, std::fabs(sum));
   }
   for (int64_t r = 0; r < p_; ++r)
-    feasible = std::max(feasible, std::fabs(data_.b[r] - dot(row(r), z_.data(), n_)));
+    feasible = std::max(feasible, std::fabs(data_.b[r] - dot(row(r), z_.data(), n_)) / size_of(r));
   double complementary = 0;
   for (int64_t r = 0; r < m_; ++r) {
-    feasible = std::max(feasible, -s_[size_t(r)]);
+    feasible = std::max(feasible, -s_[size_t(r)] / size_of(p_ + r));
     stationary = std::max(stationary, -lam_[size_t(r)]);
-    complementary = std::max(complementary, std::min(std::fabs(s_[size_t(r)]) / most_s(),
+    complementary = std::max(complementary, std::min(std::fabs(s_[size_t(r)]) / size_of(p_ + r),
                                                      std::fabs(lam_[size_t(r)]) / most_lam()));
   }
-  return std::max({stationary / most_lam(), feasible / most_s(), complementary});
+  return std::max({stationary / most_lam(), feasible, complementary});
 }
 
 bool ExactSolver::unique() {
@@ -198,7 +199,7 @@ bool ExactSolver::unique() {
   std::vector<uint8_t> pressed(size_t(m_), 0), tight(size_t(m_), 0);
   bool more = false;
   for (int64_t r = 0; r < m_; ++r) {
-    const bool touches = std::fabs(s_[size_t(r)]) <= weak_s();
+    const bool touches = std::fabs(s_[size_t(r)]) <= weak_s(r);
     tight[size_t(r)] = touches;
     pressed[size_t(r)] =
         touches && (lam_[size_t(r)] > weak_lam() || centre_[size_t(r)] > 1e-5 * most_lam());
@@ -261,7 +262,7 @@ void ExactSolver::choose_gradient(const Degenerate& degenerate) {
   weak_ = 0;
   for (int64_t r = 0; r < m_; ++r) {
     strong[size_t(r)] = lam_[size_t(r)] > weak_lam();
-    tight[size_t(r)] = strong[size_t(r)] || std::fabs(s_[size_t(r)]) <= weak_s();
+    tight[size_t(r)] = strong[size_t(r)] || std::fabs(s_[size_t(r)]) <= weak_s(r);
     weak_ += tight[size_t(r)] && !strong[size_t(r)];
   }
   active_ = tight;

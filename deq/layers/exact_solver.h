@@ -46,9 +46,10 @@ class ExactSolver {
   double most_lam() const {
     return std::max({1e-6, largest(lam_), largest(nu_), largest(data_.q, n_)});
   }
-  double most_s() const { return std::max({1e-6, largest(z_), largest(data_.h, m_)}); }
+  /// Of row r of A or G: what its residual is a share of.
+  double size_of(int64_t r) const { return std::max(reach_, std::fabs(right(r))); }
   double weak_lam() const { return limits_.weak * most_lam(); }
-  double weak_s() const { return limits_.weak * most_s(); }
+  double weak_s(int64_t r) const { return limits_.weak * size_of(p_ + r); }
 
   const ScaledProgram& program_;
   ops::QuadraticData data_;
@@ -56,6 +57,7 @@ class ExactSolver {
   int64_t n_, p_, m_, steps_ = 0, factorisations_ = 0, weak_ = 0;
   std::vector<double> z_, nu_, lam_, s_, centre_, centre_nu_, centre_s_, centre_z_;
   std::vector<double> y_;  // of factor_'s rows
+  double reach_ = 1e-6;    // the size of z
   std::vector<uint8_t> held_, active_;
   std::unique_ptr<ExactFactor> factor_;
 };

@@ -244,6 +244,9 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
   found.rejected = at::tensor(outcome.rejected, at::kLong);
   std::vector<int64_t> shape{p.T, p.B};
   shape.insert(shape.end(), p.shape.begin(), p.shape.end());
+  // Of nothing, or without a solution: on y0's tape all the same, with the gradient 0.
+  if (c10::GradMode::is_enabled() && p.y0.requires_grad() && !values.requires_grad())
+    values = values + p.y0.masked_fill(at::ones({}, p.y0.options().dtype(at::kBool)), 0);
   found.y = values.view(shape);
   return found;
 }

@@ -106,6 +106,7 @@ OdeFunction::Jacobian Field::jacobian(const Tensor& t, const Tensor& y, const Te
     if (given.t.defined()) given.t = given.t.reshape({b, n});
     return given;
   }
+  if (n == 0) return {at::zeros({b, 0, 0}, y.options()), at::zeros({b, 0}, y.options())};
   const c10::AutoGradMode mode(true);
   const int64_t at_once = std::max<int64_t>(1, kNumbers / std::max<int64_t>(1, b * n));
   std::vector<Tensor> dy, dt;

@@ -16,7 +16,6 @@ namespace {
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using Solved = std::shared_ptr<const SolvedPrograms>;
 
 /// g as double, contiguous, of the batch; zeros where it is undefined.
 Tensor right_hand_side(const Tensor& g, const Tensor& like) {
@@ -30,8 +29,25 @@ Tensor as_output(const Tensor& x, at::ScalarType type, bool batched) {
   return batched ? typed : typed.squeeze(0);
 }
 
+/// Which numbers of a matrix there are: all, or those in the rows and columns of a sparse one.
+struct Places {
+  Tensor rows, columns;  // (N), or undefined
+
+  Places() = default;
+  explicit Places(const RowPattern& M) {
+    std::vector<int64_t> of_each;
+    for (int64_t i = 0; i < M.rows(); ++i) of_each.resize(size_t(M.begin[size_t(i) + 1]), i);
+    rows = at::tensor(of_each, at::kLong);
+    columns = at::tensor(M.column, at::kLong);
+  }
+};
+
 /// x y' of each sample.
-Tensor by_sample(const Tensor& x, const Tensor& y) { return x.unsqueeze(-1) * y.unsqueeze(-2); }
+Tensor by_sample(const Tensor& x, const Tensor& y, const Places& places) {
+  if (places.rows.defined())
+    return x.index_select(-1, places.rows) * y.index_select(-1, places.columns);
+  return x.unsqueeze(-1) * y.unsqueeze(-2);
+}
 
 /// The sum over the batch where `like` has none.
 Tensor as_input(const Tensor& gradient, const Tensor& like) {
@@ -60,9 +76,9 @@ void fill_products(T factor, const Tensor& x, const Tensor& y, const Tensor& u, 
 
 /// factor (x y' + u v'), of each sample or, where `like` is shared, of all together.
 Tensor products(double factor, const Tensor& x, const Tensor& y, const Tensor& u, const Tensor& v,
-                const Tensor& like) {
-  if (c10::GradMode::is_enabled())
-    return as_input(factor * (by_sample(x, y) + by_sample(u, v)), like);
+                const Tensor& like, const Places& places) {
+  if (c10::GradMode::is_enabled() || places.rows.defined())
+    return as_input(factor * (by_sample(x, y, places) + by_sample(u, v, places)), like);
   if (like.dim() == 2) {
     const auto rows = [](const Tensor& t) { return t.dim() == 1 ? t.unsqueeze(0) : t; };
     return factor * (rows(x).t().mm(rows(y)) + rows(u).t().mm(rows(v)));
@@ -76,6 +92,21 @@ Tensor products(double factor, const Tensor& x, const Tensor& y, const Tensor& u
   out.scalar_type() == at::kFloat ? fill(float()) : fill(double());
   return out;
 }
+
+/// Programs that are solved, and where their matrices have numbers.
+struct SolvedWithPlaces : SolvedPrograms {
+  Places Q, A, G;
+
+  SolvedWithPlaces(const ProgramNumbers& numbers, const MinimiseOptions& options, double precision,
+                   bool differentiable)
+      : SolvedPrograms(numbers, options, precision, differentiable) {
+    if (!pattern()) return;
+    Q = Places(pattern()->Q);
+    A = Places(pattern()->A);
+    G = Places(pattern()->G);
+  }
+};
+using Solved = std::shared_ptr<const SolvedWithPlaces>;
 
 /// w of K w = g, g by the outputs, as a function of the data and of g: any number of times
 /// differentiable, since v of K v = dw gives  dg = v,  dQ = -(v_z w_z' + w_z v_z') / 2,
@@ -105,12 +136,13 @@ struct SolveNode : torch::autograd::Function<SolveNode> {
       if (!dw[i].defined()) dw[i] = at::zeros_like(saved[3 + i]);
     const variable_list v = apply(Q, A, G, dw[0], dw[1], dw[2], solved);
     const Tensor &wz = saved[3], &wnu = saved[4], &wlam = saved[5];
-    const auto rows = [&](const Tensor& w, const Tensor& own, const Tensor& like) {
-      return as_input(-(by_sample(w, v[0]) + by_sample(own, wz)), like);
+    const auto rows = [&](const Tensor& w, const Tensor& own, const Tensor& like,
+                          const Places& places) {
+      return as_input(-(by_sample(w, v[0], places) + by_sample(own, wz, places)), like);
     };
-    return {as_input(-(by_sample(v[0], wz) + by_sample(wz, v[0])) / 2, Q),
-            rows(wnu, v[1], A),
-            rows(wlam, v[2], G),
+    return {as_input(-(by_sample(v[0], wz, solved->Q) + by_sample(wz, v[0], solved->Q)) / 2, Q),
+            rows(wnu, v[1], A, solved->A),
+            rows(wlam, v[2], G, solved->G),
             v[0],
             v[1],
             v[2],
@@ -161,24 +193,26 @@ struct ProgramNode : torch::autograd::Function<ProgramNode> {
     const auto where = [](const Tensor& input, const auto& gradient) {
       return input.requires_grad() ? gradient() : Tensor();
     };
-    return {where(Q, [&] { return products(-0.5, w[0], z, z, w[0], Q); }),
+    return {where(Q, [&] { return products(-0.5, w[0], z, z, w[0], Q, solved->Q); }),
             where(q, [&] { return as_input(-w[0], q); }),
-            where(A, [&] { return products(-1, nu, w[0], w[1], z, A); }),
+            where(A, [&] { return products(-1, nu, w[0], w[1], z, A, solved->A); }),
             where(b, [&] { return as_input(w[1], b); }),
-            where(G, [&] { return products(-1, lam, w[0], w[2], z, G); }),
+            where(G, [&] { return products(-1, lam, w[0], w[2], z, G, solved->G); }),
             where(h, [&] { return as_input(w[2], h); }),
             Tensor(),
             Tensor()};
   }
 };
 
-}  // namespace
-
-Optimum minimise(const QuadraticProgram& program, const MinimiseOptions& options) {
+void check(const MinimiseOptions& options) {
   validate(options.stop, "MinimiseOptions.stop");
   DEQ_CHECK(options.degenerate.kind != Degenerate::Kind::Smoothed || options.degenerate.kappa > 0,
             "Degenerate::Smoothed.kappa = {}; expected > 0", options.degenerate.kappa);
-  const ProgramNumbers numbers(program);
+}
+
+/// `program`: the tensors whose numbers these are, of sparse matrices the values.
+Optimum optimum(const QuadraticProgram& program, const ProgramNumbers& numbers,
+                const MinimiseOptions& options) {
   bool differentiable = false;
   for (const Tensor* t : {&program.Q, &program.q, &program.A, &program.b, &program.G, &program.h})
     differentiable |= t->defined() && t->requires_grad();
@@ -187,7 +221,7 @@ Optimum minimise(const QuadraticProgram& program, const MinimiseOptions& options
   const double precision = type == at::kFloat ? std::numeric_limits<float>::epsilon()
                                               : std::numeric_limits<double>::epsilon();
   const Solved solved =
-      std::make_shared<SolvedPrograms>(numbers, options, precision, differentiable);
+      std::make_shared<SolvedWithPlaces>(numbers, options, precision, differentiable);
   Optimum found;
   found.report = solved->report;
   found.active = as_output(solved->active, at::kBool, numbers.batched);
@@ -210,6 +244,20 @@ Optimum minimise(const QuadraticProgram& program, const MinimiseOptions& options
   found.z = outputs[0], found.nu = outputs[1], found.lam = outputs[2];
   found.latest_adjoint = solved->adjoint;
   return found;
+}
+
+}  // namespace
+
+Optimum minimise(const QuadraticProgram& program, const MinimiseOptions& options) {
+  check(options);
+  return optimum(program, ProgramNumbers(program), options);
+}
+
+Optimum minimise(const SparseProgram& program, const MinimiseOptions& options) {
+  check(options);
+  return optimum(
+      {program.Q.values, program.q, program.A.values, program.b, program.G.values, program.h},
+      ProgramNumbers(program), options);
 }
 
 }  // namespace deq

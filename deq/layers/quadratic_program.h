@@ -15,6 +15,7 @@
 //
 // Warm, the system of the rows given is tried first. What these leave open, because rows depend on
 // each other or are weakly active, z is one of many, or there is none, exact_program.h decides.
+// Sparse ones: sparse_solver.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,9 +31,41 @@ namespace deq {
 /// The data, all of one floating type, on the CPU. Each is (B, ...) or, shared by the batch,
 /// without B. Q (n, n), q (n), A (p, n), b (p), G (m, n), h (m). Undefined: Q is 0 (a linear
 /// program), no such constraints. Of Q the symmetric part counts, and gradients are symmetric. A
-/// row whose h is +infinity is none.
+/// row whose h is +infinity, or above 1e50, is none. Numbers below 1e-50 count as 0.
 struct QuadraticProgram {
   at::Tensor Q, q, A, b, G, h;
+};
+
+/// The numbers of a matrix that are not 0, by rows (CSR): row i has values[k] in columns[k] for
+/// row_begin[i] <= k < row_begin[i + 1], in ascending columns. The pattern is that of every sample.
+/// Not a tensor of LibTorch's sparse layout: LibTorch 1.13 cannot add two of these without MKL,
+/// which gradients that come together must be, and its optimisers take none.
+struct SparseMatrix {
+  at::Tensor row_begin;  ///< (rows + 1) int64, as crow_indices()
+  at::Tensor columns;    ///< (N) int64, as col_indices()
+  at::Tensor values;     ///< (N), or (B, N)
+
+  SparseMatrix() = default;
+  SparseMatrix(at::Tensor row_begin_, at::Tensor columns_, at::Tensor values_)
+      : row_begin(std::move(row_begin_)),
+        columns(std::move(columns_)),
+        values(std::move(values_)) {}
+};
+
+/// The numbers of M (rows, n), or (B, rows, n), that are not 0 in every sample; differentiable in
+/// M.
+SparseMatrix compressed(const at::Tensor& M);
+
+/// The same program with sparse matrices; q as long as Q, A and G are wide. Those whose values are
+/// undefined are as in QuadraticProgram. Where Q's symmetric part counts, (i, j) is half of what
+/// stands at (i, j) and (j, i). Gradients are those of the values.
+struct SparseProgram {
+  SparseMatrix Q;
+  at::Tensor q;
+  SparseMatrix A;
+  at::Tensor b;
+  SparseMatrix G;
+  at::Tensor h;
 };
 
 /// How it is solved, and what its gradient is where that is not unique.
@@ -51,7 +84,7 @@ struct Optimum {
   /// A sample each. `Converged`: z, nu and lam are the solution, z the only one. `NotUnique`: z is
   /// that of least norm among many. Else there is none, and z, nu and lam are 0: `Infeasible`,
   /// `Unbounded`, `NotConvex` (Q has negative curvature, along the constraints or not), `NonFinite`
-  /// (a number that is not, h = -infinity); or none was found, `MaxSteps`. Gradients of all but
+  /// (a number that is not, or is beyond 1e50; h = -infinity); or none was found, `MaxSteps`. Gradients of all but
   /// `Converged` are 0.
   /// `residual`: the largest of |Qz + q + A'nu + G'lam| and of -lam, as a share of the largest
   /// entry of q, nu and lam; of |Az - b| and of Gz - h, as a share of z's and h's; of the program
@@ -74,5 +107,10 @@ struct Optimum {
 /// Never throws for what the numbers are. Throws deq::Error for shapes and types that do not fit.
 /// Gradients of shared data are sums over the batch.
 Optimum minimise(const QuadraticProgram& program, const MinimiseOptions& options = {});
+
+/// The same answers and gradients by sparse factors (sparse_solver.h), whose order is found once
+/// for a pattern. What they leave open is solved with dense matrices, one sample after the other,
+/// where n + p + m <= 2,000; a larger one ends with `MaxSteps`.
+Optimum minimise(const SparseProgram& program, const MinimiseOptions& options = {});
 
 }  // namespace deq

@@ -9,18 +9,6 @@ namespace {
 
 using ops::QuadraticShape;
 
-/// The power of two next below 1 / x; 1 for what has no size.
-double inverse_power(double x) {
-  if (!(x > 0) || !std::isfinite(x)) return 1;
-  return std::ldexp(1.0, -std::clamp(std::ilogb(x), -300, 300));
-}
-
-bool all_finite(const double* x, int64_t n) {
-  bool finite = true;
-  for (int64_t i = 0; i < n; ++i) finite &= std::fabs(x[i]) <= std::numeric_limits<double>::max();
-  return finite;
-}
-
 /// Four at a time: one after the other, each would wait for the one before it.
 double largest(const double* x, int64_t n) {
   double most[4] = {};
@@ -113,47 +101,91 @@ void equilibrate(ScaledMatrices& s) {
 
 }  // namespace
 
+bool bring_into_range(double* x, int64_t n) {
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    finite &= std::fabs(x[i]) <= kLargestNumber;
+    x[i] = std::fabs(x[i]) < kSmallestNumber ? 0 : x[i];
+  }
+  return finite;
+}
+
+double inverse_power(double x) {
+  if (!(x > 0) || !std::isfinite(x)) return 1;
+  return std::ldexp(1.0, -std::clamp(std::ilogb(x), -300, 300));
+}
+
 ScaledMatrices::ScaledMatrices(const QuadraticShape& given, const double* Q_, const double* A_,
                                const double* G_)
-    : shape(given),
+    : Scales(given),
       Q(size_t(given.n * given.n)),
       A(A_, A_ + given.p * given.n),
-      G(G_, G_ + given.m * given.n),
-      D(size_t(given.n), 1.0),
-      E(size_t(given.p), 1.0),
-      F(size_t(given.m), 1.0) {
+      G(G_, G_ + given.m * given.n) {
   const int64_t n = shape.n;
-  finite = all_finite(Q_, n * n) && all_finite(A_, shape.p * n) && all_finite(G_, shape.m * n);
-  if (!finite) return;
+  finite = bring_into_range(A.data(), shape.p * n) && bring_into_range(G.data(), shape.m * n);
   for (int64_t i = 0; i < n; ++i) {
     Q[size_t(i * n + i)] = Q_[i * n + i];
     for (int64_t j = 0; j < i; ++j)
       Q[size_t(i * n + j)] = Q[size_t(j * n + i)] = 0.5 * Q_[i * n + j] + 0.5 * Q_[j * n + i];
   }
-  equilibrate(*this);
+  for (int64_t i = 0; i < n * n; ++i) finite &= std::fabs(Q_[i]) <= kLargestNumber;
+  bring_into_range(Q.data(), n * n);
+  if (finite) equilibrate(*this);
 }
 
-ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, const double* b,
-                             const double* h)
-    : matrices_(&matrices),
-      q_(q, q + matrices.shape.n),
-      b_(b, b + matrices.shape.p),
-      h_(h, h + matrices.shape.m) {
+namespace {
+
+/// From here on rows of G are far: behind a gap in the sizes of all sides, above which there are
+/// no others. `size`: of z, where there are none below.
+double far_from(const std::vector<double>& b, const std::vector<double>& h, double size) {
+  constexpr double kGap = 1e6;
+  double least = 0;  // no gap below: a row that z must come to, or may not
+  for (const double x : b) least = std::max(least, std::fabs(x));
+  for (const double x : h) least = std::max(least, -x);
+  std::vector<double> sizes;
+  for (const double x : h)
+    if (x > least) sizes.push_back(x);
+  std::ranges::sort(sizes);
+  double below = least;
+  for (const double x : sizes) {
+    const double near = below > 0 ? below : size;
+    if (near > 0 && x > kGap * near) return x;
+    below = x;
+  }
+  return std::numeric_limits<double>::infinity();
+}
+
+}  // namespace
+
+ScaledVectors::ScaledVectors(const Scales& scales, const double* q, const double* b,
+                             const double* h, FarRows rows)
+    : scales_(&scales),
+      q_(q, q + scales.shape.n),
+      b_(b, b + scales.shape.p),
+      h_(h, h + scales.shape.m) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const auto [n, p, m] = matrices.shape;
-  finite_ = matrices.finite && all_finite(q, n) && all_finite(b, p);
-  for (int64_t i = 0; i < m; ++i) finite_ = finite_ && h[i] > -kInfinity;  // false for NaN
-  if (!finite_) return;
+  const auto [n, p, m] = scales.shape;
   for (int64_t i = 0; i < m; ++i) {
-    if (h[i] < kInfinity) continue;
-    if (bounded_.empty()) bounded_ = matrices.G;
-    std::fill_n(bounded_.begin() + i * n, n, 0.0);
+    if (!(h[i] > kLargestNumber)) continue;
+    absent_.push_back(i);
     h_[size_t(i)] = 0;
   }
-  times(q_, matrices.D);
-  times(b_, matrices.E);
-  times(h_, matrices.F);
-  const double gradient = largest(q_), curvature = matrices.flat ? 0 : 1 / matrices.c;
+  finite_ = scales.finite && bring_into_range(q_.data(), n) && bring_into_range(b_.data(), p) &&
+            bring_into_range(h_.data(), m);
+  if (!finite_) return;
+  times(q_, scales.D);
+  times(b_, scales.E);
+  times(h_, scales.F);
+  const double gradient = largest(q_), curvature = scales.flat ? 0 : 1 / scales.c;
+  const double from = rows == FarRows::Kept
+                          ? kInfinity
+                          : far_from(b_, h_, curvature > 0 ? gradient / curvature : 0);
+  for (int64_t i = 0; i < m; ++i) {
+    if (h_[size_t(i)] < from) continue;
+    absent_.push_back(i);
+    far_.push_back(i);
+    h_[size_t(i)] = 0;
+  }
   double size = std::max(largest(b_), largest(h_));
   if (size == 0 && curvature > 0) size = gradient / curvature;
   tau_ = 1 / inverse_power(size);
@@ -162,45 +194,58 @@ ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, co
   kappa_ *= kappa_;
   for (double& x : q_) x *= kappa_ * tau_;
   for (double& x : b_) x /= tau_;
-  for (int64_t i = 0; i < m; ++i) h_[size_t(i)] = h[i] < kInfinity ? h_[size_t(i)] / tau_ : 1.0;
+  for (double& x : h_) x /= tau_;
+  for (const int64_t i : absent_) h_[size_t(i)] = 1;
+}
+
+ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, const double* b,
+                             const double* h, FarRows far)
+    : ScaledVectors(matrices, q, b, h, far), matrices_(&matrices) {
+  if (absent().empty()) return;
+  const int64_t n = shape().n;
+  bounded_ = matrices.G;
+  for (const int64_t i : absent()) std::fill_n(bounded_.begin() + i * n, n, 0.0);
 }
 
 ops::QuadraticData ScaledProgram::data() const {
   const ScaledMatrices& s = *matrices_;
   return {s.Q.data(),
-          q_.data(),
+          q().data(),
           s.A.data(),
-          b_.data(),
+          b().data(),
           bounded_.empty() ? s.G.data() : bounded_.data(),
-          h_.data(),
-          kappa_ * tau_ * tau_ / s.c};
+          h().data(),
+          curvature()};
 }
 
-double ScaledProgram::multiplier(int64_t r) const {
-  const int64_t p = matrices_->shape.p;
-  return (r < p ? matrices_->E[size_t(r)] : matrices_->F[size_t(r - p)]) / (kappa_ * tau_);
+double ScaledVectors::multiplier(int64_t r) const {
+  const int64_t p = scales_->shape.p;
+  return (r < p ? scales_->E[size_t(r)] : scales_->F[size_t(r - p)]) / (kappa_ * tau_);
 }
 
-void ScaledProgram::unscale(double* z, double* nu, double* lam) const {
-  const auto [n, p, m] = matrices_->shape;
-  for (int64_t i = 0; z && i < n; ++i) z[i] *= tau_ * matrices_->D[size_t(i)];
-  for (int64_t i = 0; nu && i < p; ++i) nu[i] *= multiplier(i);
-  for (int64_t i = 0; lam && i < m; ++i) lam[i] *= multiplier(p + i);
+void ScaledVectors::unscale(double* z, double* nu, double* lam) const {
+  const auto [n, p, m] = scales_->shape;
+  const auto times = [](double& x, double by) {  // 0 stays, whatever overflows
+    if (x != 0) x *= by;
+  };
+  for (int64_t i = 0; z && i < n; ++i) times(z[i], tau_ * scales_->D[size_t(i)]);
+  for (int64_t i = 0; nu && i < p; ++i) times(nu[i], multiplier(i));
+  for (int64_t i = 0; lam && i < m; ++i) times(lam[i], multiplier(p + i));
 }
 
-void ScaledProgram::rescale(double* z, double* nu, double* lam) const {
-  const auto [n, p, m] = matrices_->shape;
-  for (int64_t i = 0; z && i < n; ++i) z[i] /= tau_ * matrices_->D[size_t(i)];
+void ScaledVectors::rescale(double* z, double* nu, double* lam) const {
+  const auto [n, p, m] = scales_->shape;
+  for (int64_t i = 0; z && i < n; ++i) z[i] /= tau_ * scales_->D[size_t(i)];
   for (int64_t i = 0; nu && i < p; ++i) nu[i] /= multiplier(i);
   for (int64_t i = 0; lam && i < m; ++i) lam[i] /= multiplier(p + i);
 }
 
-void ScaledProgram::transform(double* z, double* nu, double* lam) const {
-  const auto [n, p, m] = matrices_->shape;
+void ScaledVectors::transform(double* z, double* nu, double* lam) const {
+  const auto [n, p, m] = scales_->shape;
   const double root = std::sqrt(kappa_) * tau_, per_root = 1 / root;
-  for (int64_t i = 0; z && i < n; ++i) z[i] *= root * matrices_->D[size_t(i)];
-  for (int64_t i = 0; nu && i < p; ++i) nu[i] *= per_root * matrices_->E[size_t(i)];
-  for (int64_t i = 0; lam && i < m; ++i) lam[i] *= per_root * matrices_->F[size_t(i)];
+  for (int64_t i = 0; z && i < n; ++i) z[i] *= root * scales_->D[size_t(i)];
+  for (int64_t i = 0; nu && i < p; ++i) nu[i] *= per_root * scales_->E[size_t(i)];
+  for (int64_t i = 0; lam && i < m; ++i) lam[i] *= per_root * scales_->F[size_t(i)];
 }
 
 }  // namespace deq

@@ -196,8 +196,9 @@ class Group {
   /// What is exact now is written down; returns those whose rows were exchanged.
   Mask judge(Mask open, V left, V worst) {
     const V most_lam = max(V(1e-6), largest(lam_, m_, largest(f_, n_)));
-    const V most_s = max(V(1e-6), largest(z_, n_, largest(problem_.h, m_)));
-    const V multiplier = most_lam * V(limits_.weak), slack = most_s * V(limits_.weak);
+    const V reach = max(V(1e-6), largest(z_, n_));
+    const auto size_of_slack = [&](int64_t r) HWY_ATTR { return max(reach, abs(problem_.h[r])); };
+    const V multiplier = most_lam * V(limits_.weak);
     // Of what is large because K is nearly singular, little would be left over of anything.
     const V size = max(largest(f_, n_, largest(y_, p_, largest(lam_, m_))),
                        min(V(1e3), max(V(1e-6), largest(z_, n_))));
@@ -207,8 +208,9 @@ class Group {
     for (int64_t r = 0; r < m_; ++r) {
       const Mask held = V(0.5) < held_[r];
       const V sign = select(held, lam_[r], slack_[r]);
-      const V bound = select(held, multiplier, slack);
-      residual = max(residual, -sign / select(held, most_lam, most_s));
+      const V most = select(held, most_lam, size_of_slack(r));
+      const V bound = most * V(limits_.weak);
+      residual = max(residual, -sign / most);
       wrong = wrong || sign < bound * V(-kWrong);
       weak = weak || abs(sign) <= bound;
     }
@@ -227,6 +229,7 @@ class Group {
     const Mask again = open && regular && wrong;
     for (int64_t r = 0; r < m_; ++r) {
       const Mask held = V(0.5) < held_[r];
+      const V slack = size_of_slack(r) * V(limits_.weak);
       const Mask next =
           (held && multiplier * V(-kWrong) <= lam_[r]) || (!held && slack_[r] < slack * V(-kWrong));
       held_[r] = select(again, select(next, V(1.0), V(0.0)), held_[r]);
