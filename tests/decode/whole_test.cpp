@@ -23,7 +23,7 @@ class WholeTextTest : public ::testing::TestWithParam<CellOptions> {
   WholeTextTest() {
     at::manual_seed(5);
     ModelOptions options{.cell = GetParam(),
-                         .initial = {.init_std = 0.15, .embedding_init_std = 0.5}};
+                         .initial = {.init_std = 0.4, .embedding_init_std = 0.5}};
     options.embedding.tie_weights = false;
     model = std::make_shared<Model>(options, Vocabularies{10, 9});
     model->to(at::kDouble);
