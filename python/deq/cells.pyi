@@ -159,3 +159,30 @@ class Energy(Cell):
                  step: float = 0.25,
                  step_spread: float = 1.0,
                  dimensions: int = 1) -> None: ...
+
+class Maxsat(Cell):
+    def __init__(self, *,
+                 init_std: float = 0.02,
+                 symbols: int = 0,
+                 places: int = 81,
+                 auxiliary: int = 300,
+                 clauses: int = 600,
+                 memory: int = 5) -> None: ...
+
+class MaxsatChain(Cell):
+    def __init__(self, *,
+                 init_std: float = 0.02,
+                 symbols: int = 0,
+                 auxiliary: int = 4,
+                 clauses: int = 4,
+                 memory: int = 5,
+                 trial: int = 30) -> None: ...
+
+class Optnet(Cell):
+    def __init__(self, *,
+                 init_std: float = 0.02,
+                 symbols: int = 0,
+                 places: int = 16,
+                 equalities: int = 40,
+                 penalty: float = 0.1,
+                 sharpness: float = 10.0) -> None: ...
