@@ -13,8 +13,8 @@ namespace deq {
 /// is holes, of 1 to `longest` characters each. The further test sets have holes of one length, named by
 /// it, together about 15% of each piece. Pieces are of the text's own parts: its end is held out.
 ///
-/// A share `ends` of the pieces are prefixes instead: 1 to length - 1 characters, each length as
-/// often, and one hole, behind which nothing stands. They are the test set `next` too. What is
+/// A share `ends` of the pieces are prefixes instead, of lengths evenly spread from 1 to length - 1,
+/// 64 of each, and one hole, behind which nothing stands. They are the test set `next` too. What is
 /// asked for is never in sight of what answers, whatever sees what.
 struct Masked {
   static constexpr const char* name = "masked";
