@@ -10,12 +10,13 @@ namespace deq {
 /// al. 2019): each character of a hole is replaced by the symbol `<hole>`, and it alone is scored.
 ///
 /// In training, validation and test a share of each piece between `least` and `most`, as likely,
-/// is holes, of 1 to `longest` characters each. The further test sets have holes of one length, named by
-/// it, together about 15% of each piece. Pieces are of the text's own parts: its end is held out.
+/// is holes, of 1 to `longest` characters each. Further test sets have holes of one length, named
+/// by it, together about 15% of each piece. Pieces are of the text's own parts: its end is held
+/// out.
 ///
-/// A share `ends` of the pieces are prefixes instead: 1 to length - 1 characters, each length as
-/// often, and one hole, behind which nothing stands. They are the test set `next` too. What is
-/// asked for is never in sight of what answers, whatever sees what.
+/// A share `ends` of the pieces are prefixes instead, of lengths evenly spread from 1 to
+/// length - 1, 64 of each, and one hole, behind which nothing stands. They are the test set `next`
+/// too. What is asked for is never in sight of what answers, whatever sees what.
 struct Masked {
   static constexpr const char* name = "masked";
   static constexpr Unit unit = Unit::Symbol;

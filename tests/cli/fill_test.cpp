@@ -118,9 +118,9 @@ TEST_F(Fill, BothSidesTellMoreThanTheLeftOne) {
     const auto found = cells(sides.text, row);
     ASSERT_EQ(found.size(), 7u) << sides.text;
     const int characters = std::stoi(found[2]);
-    if (row == std::string("next")) EXPECT_EQ(characters, 20);  // task-test
-    if (row == std::string("1")) EXPECT_LT(characters, 20 * 4);
-    EXPECT_GT(characters, 15);
+    const std::string set = row;
+    EXPECT_GE(characters, set == "next" ? 20 : 16);  // task-test
+    EXPECT_LE(characters, set == "next" ? 20 : set == "1" ? 60 : 20 * 16);
     EXPECT_LT(std::stod(found[4]), 3.0) << "the alphabet is told better than by chance";
   }
   EXPECT_LT(std::stod(cells(sides.text, "1")[3]), 0.5);
