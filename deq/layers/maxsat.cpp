@@ -125,6 +125,18 @@ Tensor warm_for(const Tensor& warm, const Tensor& z, int64_t N, int64_t k) {
   return warm.detach().to(z.scalar_type()).contiguous();
 }
 
+/// Of an adjoint that is zero, for the rows of `forward`.
+Report converged_at_once(const Report& forward, const StopRule& stop) {
+  Report report;
+  report.reason = at::full_like(forward.reason, int64_t(Reason::Converged));
+  report.residual = at::zeros_like(forward.residual);
+  report.steps = at::zeros_like(forward.steps);
+  report.max_steps = stop.max_steps;
+  report.rel_tol = stop.rel_tol;
+  report.abs_tol = stop.abs_tol;
+  return report;
+}
+
 struct Node : torch::autograd::Function<Node> {
   struct Held : torch::CustomClassHolder {
     MaxsatCall call;
@@ -145,9 +157,13 @@ struct Node : torch::autograd::Function<Node> {
               "maxsat: differentiated twice (create_graph); expected once");
     variable_list none(3);
     if (!gradients[0].defined()) return none;
-    context->get_saved_variables();  // throws where one of them was written to
+    const variable_list saved = context->get_saved_variables();  // throws where one was written to
     const auto held =
         c10::static_intrusive_pointer_cast<Held>(context->saved_data["held"].toCapsule());
+    if (!gradients[0].any().item<bool>()) {  // a link of a chain that no loss looks at
+      held->latest->set(converged_at_once(held->found.report, held->call.how.adjoint));
+      return {at::zeros_like(saved[0]), at::zeros_like(saved[1]), Tensor()};
+    }
     const FreeThreads threads;
     const MaxsatGradients found =
         maxsat_backward(held->call, held->found, gradients[0].contiguous(),
