@@ -16,6 +16,7 @@
 #include "deq/measure/cost.h"
 #include "deq/measure/decoding.h"
 #include "deq/measure/gradients.h"
+#include "deq/measure/layers.h"
 #include "deq/measure/memory.h"
 #include "deq/measure/tolerance.h"
 #include "deq/measure/training.h"
@@ -255,6 +256,25 @@ int training(int argc, char** argv) {
   return 0;
 }
 
+int layers(int argc, char** argv) {
+  Request request(
+      "layers",
+      "Layers that are defined by a condition: the least processor time on one thread, "
+      "what is left of the condition, and counts, of a workload's parts in a row each.");
+  bool as_json = false;
+  LayersOptions how;
+  request.app.add_flag("--json", as_json, "print an array of objects in place of a table");
+  if (const auto code = request.parse(how, argc, argv)) return *code;
+  assign_options(how, request.flags);
+  const std::vector<LayerCost> costs = measure_layers(how);
+  if (as_json) {
+    fmt::print("{}\n", json(costs));
+  } else {
+    request.print(table(costs));
+  }
+  return 0;
+}
+
 struct Kind {
   const char* name;
   int (*run)(int argc, char** argv);
@@ -268,6 +288,7 @@ constexpr Kind kKinds[] = {
     {"decoding", decoding, "tokens per second, at once and one by one"},
     {"training", training, "loss, evaluations and residual over training"},
     {"cost", cost, "metric, memory and seconds of networks side by side"},
+    {"layers", layers, "time and counts of quadratic programs, MAXSAT, contact, ODEs"},
 };
 
 }  // namespace

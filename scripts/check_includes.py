@@ -27,8 +27,8 @@ ALLOWED = {
     "train": {"base", "files", "distributed", "data", "tasks", "solvers", "gradients", "cells", "layers", "models"},
     "runs": {"base", "files", "distributed", "data", "tasks", "cells", "layers", "models", "train"},
     "report": {"base", "files", "solvers", "layers", "models", "data", "train", "runs"},
-    "measure": {"base", "files", "solvers", "gradients", "cells", "layers", "models", "decode", "data", "train", "runs",
-                "report"},
+    "measure": {"base", "files", "ops", "solvers", "gradients", "cells", "layers", "models", "decode", "data", "train",
+                "runs", "report"},
 }
 FREE = ("cli", "python", "tests", "examples", "bench", "fuzz")  # these may include everything below them
 EVERYTHING = pathlib.Path("deq/deq.h")  # for programs

@@ -80,7 +80,7 @@ class ContinuousAdjoint : public Adjoint {
     n_ = grad.size(2);
     const int64_t B = grad.size(1);
     // The equation is linear: each sample is solved at the size of its own gradient.
-    scale_ = grad.abs().amax(at::IntArrayRef{0, 2});
+    scale_ = n_ > 0 ? grad.abs().amax(at::IntArrayRef{0, 2}) : at::zeros({B}, grad.options());
     scale_ = at::where(scale_ > 0, scale_, at::ones_like(scale_)).unsqueeze(1);
     Tensor lambda = at::zeros({B, n_}, grad.options());
     size_t longest = 0;
