@@ -219,7 +219,7 @@ Tensor unrolled_values(const Stepper& stepper, const Field& f, const Record& rec
     y = y + column_of(scale, y0) * sum;
   }
   if (pieces.empty()) return values;
-  return values.reshape({-1, values.size(2)})
+  return values.reshape({values.size(0) * values.size(1), values.size(2)})
       .index_copy(0, at::tensor(positions, at::kLong).to(y0.device()), at::cat(pieces))
       .view(values.sizes());
 }

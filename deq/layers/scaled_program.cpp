@@ -85,17 +85,19 @@ void equilibrate(ScaledMatrices& s) {
     times(s.E, equalities);
     times(s.F, inequalities);
   }
-  const auto rows_to_one = [&](std::vector<double>& M, std::vector<double>& by) {
+  const auto rows_to_one = [&](std::vector<double>& M, std::vector<double>& by,
+                               std::vector<int64_t>& empty) {
     for (size_t i = 0; i < by.size(); ++i) {
       double* const row = M.data() + i * none.size();
-      const double factor = inverse_power(largest(row, int64_t(none.size())));
+      const double most = largest(row, int64_t(none.size())), factor = inverse_power(most);
+      if (most == 0) empty.push_back(int64_t(i));
       if (factor == 1) continue;
       for (size_t j = 0; j < none.size(); ++j) row[j] *= factor;
       by[i] *= factor;
     }
   };
-  rows_to_one(s.A, s.E);
-  rows_to_one(s.G, s.F);
+  rows_to_one(s.A, s.E, s.empty_A);
+  rows_to_one(s.G, s.F, s.empty_G);
   size_of_Q();
 }
 
@@ -173,6 +175,17 @@ ScaledVectors::ScaledVectors(const Scales& scales, const double* q, const double
   finite_ = scales.finite && bring_into_range(q_.data(), n) && bring_into_range(b_.data(), p) &&
             bring_into_range(h_.data(), m);
   if (!finite_) return;
+  const auto take_sign = [](std::vector<double>& sides, const std::vector<int64_t>& rows) {
+    std::vector<double> signs;
+    for (const int64_t r : rows) {
+      double& own = sides[size_t(r)];
+      signs.push_back(double(own > 0) - double(own < 0));
+      own = 0;
+    }
+    return signs;
+  };
+  const std::vector<double> signs_b = take_sign(b_, scales.empty_A),
+                            signs_h = take_sign(h_, scales.empty_G);
   times(q_, scales.D);
   times(b_, scales.E);
   times(h_, scales.F);
@@ -196,6 +209,9 @@ ScaledVectors::ScaledVectors(const Scales& scales, const double* q, const double
   for (double& x : b_) x /= tau_;
   for (double& x : h_) x /= tau_;
   for (const int64_t i : absent_) h_[size_t(i)] = 1;
+  for (size_t k = 0; k < signs_b.size(); ++k) b_[size_t(scales.empty_A[k])] = signs_b[k];
+  for (size_t k = 0; k < signs_h.size(); ++k)
+    h_[size_t(scales.empty_G[k])] = signs_h[k] < 0 ? -1 : 1;
 }
 
 ScaledProgram::ScaledProgram(const ScaledMatrices& matrices, const double* q, const double* b,

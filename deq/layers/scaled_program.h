@@ -17,6 +17,7 @@ namespace deq {
 struct Scales {
   ops::QuadraticShape shape;
   std::vector<double> D, E, F;
+  std::vector<int64_t> empty_A, empty_G;  ///< rows of zeros: no size tells what their sides mean
   double c = 1;
   bool flat = false;   ///< Q is 0
   bool finite = true;  ///< else nothing else means anything
@@ -43,7 +44,8 @@ enum class FarRows : uint8_t { Kept, LeftOut };
 ///     curvature Q' z' + q' + A''nu' + G''lam' = 0,   q' = kappa tau D q,   b' = E b / tau,
 ///     h' = F h / tau
 ///
-/// A row whose h is +infinity, or too large a number, is no row: its h' is 1, and it is to be 0 in G'.
+/// A row whose h is +infinity, or too large a number, is no row: its h' is 1, and it is to be 0 in
+/// G'. Nor is a row of zeros whose h is not below 0; other rows of zeros have sides of 1 or -1.
 class ScaledVectors {
  public:
   ScaledVectors(const Scales& scales, const double* q, const double* b, const double* h,

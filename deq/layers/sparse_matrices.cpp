@@ -36,10 +36,12 @@ void size_of_Q(SparseMatrices& s) {
   s.c *= by;
 }
 
-void rows_to_one(const RowPattern& M, std::vector<double>& values, std::vector<double>& by) {
+void rows_to_one(const RowPattern& M, std::vector<double>& values, std::vector<double>& by,
+                 std::vector<int64_t>& empty) {
   for (int64_t i = 0; i < M.rows(); ++i) {
     const int64_t first = M.begin[size_t(i)], count = M.begin[size_t(i) + 1] - first;
-    const double factor = inverse_power(largest(values.data() + first, count));
+    const double most = largest(values.data() + first, count), factor = inverse_power(most);
+    if (most == 0) empty.push_back(i);
     for (int64_t e = first; e < first + count; ++e) values[size_t(e)] *= factor;
     by[size_t(i)] *= factor;
   }
@@ -78,8 +80,8 @@ void equilibrate(const SparsePattern& pattern, SparseMatrices& s) {
     times(s.E, equalities);
     times(s.F, inequalities);
   }
-  rows_to_one(pattern.A, s.A, s.E);
-  rows_to_one(pattern.G, s.G, s.F);
+  rows_to_one(pattern.A, s.A, s.E, s.empty_A);
+  rows_to_one(pattern.G, s.G, s.F, s.empty_G);
   size_of_Q(s);
 }
 

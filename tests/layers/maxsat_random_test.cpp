@@ -7,6 +7,7 @@
 #include <random>
 
 #include "deq/layers/maxsat.h"
+#include "tests/layers/fuzz.h"
 
 namespace deq::testing {
 namespace {
@@ -79,9 +80,9 @@ void check(Draw& draw, int64_t* converged) {
 }
 
 TEST(MaxsatRandom, NothingPassesForSolvedThatIsNot) {
-  Draw draw(1);
+  Draw draw(fuzz_seed(1));
   int64_t converged = 0;
-  for (int k = 0; k < 3000; ++k)
+  for (int64_t k = 0; k < 3000 * fuzz_times(); ++k)
     ASSERT_NO_FATAL_FAILURE(check(draw, &converged)) << "problem " << k;
   EXPECT_GT(converged, 3000);
 }

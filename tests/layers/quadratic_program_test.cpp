@@ -309,6 +309,35 @@ TEST(QuadraticProgram, WhatIsTooLargeForTheTypeIsNoSolution) {
   EXPECT_EQ(torch::autograd::grad({found.z.sum() + found.lam.sum()}, {p.q})[0].item<double>(), 0);
 }
 
+/// However large the others are: 0 z <= -1 and 0 z = 1 are contradictions, 0 z <= 0 is nothing.
+TEST(QuadraticProgram, RowsOfZerosMeanTheirSigns) {
+  for (const double size : {1.0, 1e20, 1e40}) {
+    const auto solve = [&](double b, double h) {
+      const auto number = [](std::vector<double> x, std::vector<int64_t> sizes) {
+        return at::tensor(x, at::kDouble).view(sizes);
+      };
+      return minimise(QuadraticProgram{.Q = number({0.5}, {1, 1}),
+                                       .q = number({0}, {1}),
+                                       .A = number({size, 0}, {2, 1}),
+                                       .b = number({-size, b}, {2}),
+                                       .G = number({0.5, 0}, {2, 1}),
+                                       .h = number({0, h}, {2})});
+    };
+    const auto reason = [](const Optimum& o) { return Reason(o.report.reason.item<uint8_t>()); };
+    const Optimum below = solve(0, -1), other = solve(1, 1), good = solve(0, 0);
+    EXPECT_EQ(reason(below), Reason::Infeasible);
+    EXPECT_TRUE(at::allclose(below.certificate[0], at::tensor({0.0, 0.0, 0.0, 1.0}, at::kDouble)))
+        << below.certificate;
+    EXPECT_EQ(reason(other), Reason::Infeasible);
+    EXPECT_TRUE(at::allclose(other.certificate[0], at::tensor({0.0, -1.0, 0.0, 0.0}, at::kDouble)))
+        << other.certificate;
+    EXPECT_EQ(reason(good), Reason::Converged);
+    EXPECT_NEAR(good.z.item<double>(), -1, 1e-12);
+    EXPECT_EQ(good.weak.item<int64_t>(), 0);
+    EXPECT_FALSE(good.active[1].item<bool>());
+  }
+}
+
 TEST(QuadraticProgram, NumbersOutOfRangeAreNone) {
   const auto reason = [](double Q, double G, double h) {
     const auto number = [](double x, std::vector<int64_t> sizes) {

@@ -10,6 +10,7 @@
 
 #include "deq/layers/quadratic_program.h"
 #include "tests/layers/enumeration.h"
+#include "tests/layers/fuzz.h"
 
 namespace deq::testing {
 namespace {
@@ -204,7 +205,7 @@ TEST_F(RandomPrograms, AreWhatEnumerationSays) {
       for (const int64_t p : {0, 1, 2}) {
         for (const int64_t m : {0, 2, 5}) {
           if (p >= n && n > 1 && p == 2 && m == 0) continue;
-          run({n, p, m, whole}, 4, uint64_t(++number));
+          run({n, p, m, whole}, 4 * fuzz_times(), fuzz_seed(uint64_t(++number)));
         }
       }
     }
