@@ -21,7 +21,7 @@ using at::Tensor;
 using Wide = long double;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr Wide kClose = 1e-6;
+constexpr Wide kClose = 1e-5;
 
 enum class Kind { Whole, Normal, Sizes, Extremes, Wild };
 
@@ -169,13 +169,15 @@ struct Program {
       if (std::isfinite(side(r))) reach = std::max(reach, std::fabs(side(r)) / size(r));
       force = std::max(force, std::fabs(Wide(r < p ? nu[r] : lam[r - p])) * size(r));
     }
-    const auto zero = [](double x) { return x == 0; };
-    if (std::ranges::all_of(q, zero) && std::ranges::all_of(b, zero) &&
-        std::ranges::all_of(h, [](double x) { return x == 0 || std::isinf(x); }))
-      reach = force = 1;  // nothing has a size; z is 0
-    Wide bent = 0;
+    Wide bent = 0, sides = 0, pull = 0;
     for (const double x : Q) bent = std::max(bent, std::fabs(Wide(x)));
+    for (const double x : q) pull = std::max(pull, std::fabs(Wide(x)));
+    for (int64_t r = 0; r < p + m; ++r)
+      if (std::isfinite(side(r))) sides = std::max(sides, std::fabs(Wide(side(r))));
     if (bent > 0) reach = std::max(reach, force / bent);
+    // Where nothing has a size, rounding is of that of 1.
+    if (sides == 0 && (bent == 0 || pull == 0)) reach = std::max(reach, Wide(1));
+    if (pull == 0 && (bent == 0 || sides == 0)) force = std::max(force, Wide(1));
     force = std::max(force, bent * reach);
     reach = std::max(reach, Wide(1e-50)), force = std::max(force, Wide(1e-50));
     for (int64_t j = 0; j < n; ++j) {
