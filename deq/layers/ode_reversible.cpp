@@ -11,8 +11,8 @@ using at::Tensor;
 
 namespace {
 
-// Tolerances by which the two states may differ. Where y decays fast their difference grows as fast,
-// with steps that either state's own error allows; shorter ones let the coupling damp it.
+// Tolerances by which the two states may differ. Where y decays fast their difference grows as
+// fast, with steps that either state's own error allows; shorter ones let the coupling damp it.
 constexpr double kApart = 1000;
 
 std::vector<double> moved(const std::vector<double>& t, const std::vector<double>& h) {
