@@ -47,7 +47,10 @@ std::vector<double> farkas_vector(const ScaledProgram& program,
     row[size_t(r)] = -1;
     proof.below(row.data(), 0);
   }
-  std::vector<double> y = to_one(proof.solve(limits));
+  std::vector<double> y = proof.solve(limits);
+  if (y.empty()) return {};
+  for (const int64_t r : program.absent()) y[size_t(p + r)] = 0;  // rounding is not: h is infinite
+  y = to_one(std::move(y));
   if (y.empty()) return {};
   double shown = 0, terms = 0, left = 0;
   for (int64_t r = 0; r < k; ++r) {

@@ -84,8 +84,8 @@ struct Optimum {
   /// A sample each. `Converged`: z, nu and lam are the solution, z the only one. `NotUnique`: z is
   /// that of least norm among many. Else there is none, and z, nu and lam are 0: `Infeasible`,
   /// `Unbounded`, `NotConvex` (Q has negative curvature, along the constraints or not), `NonFinite`
-  /// (a number that is not, or is beyond 1e50; h = -infinity); or none was found, `MaxSteps`. Gradients of all but
-  /// `Converged` are 0.
+  /// (a number that is not, or is beyond 1e50; h = -infinity); or none was found, `MaxSteps`.
+  /// Gradients of all but `Converged` are 0.
   /// `residual`: the largest of |Qz + q + A'nu + G'lam| and of -lam, as a share of the largest
   /// entry of q, nu and lam; of |Az - b| and of Gz - h, as a share of z's and h's; of the program
   /// scaled to numbers of about 1 (scaled_program.h), before rounding to the type; infinite where

@@ -104,7 +104,10 @@ class OdeFuzz : public ::testing::Test {
                                    (1 + exact.abs().amax() + growth.amax()))
                                       .max()
                                       .item<double>();
-      EXPECT_LE(off, 1e4 * how.rel_tol) << "tolerance " << how.rel_tol << " a " << a[i] << times;
+      EXPECT_LE(off, 1e4 * how.rel_tol)
+          << "gradient " << gradient << ", explicit " << is_explicit << ", tape " << tapes
+          << " tolerance " << how.rel_tol << " a " << a[i] << times << found.report.steps
+          << found.report.residual;
       worst_ = std::max(worst_, off / how.rel_tol);
     }
   }
@@ -128,6 +131,21 @@ TEST(OdeOfNothing, HasNothingAndAGradientOfIt) {
         const Tensor g = torch::autograd::grad({found.y.sum()}, {y0}, {}, {}, false, true)[0];
         EXPECT_TRUE(!g.defined() || g.sizes() == y0.sizes());
       }
+    }
+  }
+}
+
+/// Found by the fuzz test: the two states of the reversible scheme part where y decays fast.
+TEST(OdeReversible, IsRightOrSaysThatItIsNot) {
+  for (const double rate : {1.0, 10.0, 50.0}) {
+    const Tensor y0 = at::ones({1, 1}, at::kDouble);
+    const Trajectory found =
+        integrate([&](const Tensor&, const Tensor& y) { return -rate * y + 1; }, y0, {0, 1},
+                  {.rel_tol = 1e-6, .abs_tol = 1e-6, .gradient = Reversible{}});
+    const double exact = 1 / rate + (1 - 1 / rate) * std::exp(-rate);
+    EXPECT_TRUE(found.report.converged() || rate > 10) << rate << describe(found.report);
+    if (found.report.converged()) {
+      EXPECT_NEAR(found.y[1].item<double>(), exact, 2e-3) << rate;
     }
   }
 }

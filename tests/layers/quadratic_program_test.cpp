@@ -309,6 +309,19 @@ TEST(QuadraticProgram, WhatIsTooLargeForTheTypeIsNoSolution) {
   EXPECT_EQ(torch::autograd::grad({found.z.sum() + found.lam.sum()}, {p.q})[0].item<double>(), 0);
 }
 
+/// Found by the fuzz test: a certificate had rounding where h is infinite.
+TEST(QuadraticProgram, CertificatesHaveNothingWhereThereIsNoRow) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    QuadraticProgram p = drawn(8, 3, 2, 8, 10 * seed);
+    p.b = random({8, 2}, 10 * seed + 7);
+    p.h = random({8, 8}, 10 * seed + 8) - 0.5;
+    p.h.select(1, 0).fill_(std::numeric_limits<double>::infinity());
+    const Optimum found = minimise(p);
+    EXPECT_TRUE(found.certificate.select(1, 2).eq(0).all().item<bool>()) << found.certificate;
+    EXPECT_GT(found.report.count(Reason::Infeasible), 0);
+  }
+}
+
 /// However large the others are: 0 z <= -1 and 0 z = 1 are contradictions, 0 z <= 0 is nothing.
 TEST(QuadraticProgram, RowsOfZerosMeanTheirSigns) {
   for (const double size : {1.0, 1e20, 1e40}) {
