@@ -15,7 +15,7 @@ struct PonderHalting {
   static constexpr bool every_step = true;
   double threshold = 0.5;
   double prior = 0.1;
-  double weight = 0.01;
+  double weight = 0.1;
   double bias = -2.0;
   HaltingPool pool = HaltingPool::Least;
   int64_t draw = 0;

@@ -11,6 +11,7 @@
 
 #include "tests/base/scratch.h"
 #include "tests/train/halting_runs.h"
+#include "tests/train/small_run.h"
 
 namespace deq {
 namespace {
@@ -251,6 +252,16 @@ TEST(Halted, ACloneHaltsAlike) {
     EXPECT_TRUE(at::equal(tensor, named_tensors(*copy).at(name))) << name;
   trained.model->halt_by(HaltByResidual{});
   EXPECT_TRUE(trained.model->clone()->halting().is<HaltByResidual>());
+}
+
+TEST(Halted, ATextIsAnError) {
+  testing::Scratch scratch;
+  testing::spill(scratch / "text.txt", testing::small_text());
+  const TrainOptions options = testing::small_options();
+  Trainer trainer(options, load(options.task, (scratch / "text.txt").string()));
+  trainer.model().halt_by(HaltByResidual{});
+  EXPECT_SAYS(error_of([&] { trainer.evaluate_valid(); }),
+              "halting = residual: a text's positions go on from each other");
 }
 
 TEST(Halted, ARuleWithoutWeightsIsAnError) {
