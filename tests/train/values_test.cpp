@@ -30,8 +30,8 @@ class SeriesModel : public ::testing::Test {
     spill(scratch / "series.csv", text);
     corpus = task.load(scratch / "series.csv");
     ModelOptions options;
-    options.cell = Convolution{.width = 8, .dimensions = 1};
-    options.initial = {.init_std = 0.1, .embedding_init_std = 0.3};
+    options.cell = Convolution{.width = 8, .norm = ConvolutionNorm::None};
+    options.initial = {.init_std = 0.05, .embedding_init_std = 0.3};
     options.ends.reading = Reading::Series;
     at::manual_seed(3);
     model = std::make_shared<Model>(
