@@ -195,9 +195,8 @@ TEST_F(ForecastCommand, DataInfoSaysWhatIsThere) {
 TEST_F(ForecastCommand, OtherCommandsSayWhatTheyCannot) {
   expect_one_error_line("sweep " + run(), "real values");
   spill(*scratch_ / "problem.txt", "1 2\n");
-  expect_one_error_line(
-      "answer " + run() + " " + (*scratch_ / "problem.txt").string() + " --trust-everything true",
-      "");
+  expect_one_error_line("answer " + run() + " " + (*scratch_ / "problem.txt").string(),
+                        "expected `deq forecast` with a CSV file");
   const auto report = run_deq("report " + run() + " --out " + (*scratch_ / "r.html").string());
   EXPECT_EQ(report.exit_code, 0) << report.text;
   const std::string page = slurp(*scratch_ / "r.html");
