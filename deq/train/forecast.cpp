@@ -19,23 +19,32 @@ namespace {
 /// One solve's rows.
 struct Solved {
   Tensor values;  // (H, C, n) sorted
-  Tensor season;  // (H, C)
   double residual = 0;
   bool converged = true;
   int64_t evaluations = 0;
 };
 
+/// (1, T + rows, C)
+Tensor asked_behind(const Context& context, int64_t rows) {
+  const Tensor asked = at::full({rows, context.ids.size(1)}, kAsked, at::kLong);
+  return at::cat({context.ids, asked}).unsqueeze(0);
+}
+
+/// The baseline of so many rows, (rows, C): of what is known, not of what is forecast.
+Tensor baseline(const TimeSeries& task, const Tensor& known, int64_t rows) {
+  const Context context = context_of(known, task.centre);
+  const Tensor found = season_ago(asked_behind(context, rows), task.season)[0];
+  return found.narrow(0, task.context, rows) + context.centre;
+}
+
 Solved solve(Model& model, const TimeSeries& task, const Tensor& known, const ForwardOptions& how) {
   const Context context = context_of(known, task.centre);
-  const Tensor asked = at::full({task.horizon, known.size(1)}, kAsked, at::kLong);
-  const Tensor tokens = at::cat({context.ids, asked}).unsqueeze(0);
+  const Tensor tokens = asked_behind(context, task.horizon);
   const LayerOutput output = model.forward(tokens, {}, how);
   const Tensor answered = model.values(output.z).to(at::kCPU, at::kDouble)[0];
   Solved found;
   found.values = std::get<0>(answered.narrow(0, task.context, task.horizon).sort(-1)) +
                  context.centre.unsqueeze(1);
-  found.season =
-      season_ago(tokens, task.season)[0].narrow(0, task.context, task.horizon) + context.centre;
   found.evaluations = output.report.evaluations;
   if (model.is_explicit()) return found;
   const double worst = output.report.worst_residual();
@@ -70,14 +79,14 @@ Forecast forecast(Model& model, const TimeSeries& task, const Tensor& values, in
   Forecast found{.percents = model.percents()};
   const int64_t median = median_of(found.percents);
   Tensor known = values.narrow(0, values.size(0) - task.context, task.context);
-  std::vector<Tensor> parts, baselines;
+  found.season = baseline(task, known, rows);
+  std::vector<Tensor> parts;
   const FreeThreads threads;
   for (int64_t done = 0; done < rows; done += task.horizon) {
     look_for_free_threads();
     const Solved solved = solve(model, task, known, how);
     const int64_t own = std::min(task.horizon, rows - done);
     parts.push_back(solved.values.narrow(0, 0, own));
-    baselines.push_back(solved.season.narrow(0, 0, own));
     // What a row is rolled on from counts for it too.
     const bool good = solved.converged && found.all_converged();
     found.converged.insert(found.converged.end(), size_t(own), good);
@@ -88,7 +97,6 @@ Forecast forecast(Model& model, const TimeSeries& task, const Tensor& values, in
     known = at::cat({known, solved.values.select(2, median)}).narrow(0, task.horizon, task.context);
   }
   found.values = at::cat(parts);
-  found.season = at::cat(baselines);
   return found;
 }
 

@@ -76,7 +76,7 @@ TEST(Values, APlaceSeesValuesMarksAndHowFarItIs) {
       Tensor seen = at::zeros({2 * kColumns + 2}, at::kDouble);
       for (int64_t c = 0; c < kColumns && t < kContext; ++c) {
         const bool missing = b == 0 && t == 1 && c == 1;
-        seen[c] = missing ? 0 : window.values[b][t][c];
+        if (!missing) seen[c] = window.values[b][t][c];
         seen[kColumns + c] = missing ? 1 : 0;
       }
       if (t >= kContext) {
@@ -199,7 +199,7 @@ TEST(Values, BadOptionsAreOneLine) {
   const auto says = [](const ModelOptions& options, int64_t columns = kColumns) {
     return error_of([&] { model_of(options, columns); });
   };
-  for (const std::vector<int64_t> quantiles :
+  for (const std::vector<int64_t>& quantiles :
        {std::vector<int64_t>{}, {5, 95}, {50, 50}, {90, 50}, {0, 50}, {50, 100}})
     EXPECT_SAYS(says(lstm({.quantiles = quantiles})),
                 "expected numbers from 1 to 99, rising, with");

@@ -82,8 +82,8 @@ TEST(Levels, ValuesAreIdsAndBack) {
   EXPECT_SAYS(error_of([] { level_of(1e9); }), "value = 1000000000");
   EXPECT_TRUE(at::equal(values_of(at::tensor({kMissing, kAsked, int64_t{-1}})),
                         at::zeros({3}, at::kDouble)));
-  EXPECT_TRUE(at::equal(known_values(at::tensor({kMissing, kAsked, kZeroLevel})),
-                        at::tensor({false, false, true})));
+  EXPECT_TRUE(at::equal(known_values(at::tensor({kMissing, kAsked, kZeroLevel})).to(at::kLong),
+                        at::tensor({0, 0, 1}, at::kLong)));
 }
 
 TEST_F(SeriesTest, IsScaledByItsFirstPartAlone) {
@@ -129,8 +129,9 @@ void expect_window(const Split& split, int64_t s, int64_t first, const TimeSerie
         ASSERT_EQ(token == kMissing, missing);
       }
       ASSERT_EQ(target == -1, !asked || missing) << t;
-      if (!missing)
+      if (!missing) {
         ASSERT_NEAR(values_of(at::tensor({asked ? target : token})).item<double>(), value, kTiny);
+      }
     }
   }
 }

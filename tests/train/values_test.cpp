@@ -30,8 +30,8 @@ class SeriesModel : public ::testing::Test {
     spill(scratch / "series.csv", text);
     corpus = task.load(scratch / "series.csv");
     ModelOptions options;
-    options.cell = Convolution{.width = 8, .dimensions = 1};
-    options.initial = {.init_std = 0.1, .embedding_init_std = 0.3};
+    options.cell = Convolution{.width = 8, .norm = ConvolutionNorm::None};
+    options.initial = {.init_std = 0.05, .embedding_init_std = 0.3};
     options.ends.reading = Reading::Series;
     at::manual_seed(3);
     model = std::make_shared<Model>(
@@ -105,6 +105,8 @@ TEST_F(SeriesModel, AForecastGoesOnFromItsMedians) {
   const Tensor fed = at::cat({values, first.values.select(2, 3)});  // 5, 10, 25, 50
   const Forecast second = forecast(*model, task, fed, 3, {equilibrium});
   EXPECT_TRUE(at::equal(whole.values.narrow(0, 3, 3), second.values));
+  for (int64_t t = 0; t < 7; ++t)  // a season of 2, of what is known alone
+    EXPECT_TRUE(at::allclose(whole.season[t], values[8 + t % 2], 0, 1e-8)) << t;
   EXPECT_TRUE(at::equal(forecast(*model, task, values, 2, {equilibrium}).values,
                         first.values.narrow(0, 0, 2)));
 }
