@@ -186,7 +186,7 @@ class Model : public torch::nn::Module {
   std::shared_ptr<AdaptiveEmbedding> embedding_;  // the reader, where it is one
   std::unique_ptr<Head> head_;
   const ValueHead* value_head_ = nullptr;  // the head, where it is one
-  std::shared_ptr<HaltingUnit> unit_;  // of a rule that is learned
+  std::shared_ptr<HaltingUnit> unit_;      // of a rule that is learned
 };
 
 }  // namespace deq

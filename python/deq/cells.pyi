@@ -41,6 +41,7 @@ class Trellisnet(Cell):
                  output: int = 100,
                  input: int = 0,
                  kernel: int = 2,
+                 causal: bool = True,
                  dilation: int = 1,
                  weight_norm: bool = True,
                  dropout_hidden: float = 0.0,
