@@ -212,7 +212,7 @@ int bench(int argc, char** argv) {
   use_threads(threads);
 
   TrainedModel run = load_run(folder, checkpoint, device);
-  check_equilibrium(run);
+  check_iterates(run);
   BenchOptions options;
   options.equilibrium = run.options.equilibrium;
   assign_options(options, flags);

@@ -72,10 +72,12 @@ struct Appended {
   WholeReport report;
 };
 
+Json finite_or_null(double value) { return std::isfinite(value) ? Json(value) : Json(); }
+
 Json json_of(const TrainedModel& run, const Filled& found, const std::string& text,
              const Appended& more) {
   Json row{{"text", text},
-           {"residual", std::isfinite(found.residual) ? Json(found.residual) : Json()},
+           {"residual", finite_or_null(found.residual)},
            {"converged", found.converged},
            {"evaluations", found.evaluations},
            {"solves", found.solves},
@@ -84,12 +86,12 @@ Json json_of(const TrainedModel& run, const Filled& found, const std::string& te
     Json one{{"place", hole.place + 1}, {"solve", hole.solve + 1}, {"alternatives", Json::array()}};
     for (const auto& [answer, probability] : hole.alternatives)
       one["alternatives"].push_back(
-          {{"character", run.answers.token(answer)},
-           {"probability", std::isfinite(probability) ? Json(probability) : Json()}});
+          {{"character", run.answers.token(answer)}, {"probability", finite_or_null(probability)}});
     row["holes"].push_back(one);
   }
   if (more.report.solves > 0)
     row["appended"] = {{"text", more.text},
+                       {"residual", finite_or_null(more.report.worst_residual)},
                        {"solves", more.report.solves},
                        {"converged", more.report.converged},
                        {"evaluations", more.report.evaluations}};

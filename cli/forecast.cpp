@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 
@@ -19,6 +20,8 @@
 
 namespace deq::cli {
 namespace {
+
+constexpr int64_t kMostRows = 1 << 20;  // as task-horizon
 
 /// What the command line says besides options of the solve.
 struct Arguments {
@@ -56,12 +59,17 @@ Given read_given(const TrainedModel& run, const TimeSeries& task, const Argument
   return given;
 }
 
-std::string number(double value) {
-  return std::isfinite(value) ? fmt::format("{:.7g}", value) : "";
-}
-
 double in_units(const SeriesColumn& column, double scaled) {
   return scaled * column.std + column.mean;
+}
+
+/// In the user's units, to about 1e-5 of the column's standard deviation; "" of what is not finite.
+std::string number(const SeriesColumn& column, double scaled) {
+  const double value = in_units(column, scaled);
+  if (!std::isfinite(value)) return "";
+  const double over = std::abs(value) / column.std;
+  const int digits = over < 1 ? 7 : int(std::clamp(std::floor(std::log10(over)) + 7, 7.0, 17.0));
+  return fmt::format("{:.{}g}", value, digits);
 }
 
 /// Names of what a row holds.
@@ -83,11 +91,11 @@ std::vector<std::vector<std::string>> rows_of(const Given& given, const Forecast
     row.push_back(given.table.clock.at(given.known.size(0) + t));
     for (int64_t c = 0; c < found.values.size(1); ++c) {
       for (int64_t q = 0; q < found.values.size(2); ++q)
-        row.push_back(
-            number(in_units(given.columns[size_t(c)], found.values[t][c][q].item<double>())));
+        row.push_back(number(given.columns[size_t(c)], found.values[t][c][q].item<double>()));
     }
     row.push_back(found.residuals.empty() ? "" : fmt::format("{:.2e}", found.residuals[size_t(t)]));
-    row.push_back(found.residuals.empty() ? "" : found.converged[size_t(t)] ? "1" : "0");
+    const bool good = found.converged[size_t(t)];
+    row.push_back(!good ? "0" : found.residuals.empty() ? "" : "1");
   }
   return rows;
 }
@@ -121,9 +129,9 @@ DrawnForecast drawn(const Given& given, const TimeSeries& task, const Forecast& 
       .title = fmt::format("Forecast of {}", arguments.file),
       .note = fmt::format(
           "{} rows after {}, by {}. {}.", rows, given.table.clock.at(known - 1), arguments.folder,
-          found.residuals.empty() ? "An explicit network, which has no residual"
-          : found.all_converged() ? "Each solve has converged"
-                                  : "NOT CONVERGED: rows marked 0 are not to be trusted"),
+          !found.all_converged()    ? "NOT CONVERGED: rows marked 0 are not to be trusted"
+          : found.residuals.empty() ? "An explicit network, which has no residual"
+                                    : "Each solve has converged"),
       .percents = found.percents,
       .header = header_of(given, found),
       .rows = rows_of(given, found)};
@@ -162,7 +170,11 @@ void say(const Forecast& found, const TimeSeries& task) {
         "{}\n",
         found.values.size(0), task.horizon,
         found.percents.empty() ? "what was forecast" : "medians");
-  if (found.residuals.empty()) return;
+  if (found.residuals.empty()) {
+    if (!found.all_converged())
+      fmt::print(stderr, "not finite, or far beyond what was read: not to be trusted\n");
+    return;
+  }
   fmt::print(stderr, "{}: residual {:.1e}, {} evaluations in {} solve{}\n",
              found.all_converged() ? "converged" : "not converged: not to be trusted",
              *std::max_element(found.residuals.begin(), found.residuals.end()), found.evaluations,
@@ -194,15 +206,16 @@ void add_arguments(CLI::App& app, Arguments& arguments) {
 int forecast(int argc, char** argv) {
   CLI::App app(
       "Forecasts the rows that follow a series, by a run of task series, and prints them as CSV in "
-      "the file's units. Exit code 3 where a solve has not converged.",
+      "the file's units. Exit code 3 where a solve has not converged, or a value is not finite.",
       "deq forecast");
   Arguments arguments;
   add_arguments(app, arguments);
   if (const auto code = parse(app, argc, argv)) return *code;
   use_threads(arguments.threads);
 
-  DEQ_CHECK(!arguments.horizon || *arguments.horizon >= 1, "horizon = {}; expected at least 1 row",
-            *arguments.horizon);
+  if (arguments.horizon)
+    DEQ_CHECK(*arguments.horizon >= 1 && *arguments.horizon <= kMostRows,
+              "horizon = {}; expected 1 to {} rows", *arguments.horizon, kMostRows);
   check_replaceable(arguments.page);
   check_unlocked(arguments.folder);
   TrainedModel run = load_run(arguments.folder, arguments.checkpoint, arguments.device);

@@ -30,7 +30,7 @@ void look_at_model(ReportedRun& run, const SolvesWanted& wanted) {
   run.parameters = model.model->parameter_count(true);
   try {
     const std::string& data = wanted.data.empty() ? model.options.data : wanted.data;
-    const Corpus corpus = load(model.options.task, data, model.vocabulary);
+    const Corpus corpus = load_corpus(model, data);
     run.passage = solve_passage(model, corpus.valid, wanted.count);
   } catch (const Error& error) {
     if (!wanted.data.empty()) throw;

@@ -32,12 +32,17 @@ class CsvReader {
 
   CsvRow next() {
     CsvRow row{.line = line_};
+    const size_t begin = at_;
     do {
       row.cells.push_back(cell());
     } while (take(separator_));
+    blank_ = row.cells.size() == 1 && trimmed(text_.substr(begin, at_ - begin)).empty();
     if (take('\n')) ++line_;
     return row;
   }
+
+  /// Whether the last record was a line with nothing on it.
+  bool blank() const { return blank_; }
 
  private:
   bool take(char c) {
@@ -85,6 +90,7 @@ class CsvReader {
   char separator_;
   size_t at_ = 0;
   int64_t line_ = 1;
+  bool blank_ = false;
 };
 
 }  // namespace
@@ -94,10 +100,14 @@ std::vector<CsvRow> parse_csv(std::string_view text, const std::string& source) 
     text.remove_prefix(kByteOrderMark.size());
   CsvReader reader(text, source);
   std::vector<CsvRow> rows;
+  size_t filled = 0;  // rows up to the last that is not blank
   while (!reader.done()) {
     CsvRow row = reader.next();
-    if (row.cells.size() > 1 || !row.cells.front().empty()) rows.push_back(std::move(row));
+    if (reader.blank() && (rows.empty() || rows.front().cells.size() > 1)) continue;
+    rows.push_back(std::move(row));
+    if (!reader.blank()) filled = rows.size();
   }
+  rows.resize(filled);
   return rows;
 }
 

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <optional>
 
 #include "deq/base/error.h"
 #include "deq/base/printable.h"
+#include "deq/base/utf8.h"
 #include "deq/data/csv.h"
 #include "deq/files/files.h"
 
@@ -33,12 +35,15 @@ std::optional<double> parse_number(std::string_view text) {
   if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
   double value = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  // What is too large for a double is as infinite as what says so.
-  if (parsed.ec == std::errc::result_out_of_range) value = std::numeric_limits<double>::infinity();
+  // What is too large for a double is as infinite as what says so; what is too small is 0.
+  if (parsed.ec == std::errc::result_out_of_range)
+    value = std::strtod(std::string(text).c_str(), nullptr);
   if (parsed.ec == std::errc::invalid_argument || parsed.ptr != text.data() + text.size())
     return std::nullopt;
   return value;
 }
+
+bool is_control(unsigned char c) { return c < ' ' || c == 0x7f; }
 
 /// The rows of a CSV text below its header.
 class Table {
@@ -48,6 +53,7 @@ class Table {
     DEQ_CHECK(rows_.size() >= 2, "{}: {} lines; expected the columns' names and rows of values",
               source_, rows_.size());
     header_ = rows_.front().cells;
+    header_line_ = rows_.front().line;
     rows_.erase(rows_.begin());
     check_names();
     for (const CsvRow& row : rows_)
@@ -76,20 +82,29 @@ class Table {
   void check_names() const {
     bool numbers = true;
     for (size_t i = 0; i < header_.size(); ++i) {
-      DEQ_CHECK(!header_[i].empty(), "{}, line 1: column {} has no name; expected one", source_,
-                i + 1);
+      DEQ_CHECK(!header_[i].empty(), "{}, line {}: column {} has no name; expected one", source_,
+                header_line_, i + 1);
+      DEQ_CHECK(find_invalid_utf8(header_[i]) == std::string::npos,
+                "{}, line {}: the name of column {}, '{}', is not UTF-8; expected UTF-8", source_,
+                header_line_, i + 1, printable(header_[i]));
+      DEQ_CHECK(std::none_of(header_[i].begin(), header_[i].end(), is_control),
+                "{}, line {}: the name of column {}, '{}', has a line break or another control "
+                "character; expected none",
+                source_, header_line_, i + 1, printable(header_[i]));
       DEQ_CHECK(std::find(header_.begin(), header_.begin() + int64_t(i), header_[i]) ==
                     header_.begin() + int64_t(i),
-                "{}, line 1: two columns '{}'; expected one of each name", source_,
+                "{}, line {}: two columns '{}'; expected one of each name", source_, header_line_,
                 printable(header_[i]));
       numbers = numbers && parse_number(header_[i]);
     }
-    DEQ_CHECK(!numbers, "{}, line 1: numbers alone; expected the columns' names", source_);
+    DEQ_CHECK(!numbers, "{}, line {}: numbers alone; expected the columns' names", source_,
+              header_line_);
   }
 
   std::string source_;
   std::vector<CsvRow> rows_;
   std::vector<std::string> header_;
+  int64_t header_line_ = 1;
 };
 
 std::optional<size_t> time_column(const Table& table, const std::string& wanted) {

@@ -30,11 +30,13 @@ struct TableRule {
 
 /// Comma-separated values (RFC 4180: quotes, CRLF; also separated by ';' or tabs where the first
 /// line has no comma), the names of the columns in the first line. A value is a finite number; a
-/// cell that is empty, or nan, na, null or none in any case, is missing.
+/// cell that is empty, or nan, na, null or none in any case, is missing. Blank lines are passed
+/// over; but in a table of one column, where rows follow, one is a missing value.
 ///
 /// Throws deq::Error, with source, line, column, value and what was expected: for text in a
-/// number's place, infinity, rows of another length than the first, unnamed columns and two of one
-/// name, one that is not there, and times that do not rise.
+/// number's place, infinity, rows of another length than the first, unnamed columns, names that are
+/// not UTF-8 or have control characters (line breaks too), two columns of one name, one that is not
+/// there, and times that do not rise.
 SeriesTable read_table(std::string_view text, const std::string& source,
                        const TableRule& rule = {});
 SeriesTable read_table(const std::filesystem::path& file, const TableRule& rule = {});

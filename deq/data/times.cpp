@@ -12,12 +12,14 @@ namespace {
 
 using std::chrono::day;
 using std::chrono::days;
+using std::chrono::last;
 using std::chrono::month;
 using std::chrono::sys_days;
 using std::chrono::year;
 using std::chrono::year_month_day;
 
 constexpr double kDay = 86400;
+constexpr double kMicro = 1e6;  // parts of a second that are told apart
 
 /// Reads a text from the left.
 struct Scan {
@@ -91,13 +93,28 @@ int64_t months_of(const year_month_day& date) {
   return 12 * int64_t(int(date.year())) + int64_t(unsigned(date.month())) - 1;
 }
 
+day last_day_of(const year_month_day& date) { return (date.year() / date.month() / last).day(); }
+
+/// The day of a month on which all times stand, or the month's last where it is shorter; 31 where
+/// each is the last of its month. 0: there is none.
+unsigned common_day(const std::vector<double>& times) {
+  bool ends = true, alike = true;
+  day latest{1};
+  for (const double time : times) latest = std::max(latest, day_of(time).day());
+  for (const double time : times) {
+    const year_month_day date = day_of(time);
+    ends = ends && date.day() == last_day_of(date);
+    alike = alike && date.day() == std::min(latest, last_day_of(date));
+  }
+  return ends ? 31 : alike ? unsigned(latest) : 0;
+}
+
 /// Months from each day to the next, where all are alike: 0 otherwise.
 int64_t common_months(const std::vector<double>& times) {
   int64_t months = 0;
   for (size_t i = 1; i < times.size(); ++i) {
-    const year_month_day before = day_of(times[i - 1]), now = day_of(times[i]);
-    const int64_t apart = months_of(now) - months_of(before);
-    if (before.day() != now.day() || apart < 1 || (i > 1 && apart != months)) return 0;
+    const int64_t apart = months_of(day_of(times[i])) - months_of(day_of(times[i - 1]));
+    if (apart < 1 || (i > 1 && apart != months)) return 0;
     months = apart;
   }
   return months;
@@ -118,13 +135,23 @@ std::optional<double> parse_date(std::string_view text) {
 }
 
 std::string format_date(double seconds, bool with_time) {
-  const year_month_day date = day_of(seconds);
+  double midnight = kDay * std::floor(seconds / kDay);
+  int64_t micros = std::llround((seconds - midnight) * kMicro);
+  if (micros >= int64_t(kDay * kMicro)) {  // rounded up to the next day
+    midnight += kDay;
+    micros = 0;
+  }
+  const year_month_day date = day_of(midnight);
   std::string text = fmt::format("{:04}-{:02}-{:02}", int(date.year()), unsigned(date.month()),
                                  unsigned(date.day()));
   if (!with_time) return text;
-  const auto left = int64_t(std::llround(seconds - kDay * std::floor(seconds / kDay)));
+  const int64_t left = micros / int64_t(kMicro), part = micros % int64_t(kMicro);
   text += fmt::format("T{:02}:{:02}", left / 3600, left / 60 % 60);
-  return left % 60 == 0 ? text : text + fmt::format(":{:02}", left % 60);
+  if (left % 60 == 0 && part == 0) return text;
+  text += fmt::format(":{:02}", left % 60);
+  if (part == 0) return text;
+  text += fmt::format(".{:06}", part);
+  return text.substr(0, text.find_last_not_of('0') + 1);
 }
 
 Clock::Clock(std::vector<double> times, bool dates) : times_(std::move(times)), dates_(dates) {
@@ -134,16 +161,20 @@ Clock::Clock(std::vector<double> times, bool dates) : times_(std::move(times)), 
   if (apart.empty()) return;
   std::nth_element(apart.begin(), apart.begin() + int64_t(apart.size() / 2), apart.end());
   step_ = apart[apart.size() / 2];
+  // The difference of two doubles, which hold a date's seconds to about a quarter of a microsecond.
+  if (dates && step_ * kMicro >= 1) step_ = std::round(step_ * kMicro) / kMicro;
   with_time_ |= dates && std::fmod(step_, kDay) != 0;
-  if (dates && !with_time_) months_ = common_months(times_);
+  if (!dates || with_time_) return;
+  day_ = common_day(times_);
+  if (day_ > 0) months_ = common_months(times_);
 }
 
 /// The time so many rows behind the last.
 double Clock::behind(int64_t rows) const {
   if (months_ == 0) return times_.back() + step_ * double(rows);
-  const year_month_day last = day_of(times_.back());
-  const int64_t months = months_of(last) + months_ * rows;
-  const year_month_day date{year(int(months / 12)), month(unsigned(months % 12 + 1)), last.day()};
+  const int64_t months = months_of(day_of(times_.back())) + months_ * rows;
+  year_month_day date{year(int(months / 12)), month(unsigned(months % 12 + 1)), day(1)};
+  date = date.year() / date.month() / std::min(day(day_), last_day_of(date));
   return kDay * double(sys_days(date).time_since_epoch().count());
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "deq/base/threads.h"
 
@@ -52,8 +53,10 @@ Tensor WholeText::next() {
   report_.converged += output.report.converged() ? 1 : 0;
   report_.evaluations += output.report.evaluations;
   report_.positions += count;
-  const double residual = output.report.worst_residual();
-  if (std::isnan(residual) || residual > report_.worst_residual) report_.worst_residual = residual;
+  constexpr double kInfinite = std::numeric_limits<double>::infinity();
+  const double worst = model_.is_explicit() ? kInfinite : output.report.worst_residual();
+  report_.worst_residual =
+      std::max(report_.worst_residual, std::isfinite(worst) ? worst : kInfinite);
   return model_.log_probabilities(output.z)[0][count - 1].to(at::kCPU, at::kDouble);
 }
 

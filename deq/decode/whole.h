@@ -21,9 +21,9 @@ struct WholeOptions {
 /// What its solves took.
 struct WholeReport {
   int64_t solves = 0, converged = 0;
-  int64_t evaluations = 0;  ///< of f, at all positions each
-  int64_t positions = 0;    ///< of all solves
-  double worst_residual = 0;
+  int64_t evaluations = 0;    ///< of f, at all positions each
+  int64_t positions = 0;      ///< of all solves
+  double worst_residual = 0;  ///< infinite where one is not finite, and of an explicit network
 };
 
 /// By a model of task masked: a hole is put behind what is known of the text, and its answer is the

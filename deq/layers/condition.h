@@ -34,7 +34,8 @@ class ConditionCell : public Cell {
   /// Of scores: what a softmax multiplies them by.
   virtual double sharpness() const { return 1; }
 
-  /// Told the loss of each step of training, in nats for each target, once it has been made.
+  /// Told the loss of each step of training, in nats for each target, once it has been made or
+  /// skipped.
   virtual void hear(double) {}
 
   /// Throws deq::Error: there is no f.

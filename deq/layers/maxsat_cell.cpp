@@ -135,13 +135,20 @@ Equilibrated MaxsatChain::solve(const Tensor& x, const ConditionOptions& how) {
   return chain;
 }
 
+void MaxsatChain::check_places(int64_t places) const {
+  DEQ_CHECK(places >= 2, "cell = maxsat-chain: a problem of {} places; expected 2 at least",
+            places);
+}
+
 void MaxsatChain::hear(double loss) {
   if (options_.trial == 0) return;
+  const double guessing = std::log(2.0);
+  if (!std::isfinite(loss)) loss = guessing;
   c10::AutoGradMode no_tape(false);
   const int64_t steps = steps_.add_(1).item<int64_t>(), judged = (options_.trial + 2) / 3;
   if (steps > options_.trial - judged) losses_.add_(loss / double(judged));
   if (steps < options_.trial) return;
-  if (!(losses_.item<double>() < kNoBetter * std::log(2.0))) {
+  if (!(losses_.item<double>() < kNoBetter * guessing)) {
     const auto seed = uint64_t(seed_.item<int64_t>() + drawn_.item<int64_t>());
     Tensor S = maxsat_->S();
     S.normal_(0, deviation(maxsat_->options()), at::make_generator<at::CPUGeneratorImpl>(seed));

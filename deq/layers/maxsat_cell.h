@@ -39,7 +39,10 @@ class MaxsatChain final : public ConditionCell {
   /// A sample's residual is the largest of its links', its reason that of the first that did not
   /// converge, its steps those of all.
   Equilibrated solve(const at::Tensor& x, const ConditionOptions& how) override;
+  /// Two at least: of a single one nothing is learned.
+  void check_places(int64_t places) const override;
   StateKind state_kind() const override { return StateKind::Chances; }
+  /// A loss that is not finite counts as that of guessing.
   void hear(double loss) override;
   bool causal() const override { return true; }
   void initialise(double std) override;

@@ -36,7 +36,7 @@ std::string reached(const Tensor& residuals, double tolerance) {
 
 Measurement measure_convergence(const TrainedModel& run, const std::string& name,
                                 const Split& split, const ConvergenceOptions& options) {
-  check_equilibrium(run);
+  check_iterates(run);
   Model& model = *run.model;
   c10::NoGradGuard no_tape;
   model.eval();
@@ -45,9 +45,8 @@ Measurement measure_convergence(const TrainedModel& run, const std::string& name
                      {.equilibrium = for_evaluation(run.options.equilibrium)});
   const Tensor& tokens = known.tokens;
   const Map f = model.bind(tokens, known.histories).front().f;
-  std::vector<int64_t> shape = tokens.sizes().vec();
-  shape.push_back(model.cell().state_width());
-  const Tensor z0 = at::zeros(shape, model.parameters().front().options().requires_grad(false));
+  const Tensor z0 = at::zeros(model.state_shape(tokens),
+                              model.parameters().front().options().requires_grad(false));
   Measurement found;
   found.columns = {"run",  "method", "median at 1e-1",          "1e-2", "1e-3", "slowest at 1e-1",
                    "1e-2", "1e-3",   "smallest median residual"};

@@ -9,6 +9,7 @@
 
 #include "deq/base/memory_meter.h"
 #include "deq/decode/generator.h"
+#include "deq/layers/condition.h"
 #include "deq/models/language_model.h"
 #include "deq/train/evaluate.h"
 #include "deq/train/trainer.h"
@@ -32,6 +33,8 @@ Training train(const TrainedModel& run, const Corpus& corpus, int64_t steps) {
   TrainOptions options = run.options;
   options.loop.run.device = "cpu";
   options.loop.stability.pretrain_steps = 0;
+  // A run does not keep a solver that it has no use for: as `deq train` chooses it.
+  if (has_condition(options.model.cell)) settle(options.equilibrium, options.model, {});
   std::optional<Trainer> trainer;
   const int64_t peak = peak_tensor_bytes([&] {
     trainer.emplace(options, corpus);

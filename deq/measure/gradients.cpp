@@ -86,7 +86,7 @@ std::string products(const Gradient& mode, const Report& adjoint) {
 
 Measurement measure_gradients(const TrainedModel& run, const Split& split,
                               const GradientsOptions& options) {
-  check_equilibrium(run);
+  check_iterates(run);
   Model& model = *run.model;
   model.eval();
   Sample sample{model, {}, run.options.equilibrium};

@@ -6,6 +6,8 @@
 #include <chrono>
 
 #include "deq/base/error.h"
+#include "deq/layers/condition.h"
+#include "deq/runs/run.h"
 
 namespace deq {
 
@@ -19,6 +21,14 @@ std::string markdown(const Measurement& found) {
     out += fmt::format("| {} |\n", fmt::join(row, " | "));
   }
   return out;
+}
+
+void check_iterates(const TrainedModel& run) {
+  check_equilibrium(run);
+  DEQ_CHECK(!has_condition(run.options.model.cell),
+            "run '{}' is of cell {}, which meets a condition of its own, whatever the solver and "
+            "the gradient; expected one with f(z, x)",
+            run.folder, run.options.model.cell.name());
 }
 
 double seconds_of(const std::function<void()>& work) {

@@ -9,6 +9,8 @@
 
 namespace deq {
 
+struct TrainedModel;
+
 /// What a measurement found: a table for a document, and the same numbers as charts.
 struct Measurement {
   std::vector<std::string> columns;
@@ -24,6 +26,10 @@ struct NamedSolver {
 
 /// The table in Markdown. Throws deq::Error for a row of more or fewer cells than columns.
 std::string markdown(const Measurement& found);
+
+/// Throws deq::Error for an explicit network, and for a cell that meets a condition of its own:
+/// neither takes another solver or gradient.
+void check_iterates(const TrainedModel& run);
 
 /// What one call of `work` takes.
 double seconds_of(const std::function<void()>& work);

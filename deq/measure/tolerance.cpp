@@ -41,7 +41,7 @@ std::vector<double> tolerances_of(const ToleranceOptions& options) {
 Measurement measure_tolerance(const TrainedModel& run, const Split& split,
                               const ToleranceOptions& options,
                               const std::function<void(double)>& progress) {
-  check_equilibrium(run);
+  check_iterates(run);
   DEQ_CHECK(options.tightest < options.loosest,
             "tightest = {:g}; expected less than loosest = {:g}", options.tightest,
             options.loosest);

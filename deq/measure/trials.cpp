@@ -128,9 +128,8 @@ StateResiduals residuals_of(const Tensor& z, const Tensor& fz) {
 }
 
 Tensor zero_state(Model& model, const Tensor& tokens) {
-  std::vector<int64_t> shape = tokens.sizes().vec();
-  shape.push_back(model.cell().state_width());
-  return at::zeros(shape, model.parameters().front().options().requires_grad(false));
+  return at::zeros(model.state_shape(tokens),
+                   model.parameters().front().options().requires_grad(false));
 }
 
 Trials try_problems(Model& model, const Split& split, const TrialOptions& options,

@@ -344,6 +344,13 @@ Tensor Model::values(const Tensor& z) const {
   return value_head_->values(hidden(z));
 }
 
+std::vector<int64_t> Model::state_shape(const Tensor& tokens) const {
+  std::vector<int64_t> shape = tokens.sizes().vec();
+  if (reads_rows()) shape.pop_back();
+  shape.push_back(layer_->cell().state_width());
+  return shape;
+}
+
 std::vector<int64_t> Model::percents() const {
   return answers_values() ? value_head_->percents() : std::vector<int64_t>{};
 }

@@ -126,6 +126,9 @@ class Model : public torch::nn::Module {
   at::Tensor values(const at::Tensor& z) const;
   std::vector<int64_t> percents() const;
   bool answers_values() const { return value_head_ != nullptr; }
+
+  /// Of the state of such tokens (B, T) or (B, H, W): a row that is read as one place has one.
+  std::vector<int64_t> state_shape(const at::Tensor& tokens) const;
   /// The rule by which evaluations end a problem's solve: that of its options, or what came after.
   const Halting& halting() const { return halting_; }
   /// Another threshold, or another rule. Throws deq::Error for one whose unit the model has not.

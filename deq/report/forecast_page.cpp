@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kKnown = 0, kForecast = 1, kSeason = 2, kAfter = 3;  // colours
 
-/// Of values at rows from `first` on; what is missing is left out.
+/// Of values at rows from `first` on; the chart leaves out what is missing.
 std::vector<std::pair<double, double>> points(const std::vector<double>& values, int64_t first) {
   std::vector<std::pair<double, double>> found;
   for (size_t i = 0; i < values.size(); ++i)

@@ -30,6 +30,9 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
       first_segments(*run.model, split, count, run.options.eval.length, how);
   const at::Tensor& tokens = known.tokens;
   const Report report = run.model->forward(tokens, known.histories, how).report;
+  DEQ_CHECK(report.trace.defined(),
+            "cell = {}: it meets a condition of its own, and its solves leave no residual by step",
+            run.options.model.cell.name());
   const int64_t B = tokens.size(0), T = tokens.size(1), S = report.trace.size(0);
   const bool whole = scope_of(how.equilibrium.solver) == Scope::Whole;
   const int64_t samples = whole ? 1 : B;

@@ -27,7 +27,8 @@ struct Passage {
 
 /// The first `count` segments of the split, each of the run's eval-length behind as many positions
 /// (sequences as they are), solved as the run's evaluation does. Throws deq::Error for an explicit
-/// network, and for a split too short for one segment.
+/// network, for solves without a residual by step (a cell that meets a condition of its own), and
+/// for a split too short for one segment.
 Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count);
 
 }  // namespace deq

@@ -24,9 +24,8 @@ constexpr double kInfinite = std::numeric_limits<double>::infinity();
 Tensor start_of(const Model& model, const Tensor& problem, const StartsOptions& from,
                 int64_t start) {
   if (start == 0) return {};
-  std::vector<int64_t> shape = problem.sizes().vec();
-  shape.push_back(model.cell().state_width());
-  return random_state(shape, from.start_std, random_stream({from.start_seed, start})())
+  return random_state(model.state_shape(problem), from.start_std,
+                      random_stream({from.start_seed, start})())
       .to(model.device());
 }
 

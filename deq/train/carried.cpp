@@ -20,15 +20,15 @@ void Carried::take(int64_t row, TrainingReader& reader) {
   ++taken_;
 }
 
-Carried::Step Carried::next(TrainingReader& reader, const StartOptions& start, int64_t state_width,
+Carried::Step Carried::next(TrainingReader& reader, const StartOptions& start,
+                            const std::function<std::vector<int64_t>(const Tensor&)>& state_shape,
                             c10::Device device) {
   const bool first = !batch_.tokens.defined();
   if (first) batch_ = reader.next();
   const int64_t B = batch_.tokens.size(0);
-  std::vector<int64_t> shape = batch_.tokens.sizes().vec();
-  shape.push_back(state_width);
+  const std::vector<int64_t> shape = state_shape(batch_.tokens);
   const Tensor fresh =
-      make_start(start, at::empty(shape, at::device(device).dtype(at::kFloat)), state_width);
+      make_start(start, at::empty(shape, at::device(device).dtype(at::kFloat)), shape.back());
   if (first) {
     z_ = fresh;
     age_.assign(size_t(B), 0);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+
 #include "deq/data/readers.h"
 #include "deq/layers/start.h"
 #include "deq/train/options.h"
@@ -27,7 +29,9 @@ class Carried {
     at::Tensor z0;  ///< (B, T, D)
   };
   /// Draws from LibTorch's generator. Throws deq::Error for problems of several extents.
-  Step next(TrainingReader& reader, const StartOptions& start, int64_t state_width,
+  /// `state_shape` tells that of a batch's tokens.
+  Step next(TrainingReader& reader, const StartOptions& start,
+            const std::function<std::vector<int64_t>(const at::Tensor&)>& state_shape,
             c10::Device device);
   /// The states z (B, T, D) that this step left, and which answers are right, (B) bool; undefined
   /// where nobody asked.

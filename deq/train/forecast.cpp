@@ -20,6 +20,7 @@ namespace {
 struct Solved {
   Tensor values;  // (H, C, n) sorted
   double residual = 0;
+  bool usable = true;  // values are such that later rows can be solved for from them
   bool converged = true;
   int64_t evaluations = 0;
 };
@@ -46,10 +47,13 @@ Solved solve(Model& model, const TimeSeries& task, const Tensor& known, const Fo
   found.values = std::get<0>(answered.narrow(0, task.context, task.horizon).sort(-1)) +
                  context.centre.unsqueeze(1);
   found.evaluations = output.report.evaluations;
+  found.usable = found.values.isfinite().all().item<bool>() &&
+                 found.values.abs().max().item<double>() <= kLargestValue / 2;
+  found.converged = found.usable;
   if (model.is_explicit()) return found;
   const double worst = output.report.worst_residual();
   found.residual = std::isfinite(worst) ? worst : std::numeric_limits<double>::infinity();
-  found.converged = output.report.converged() && found.values.isfinite().all().item<bool>();
+  found.converged = output.report.converged() && found.usable;
   return found;
 }
 
@@ -94,7 +98,15 @@ Forecast forecast(Model& model, const TimeSeries& task, const Tensor& values, in
       found.residuals.insert(found.residuals.end(), size_t(own), solved.residual);
     found.evaluations += solved.evaluations;
     ++found.solves;
+    if (!solved.usable) break;
     known = at::cat({known, solved.values.select(2, median)}).narrow(0, task.horizon, task.context);
+  }
+  const int64_t missing = rows - int64_t(found.converged.size());
+  if (missing > 0) {
+    parts.push_back(at::full_like(parts.back(), NAN).narrow(0, 0, 1).repeat({missing, 1, 1}));
+    found.converged.resize(size_t(rows), false);
+    if (!model.is_explicit())
+      found.residuals.resize(size_t(rows), std::numeric_limits<double>::infinity());
   }
   found.values = at::cat(parts);
   return found;

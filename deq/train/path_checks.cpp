@@ -1,15 +1,57 @@
 #include "deq/train/path_checks.h"
 
+#include <ATen/ATen.h>
+
+#include <set>
+
+#include "deq/base/printable.h"
 #include "deq/gradients/reversible.h"
 #include "deq/gradients/unrolled.h"
+#include "deq/halting/change.h"
+#include "deq/halting/right_head.h"
+#include "deq/layers/condition.h"
 #include "deq/solvers/picard.h"
 #include "deq/train/halted.h"
 
 namespace deq {
 
+namespace {
+
+/// What problems fill, each number once.
+std::set<int64_t> places_of(const Split& split) {
+  if (!split.extents.defined()) return {split.tokens[0].numel()};
+  const at::Tensor places = split.extents.prod(1).contiguous();
+  return {places.data_ptr<int64_t>(), places.data_ptr<int64_t>() + places.numel()};
+}
+
+}  // namespace
+
+void check_symbols(const Model& model, const Corpus& corpus) {
+  const auto* own = dynamic_cast<const ConditionCell*>(&model.cell());
+  const Vocabulary &inputs = corpus.vocabulary, &answers = corpus.answer_vocabulary();
+  const int64_t blanks = inputs.size() - answers.size();  // 1; 0 of bits, all of them given
+  if (own || model.cell().symbols() > 0) {
+    for (int64_t s = 0; s < answers.size(); ++s) {
+      DEQ_CHECK(inputs.token(s + blanks) == answers.token(s),
+                "cell = {}: '{}' would be read as '{}', which is answered; expected a blank before "
+                "the symbols that are answered, in their order",
+                model.options().cell.name(), printable(inputs.token(s + blanks)),
+                printable(answers.token(s)));
+    }
+  }
+  if (!own) return;
+  for (const Split* split : {&corpus.train, &corpus.valid, &corpus.test}) {
+    for (const int64_t places : places_of(*split)) own->check_places(places);
+  }
+}
+
 void check_halting(const TrainOptions& options, const Model& model) {
   const Halting& rule = options.model.halting;
   if (!rule->halts()) return;
+  DEQ_CHECK(!model.answers_values() || !(rule.is<HaltByChange>() || rule.is<RightHead>()),
+            "halting = {} with task {}: real values have no probabilities, and none is right; "
+            "expected residual, act or ponder",
+            rule.name(), options.task.name());
   const BatchOptions& batch = options.loop.batch;
   const PathOptions& path = options.loop.path;
   DEQ_CHECK(!continues_text(options.task),

@@ -6,6 +6,10 @@
 
 namespace deq {
 
+/// Throws deq::Error where a cell that reads and answers by symbol would take one for another, or
+/// cannot have as many places as a problem of these has.
+void check_symbols(const Model& model, const Corpus& corpus);
+
 /// That what is trained is what halts at test time. Throws deq::Error otherwise.
 void check_halting(const TrainOptions& options, const Model& model);
 

@@ -76,8 +76,7 @@ void Trainer::check_options() const {
   const PathOptions& path = options_.loop.path;
   const bool causal = model_->cell().causal();
   if (!model_->is_explicit()) check_scope(options_.equilibrium, causal);
-  if (const auto* own = dynamic_cast<const ConditionCell*>(&model_->cell()))
-    own->check_places(corpus_.train.tokens[0].numel());
+  check_symbols(*model_, corpus_);
   for (const int64_t length : {batch.subsequence, options_.eval.subsequence}) {
     DEQ_CHECK(length == 0 || causal,
               "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
@@ -176,16 +175,15 @@ Batch Trainer::next_batch(ForwardOptions& how) {
     Batch batch = reader_.next();
     how.z0 = at::Tensor();
     if (remembers()) {
-      std::vector<int64_t> shape = batch.tokens.sizes().vec();
-      if (options_.model.ends.reading == Reading::Rows) shape.pop_back();
-      shape.push_back(model_->cell().state_width());
-      const Tensor zeros = at::zeros(shape, at::device(model_->device()).dtype(at::kFloat));
+      const Tensor zeros = at::zeros(model_->state_shape(batch.tokens),
+                                     at::device(model_->device()).dtype(at::kFloat));
       how.z0 = remembered_.start(batch, zeros);
     }
     return batch;
   }
-  Carried::Step step = carried_.next(reader_, options_.loop.path.start,
-                                     model_->cell().state_width(), model_->device());
+  Carried::Step step = carried_.next(
+      reader_, options_.loop.path.start,
+      [this](const Tensor& tokens) { return model_->state_shape(tokens); }, model_->device());
   how.z0 = step.z0;
   return step.batch;
 }
@@ -322,13 +320,13 @@ void Trainer::descend(StepReport& report) {
   if (report.finite) {
     descent_->step(report.rate);
     average_->step();
-    if (auto* own = dynamic_cast<ConditionCell*>(&model_->cell()))
-      own->hear(report.loss / double(options_.loop.batch.accumulate));
   } else {  // what is carried on may hold what made the step non-finite
     histories_.assign(histories_.size(), {});
     carried_.clear();
     remembered_.clear();
   }
+  if (auto* own = dynamic_cast<ConditionCell*>(&model_->cell()))
+    own->hear(report.loss / double(options_.loop.batch.accumulate));
 }
 
 NamedTensors Trainer::weights() const {

@@ -54,6 +54,9 @@ TEST_F(Conditions, ParityIsLearnedFromOneBit) {
   EXPECT_SAYS(answers, "\n1\t");
   EXPECT_EQ(eval(" --split test --max-steps 1")["converged_share"], 0);
   EXPECT_GT(eval(" --split test")["converged_share"], 0.9);
+  const std::string page = (scratch / "page.html").string();
+  EXPECT_EQ(run_deq("report " + run() + " --out " + page + " 2>&1").exit_code, 0);
+  EXPECT_SAYS(slurp(page), "leave no residual by step");
 }
 
 TEST_F(Conditions, AResumedRunDrawsTheSameClauses) {
@@ -90,7 +93,11 @@ TEST_F(Conditions, BoardsByClausesAndByAProgram) {
     EXPECT_EQ(found["tokens"], 160) << "every place of 10 boards";
     EXPECT_GT(found["right_share"], 0.4) << "those that are given are right";
     EXPECT_GE(found["residual"], 0);
-    expect_one_error_line("bench " + run(), "meets a condition");
+    for (const char* kind : {"bench ", "measure gradients ", "measure tolerance "})
+      expect_one_error_line(kind + run(), "which meets a condition of its own");
+    const auto cost =
+        run_deq("measure cost " + run() + " --train 1 --max-steps 60 --threads 1 2>&1");
+    EXPECT_EQ(cost.exit_code, 0) << cost.text;
     expect_one_error_line("eval " + run() + " --solver picard", "solver = picard: cell");
   }
 }
@@ -102,6 +109,7 @@ TEST_F(Conditions, BadInputIsOneLineBeforeAFolderIsMade) {
       {" --task parity --cell maxsat-chain --cell-clauses 0", "clauses"},
       {" --task parity --cell maxsat --cell-places 20", "2 symbols are read and 2 answered"},
       {" --task parity --task-length 0 --cell maxsat-chain", "length"},
+      {" --task parity --task-length 1 --cell maxsat-chain", "1 places; expected 2 at least"},
       {" --task parity --data x --cell maxsat-chain", "task parity makes its own problems"},
       {" --task sudoku --cell maxsat-chain", "cell = maxsat-chain: it takes sequences"},
       {" --task sudoku --cell optnet --cell-places 4 --cell-equalities 36",

@@ -82,6 +82,8 @@ TEST_F(Fill, GoesOnWithAText) {
   EXPECT_EQ(more["appended"]["text"], "abcdefghabcdefghabcd");
   EXPECT_EQ(more["appended"]["solves"], 20);
   EXPECT_EQ(more["appended"]["converged"], 20);
+  EXPECT_GT(more["appended"]["residual"], 0);
+  EXPECT_LE(more["appended"]["residual"], 1e-3);
   const Json alone = filled("cdefg --append 5 --greedy");
   EXPECT_EQ(alone["text"], "cdefg");
   EXPECT_EQ(alone["solves"], 0);

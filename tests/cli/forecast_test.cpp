@@ -221,6 +221,30 @@ TEST_F(ForecastCommand, AnExplicitNetworkHasNoResidual) {
   EXPECT_EQ(rows[1].cells[2], "");
 }
 
+TEST_F(ForecastCommand, ALevelLargeBesideTheSpreadKeepsItsDigits) {
+  const std::string folder = (*scratch_ / "level").string();
+  const std::string level = (*scratch_ / "level.csv").string();
+  std::string text = "load,other\n";
+  for (int t = 0; t < 200; ++t)
+    text += fmt::format("{:.6f},{}\n", 1e8 + 0.5 + 0.5 * std::sin(t), t % 7);
+  spill(level, text);
+  const auto made = run_deq("train " + folder + " --data " + level +
+                            " --task series --task-context 24 --task-horizon 8 --cell lstm"
+                            " --cell-width 8 --depth 1 --head values --batch 16 --steps 3"
+                            " --eval-every 10 --threads 1 2>&1");
+  ASSERT_EQ(made.exit_code, 0) << made.text;
+  const auto rows = parse_csv(run_deq("forecast " + folder + " " + level).text, "out");
+  ASSERT_EQ(rows.size(), 9u);
+  for (size_t i = 1; i < rows.size(); ++i) {
+    const std::string& cell = rows[i].cells[1];
+    EXPECT_EQ(cell.find('e'), std::string::npos) << cell;
+    EXPECT_NE(cell.find('.'), std::string::npos) << cell;
+    EXPECT_LE(cell.size(), 16u) << cell;
+    EXPECT_NEAR(std::stod(cell), 1e8 + 0.5, 5);
+    EXPECT_LE(rows[i].cells[2].size(), 12u) << rows[i].cells[2];
+  }
+}
+
 TEST_F(ForecastCommand, BadInputIsOneLine) {
   const auto wrong = [&](const std::string& arguments, const std::string& says) {
     expect_one_error_line("forecast " + run() + " " + arguments, says);
@@ -229,7 +253,8 @@ TEST_F(ForecastCommand, BadInputIsOneLine) {
     spill(*scratch_ / name, text);
     return (*scratch_ / name).string();
   };
-  wrong(file() + " --horizon 0", "horizon = 0; expected at least 1");
+  wrong(file() + " --horizon 0", "horizon = 0; expected 1 to 1048576 rows");
+  wrong(file() + " --horizon 100000000000", "horizon = 100000000000; expected 1 to 1048576 rows");
   wrong(file() + " --horizon -3", "horizon = -3");
   wrong("/nowhere.csv", "/nowhere.csv");
   wrong(with("few.csv", csv(kContext - 1)), "23 rows; expected at least 24: task-context = 24");

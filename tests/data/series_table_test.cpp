@@ -45,6 +45,22 @@ TEST(Csv, HasQuotesOtherSeparatorsAndOtherEndsOfLines) {
     EXPECT_EQ(parse_csv("h,i\n" + csv_cell(cell) + ",1\n", "t")[1].cells[0], cell);
 }
 
+TEST(Csv, ABlankLineIsACellWhereThereIsOneColumn) {
+  const auto cells = [](const std::string& text) {
+    std::string found;
+    for (const CsvRow& row : parse_csv(text, "t"))
+      found += fmt::format("{}:{}|", row.line, fmt::join(row.cells, "+"));
+    return found;
+  };
+  EXPECT_EQ(cells("\na\n1\n\n \r\n2\n\n\n"), "2:a|3:1|4:|5:|6:2|");
+  EXPECT_EQ(cells("a\n1\n\"\"\n\n"), "1:a|2:1|3:|") << "a quoted cell is one at the end too";
+  EXPECT_EQ(cells("a,b\n\n1,2\n"), "1:a+b|3:1+2|");
+  EXPECT_EQ(cells("a\tb\n\t\n1\t2\n"), "1:a+b|2:+|3:1+2|");
+  const SeriesTable table = read("a\n1\n\n3\n");
+  ASSERT_EQ(table.values.size(0), 3);
+  EXPECT_TRUE(std::isnan(at(table, 1, 0)));
+}
+
 TEST(SeriesTable, NumbersAndGaps) {
   const SeriesTable table = read("a,b\n1,-2.5e3\n,+4\nNaN,na\n.5,NULL\n");
   EXPECT_EQ(table.columns, (std::vector<std::string>{"a", "b"}));
@@ -56,6 +72,7 @@ TEST(SeriesTable, NumbersAndGaps) {
     EXPECT_TRUE(std::isnan(at(table, row, column))) << row << " " << column;
   EXPECT_EQ(table.clock.at(3), "4") << "rows are numbered";
   EXPECT_FALSE(table.clock.known());
+  EXPECT_EQ(at(read("a,b\n0.46e-400,-1e-999\n"), 0, 0), 0) << "too small for a double";
   const SeriesTable other = read("a,b,c\n1,x,3\n4,y,6\n", {.columns = {"c", "a"}});
   EXPECT_EQ(other.columns, (std::vector<std::string>{"c", "a"}));
   EXPECT_EQ(at(other, 1, 0), 6) << "in the order that is asked for; b is not looked at";
@@ -91,6 +108,31 @@ TEST(SeriesTable, TimesGoOnAsTheyWent) {
       << "the usual distance, not the last";
 }
 
+TEST(SeriesTable, MonthsThatAreTooShort) {
+  const auto goes_on = [](const std::vector<std::string>& dates) {
+    std::string text = "time,v\n";
+    for (const std::string& date : dates) text += date + ",1\n";
+    const SeriesTable table = read(text);
+    const auto rows = int64_t(dates.size());
+    return table.clock.at(rows) + " " + table.clock.at(rows + 1);
+  };
+  EXPECT_EQ(goes_on({"2022-12-30", "2023-01-30"}), "2023-02-28 2023-03-30");
+  EXPECT_EQ(goes_on({"2022-12-30", "2023-01-30", "2023-02-28"}), "2023-03-30 2023-04-30");
+  EXPECT_EQ(goes_on({"2022-11-30", "2022-12-31", "2023-01-31"}), "2023-02-28 2023-03-31");
+  EXPECT_EQ(goes_on({"2022-06-30", "2022-09-30"}), "2022-12-31 2023-03-31") << "ends of quarters";
+  EXPECT_EQ(goes_on({"2022-02-28", "2023-02-28"}), "2024-02-29 2025-02-28");
+  EXPECT_EQ(goes_on({"2023-01-31", "2023-02-01"}), "2023-02-02 2023-02-03") << "days";
+}
+
+TEST(SeriesTable, PartsOfSecondsAreWritten) {
+  EXPECT_EQ(format_date(*parse_date("2024-05-06T07:08:00.25"), true), "2024-05-06T07:08:00.25");
+  EXPECT_EQ(format_date(86399.6, true), "1970-01-01T23:59:59.6");
+  EXPECT_EQ(format_date(86399.9999999, true), "1970-01-02T00:00") << "never 24:00";
+  const SeriesTable fast = read("time,v\n2024-01-01T00:00:00.1,1\n2024-01-01T00:00:00.2,2\n");
+  EXPECT_EQ(fast.clock.at(0), "2024-01-01T00:00:00.1");
+  EXPECT_EQ(fast.clock.at(101), "2024-01-01T00:00:10.2") << "the step's rounding does not add up";
+}
+
 TEST(SeriesTable, DatesThatThereAreNot) {
   for (const char* text : {"2020-02-30", "2021-02-29", "2020-13-01", "2020-1-1", "20200101", "x",
                            "2020-01-01T24:00", "2020-01-01T12:60", "2020-01-01T12:00+1",
@@ -117,6 +159,11 @@ TEST(SeriesTable, EachMistakeIsALineThatNamesThePlace) {
   EXPECT_SAYS(says("time,v\nnow,1\n"), "'now'; expected a time: a date");
   EXPECT_SAYS(says("a,a\n1,2\n"), "two columns 'a'");
   EXPECT_SAYS(says("a,\n1,2\n"), "column 2 has no name");
+  EXPECT_SAYS(says("\na,Temp\xE9rature\n1,2\n"), "table.csv, line 2: the name of column 2, 'Temp");
+  EXPECT_SAYS(says("a,Temp\xE9rature\n1,2\n"), "is not UTF-8");
+  for (const std::string name : {"\"two\nlines\"", "a\x7f", "a\x01"})
+    EXPECT_SAYS(says(name + ",b\n1,2\n"), "line 1: the name of column 1, ");
+  EXPECT_EQ(read("Temp\xC3\xA9rature,b\n1,2\n").columns.size(), 2u);
   EXPECT_SAYS(says("1,2\n3,4\n"), "line 1: numbers alone; expected the columns' names");
   EXPECT_SAYS(says("a,b\n"), "expected the columns' names and rows");
   EXPECT_SAYS(says(""), "0 lines");

@@ -6,6 +6,8 @@
 #include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
 #include "deq/solvers/anderson.h"
@@ -88,6 +90,19 @@ TEST_P(WholeTextTest, WhatDoesNotConvergeIsCounted) {
   whole.next();
   EXPECT_EQ(whole.report().converged, 0);
   EXPECT_GT(whole.report().worst_residual, 1e-6);
+}
+
+TEST_P(WholeTextTest, AnExplicitNetworkHasNoResidual) {
+  ModelOptions options{.cell = GetParam()};
+  options.embedding.tie_weights = false;
+  options.depth.depth = 2;
+  Model network(options, Vocabularies{10, 9});
+  network.eval();
+  WholeText whole(network, equilibrium, {.hole = kHole, .length = 4});
+  whole.feed({1, 2});
+  whole.next();
+  EXPECT_EQ(whole.report().converged, 0);
+  EXPECT_TRUE(std::isinf(whole.report().worst_residual));
 }
 
 TEST_P(WholeTextTest, RefusesWhatDoesNotFit) {

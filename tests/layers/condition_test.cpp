@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
+#include <limits>
 
 #include "deq/cells/conditions.h"
 #include "deq/gradients/implicit.h"
@@ -236,6 +237,8 @@ TEST(MaxsatChain, DrawsClausesAnewThatAreNoBetterThanGuessing) {
   EXPECT_NEAR(second.std().item<double>(), std::sqrt(0.5 / (1 + 3 + 4 + 4)), 0.06);
   hear(0.1, std::nan(""));
   EXPECT_EQ(chain.drawn(), 3);
+  hear(0.1, -std::numeric_limits<double>::infinity());
+  EXPECT_EQ(chain.drawn(), 4) << "no better than guessing";
   // The draws are the cell's own: of its seed and their number.
   const auto other = made(ChainedClauses{.trial = 9});
   at::rand({5});

@@ -83,6 +83,12 @@ std::vector<std::pair<const char*, PathOptions>> paths() {
             .ema = 0.9}}};
 }
 
+std::vector<int64_t> five_wide(const Tensor& tokens) {
+  std::vector<int64_t> shape = tokens.sizes().vec();
+  shape.push_back(5);
+  return shape;
+}
+
 TEST(Path, EveryOptionChangesTheWeightsAndResumesToTheSameBits) {
   for (const auto& [name, path] : paths()) {
     TrainOptions options = small();
@@ -201,11 +207,11 @@ TEST(Path, ProblemsThatAreRightGoAfterTheirStepsOnAverage) {
     const Corpus corpus = load(options.task, "");
     TrainingReader problems(corpus, {.batch = 20});
     Carried carried({.carry = 1 << 20, .carry_right = steps_when_right});
-    carried.next(problems, {}, 5, at::kCPU);
+    carried.next(problems, {}, five_wide, at::kCPU);
     Tensor times = at::zeros({20}, at::kLong);
     for (int64_t step = 0; step < 300; ++step) {
       carried.keep(at::ones({20, 2, 5}), right);
-      times += carried.next(problems, {}, 5, at::kCPU).z0.flatten(1).eq(0).all(1);
+      times += carried.next(problems, {}, five_wide, at::kCPU).z0.flatten(1).eq(0).all(1);
     }
     return times;
   };
@@ -223,11 +229,11 @@ TEST(Path, AShareOfProblemsStartsFromTheStateBeforeThem) {
     const Corpus corpus = load(options.task, "");
     TrainingReader problems(corpus, {.batch = 20});
     Carried carried({.carry = 2, .carry_over = share});
-    carried.next(problems, {}, 5, at::kCPU);
+    carried.next(problems, {}, five_wide, at::kCPU);
     int64_t kept = 0, all = 0;
     for (int64_t step = 1; step <= 40; ++step) {
       carried.keep(at::ones({20, 2, 5}), {});
-      const Tensor z0 = carried.next(problems, {}, 5, at::kCPU).z0;
+      const Tensor z0 = carried.next(problems, {}, five_wide, at::kCPU).z0;
       if (step % 2 == 1) continue;  // of age 1: the same problems
       kept += z0.flatten(1).eq(1).all(1).sum().item<int64_t>();
       all += 20;
@@ -244,7 +250,7 @@ TEST(Path, TheFirstStepsOfAProblemHaveNoLoss) {
   Carried carried({.carry = 9, .carry_grace = 3});
   std::vector<int64_t> age(20, 0);
   for (int64_t step = 0; step < 60; ++step) {
-    const Carried::Step taken = carried.next(problems, {}, 5, at::kCPU);
+    const Carried::Step taken = carried.next(problems, {}, five_wide, at::kCPU);
     for (int64_t row = 0; row < 20; ++row) {
       if (taken.z0[row].eq(0).all().item<bool>()) age[size_t(row)] = 0;
       EXPECT_EQ(taken.batch.targets[row].ge(0).all().item<bool>(), age[size_t(row)]++ >= 3);

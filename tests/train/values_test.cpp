@@ -118,6 +118,28 @@ TEST_F(SeriesModel, WhatIsRolledOnFromWhatDidNotConvergeHasNot) {
   EXPECT_FALSE(found.all_converged());
 }
 
+TEST_F(SeriesModel, NothingIsRolledOnFromWhatIsNotUsable) {
+  ModelOptions options = model->options();
+  options.depth.depth = 2;
+  Model network(options, Vocabularies{corpus.vocabulary.size(), corpus.vocabulary.size()});
+  network.to(at::kDouble);
+  network.eval();
+  const Tensor values = at::randn({10, 2}, at::kDouble);
+  EXPECT_TRUE(forecast(network, task, values, 7, {equilibrium}).all_converged());
+  for (const double weight : {double(NAN), 1e200, 1e9}) {
+    {
+      c10::NoGradGuard no_tape;
+      for (Tensor& parameter : network.parameters()) parameter.fill_(weight);
+    }
+    const Forecast found = forecast(network, task, values, 7, {equilibrium});
+    EXPECT_EQ(found.solves, 1) << weight;
+    EXPECT_EQ(found.values.sizes(), (at::IntArrayRef{7, 2, int64_t(found.percents.size())}));
+    EXPECT_EQ(found.converged, std::vector<bool>(7, false));
+    EXPECT_TRUE(found.residuals.empty());
+    EXPECT_TRUE(found.values.narrow(0, 3, 4).isnan().all().item<bool>());
+  }
+}
+
 TEST_F(SeriesModel, BadRequestsAreOneLine) {
   const Tensor values = at::zeros({10, 2}, at::kDouble);
   EXPECT_SAYS(error_of([&] { forecast(*model, task, values, 0, {equilibrium}); }), "horizon = 0");
