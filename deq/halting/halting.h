@@ -31,6 +31,8 @@ class HaltingJudge {
   /// (B, ..., D): where samples are left that halt at this step, (B) bool, or whose steps end with
   /// it.
   virtual at::Tensor left(const PlainStep& step, const at::Tensor& halts) = 0;
+  /// Whether samples that halt are left at the state before the step, not behind it.
+  virtual bool leaves_before() const { return false; }
 };
 
 /// The states that plain steps led through, z_1, ..., z_N (B, ..., D), with their tape.

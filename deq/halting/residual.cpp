@@ -19,6 +19,7 @@ class ResidualJudge final : public HaltingJudge {
   Tensor left(const PlainStep& step, const Tensor& halts) override {
     return at::where(beside_states(halts, step.z), step.z, step.next);
   }
+  bool leaves_before() const override { return true; }
 
  private:
   double threshold_;

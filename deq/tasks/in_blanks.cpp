@@ -4,15 +4,14 @@
 
 #include <algorithm>
 
+#include "deq/tasks/problems.h"
+
 namespace deq {
 
 void check_lengths(int64_t least, int64_t length, const std::vector<int64_t>& test_lengths) {
-  constexpr int64_t kMost = 1 << 16;
   DEQ_CHECK(least <= length, "task-min-length = {}; expected at most task-length = {}", least,
             length);
-  for (const int64_t other : test_lengths)
-    DEQ_CHECK(other >= 1 && other <= kMost, "task-test-lengths = {}; expected 1 to {}", other,
-              kMost);
+  check_sizes("task-test-lengths", test_lengths, 1, 1 << 16);
 }
 
 at::Tensor with_blanks(const std::vector<int64_t>& problem, int64_t answers,

@@ -137,8 +137,7 @@ Corpus Mazes::load(const std::filesystem::path& data) const {
   validate(*this, "Mazes");
   DEQ_CHECK(valid_size == 0 || valid_size >= 3,
             "task-valid-size = {}; expected 3 to 999, or 0 for that of training", valid_size);
-  for (const int64_t other : test_sizes)
-    DEQ_CHECK(other >= 3 && other <= 999, "task-test-sizes = {}; expected 3 to 999", other);
+  check_sizes("task-test-sizes", test_sizes, 3, 999);
   return make_problems(maker(pairs), problems, {size, valid_size, test_sizes}, data);
 }
 

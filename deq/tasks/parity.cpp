@@ -1,23 +1,17 @@
 #include "deq/tasks/parity.h"
 
+#include <ATen/ATen.h>
+
+#include "deq/tasks/prefix_sums.h"
+
 namespace deq {
 namespace {
 
+/// Of the sums only the last is asked for.
 Split bits(int64_t count, int64_t length, std::mt19937_64& random) {
-  Split split{.tokens = at::empty({count, length}, at::kLong),
-              .targets = at::full({count, length}, -1, at::kLong),
-              .answer = 1};
-  auto tokens = split.tokens.accessor<int64_t, 2>(), targets = split.targets.accessor<int64_t, 2>();
-  for (int64_t s = 0; s < count; ++s) {
-    uint64_t drawn = 0;
-    int64_t sum = 0;
-    for (int64_t t = 0; t < length; ++t, drawn >>= 1) {
-      if (t % 64 == 0) drawn = random();
-      tokens[s][t] = int64_t(drawn & 1);
-      sum ^= tokens[s][t];
-    }
-    targets[s][length - 1] = sum;
-  }
+  Split split = bits_and_sums(count, length, random);
+  split.targets.narrow(1, 0, length - 1).fill_(-1);
+  split.answer = 1;
   return split;
 }
 
@@ -27,9 +21,7 @@ ProblemMaker maker() { return {Parity::name, symbols({"0", "1"}), symbols({"0", 
 
 Corpus Parity::load(const std::filesystem::path& data) const {
   validate(*this, "Parity");
-  for (const int64_t other : test_lengths)
-    DEQ_CHECK(other >= 1 && other <= 1 << 20, "task-test-lengths = {}; expected 1 to 1048576",
-              other);
+  check_sizes("task-test-lengths", test_lengths, 1, 1 << 20);
   return make_problems(maker(), problems, {length, valid_length, test_lengths}, data);
 }
 

@@ -1,9 +1,8 @@
 #include "deq/tasks/prefix_sums.h"
 
 namespace deq {
-namespace {
 
-Split bits(int64_t count, int64_t length, std::mt19937_64& random) {
+Split bits_and_sums(int64_t count, int64_t length, std::mt19937_64& random) {
   Split split{.tokens = at::empty({count, length}, at::kLong),
               .targets = at::empty({count, length}, at::kLong),
               .answer = kEveryPosition};
@@ -20,15 +19,17 @@ Split bits(int64_t count, int64_t length, std::mt19937_64& random) {
   return split;
 }
 
-ProblemMaker maker() { return {PrefixSums::name, symbols({"0", "1"}), symbols({"0", "1"}), bits}; }
+namespace {
+
+ProblemMaker maker() {
+  return {PrefixSums::name, symbols({"0", "1"}), symbols({"0", "1"}), bits_and_sums};
+}
 
 }  // namespace
 
 Corpus PrefixSums::load(const std::filesystem::path& data) const {
   validate(*this, "PrefixSums");
-  for (const int64_t other : test_lengths)
-    DEQ_CHECK(other >= 1 && other <= 1 << 20, "task-test-lengths = {}; expected 1 to 1048576",
-              other);
+  check_sizes("task-test-lengths", test_lengths, 1, 1 << 20);
   return make_problems(maker(), problems, {length, valid_length, test_lengths}, data);
 }
 

@@ -35,4 +35,7 @@ struct PrefixSums {
   std::string check(const at::Tensor& problem, const at::Tensor& answer) const;
 };
 
+/// `count` sequences of fair bits, with their sum so far at each, modulo 2.
+Split bits_and_sums(int64_t count, int64_t length, std::mt19937_64& random);
+
 }  // namespace deq

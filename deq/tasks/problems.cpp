@@ -47,6 +47,11 @@ Corpus make_problems(const ProblemMaker& maker, const ProblemOptions& options,
   return corpus;
 }
 
+void check_sizes(const char* name, const std::vector<int64_t>& sizes, int64_t least, int64_t most) {
+  for (const int64_t size : sizes)
+    DEQ_CHECK(size >= least && size <= most, "{} = {}; expected {} to {}", name, size, least, most);
+}
+
 void check_vocabularies(const ProblemMaker& maker, const Vocabulary& inputs,
                         const Vocabulary& answers) {
   DEQ_CHECK(inputs.fingerprint() == maker.inputs.fingerprint() &&

@@ -49,6 +49,9 @@ struct ProblemSizes {
 Corpus make_problems(const ProblemMaker& maker, const ProblemOptions& options,
                      const ProblemSizes& sizes, const std::filesystem::path& data);
 
+/// Throws deq::Error for one of `sizes`, the option `name`, below `least` or above `most`.
+void check_sizes(const char* name, const std::vector<int64_t>& sizes, int64_t least, int64_t most);
+
 /// Throws deq::Error where vocabularies given are not the task's.
 void check_vocabularies(const ProblemMaker& maker, const Vocabulary& inputs,
                         const Vocabulary& answers);

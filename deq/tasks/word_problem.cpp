@@ -118,9 +118,7 @@ Corpus WordProblem::load(const std::filesystem::path& data) const {
   validate(*this, "WordProblem");
   DEQ_CHECK(min_length <= length, "task-min-length = {}; expected at most task-length = {}",
             min_length, length);
-  for (const int64_t other : test_lengths)
-    DEQ_CHECK(other >= 1 && other <= 1 << 20, "task-test-lengths = {}; expected 1 to 1048576",
-              other);
+  check_sizes("task-test-lengths", test_lengths, 1, 1 << 20);
   return make_problems(maker(*this), problems, {length, valid_length, test_lengths}, data);
 }
 

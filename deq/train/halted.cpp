@@ -96,7 +96,8 @@ Halted run_halting(Model& model, const Tensor& tokens, const Halting& rule,
     z = at::where(beside_states(open, z), moved.next, z);
   }
   Halted found{left, halted, {}};
-  const Tensor seen = steps.seen(left, taken);
+  const Tensor level = judge->leaves_before() ? taken - halted.to(at::kLong) : taken;
+  const Tensor seen = steps.seen(left, level);
   const Tensor after = f(seen);
   found.report = report_of_chain(left, after, step, 1.0, how.equilibrium.stop);
   found.report.steps = taken.to(at::kCPU);

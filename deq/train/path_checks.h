@@ -1,4 +1,4 @@
-// Which options of a solve's path go together.
+// Which options of a solve's path, and which data, go together.
 #pragma once
 
 #include "deq/data/corpus.h"

@@ -7,17 +7,12 @@
 #include "deq/layers/quadratic_program.h"
 #include "deq/layers/sparse_pattern.h"
 #include "tests/layers/layer_suite.h"
+#include "tests/layers/programs.h"
 
 namespace deq::testing {
 namespace {
 
 using at::Tensor;
-
-const MinimiseOptions kTight{.stop = {.max_steps = 60, .rel_tol = 1e-10}};
-
-Tensor random(std::vector<int64_t> sizes, uint64_t seed) {
-  return at::randn(sizes, at::make_generator<at::CPUGeneratorImpl>(seed), at::kDouble);
-}
 
 /// Zeros but for about `share`, the same places in all samples.
 Tensor thinned(const Tensor& M, double share, uint64_t seed) {
@@ -27,7 +22,7 @@ Tensor thinned(const Tensor& M, double share, uint64_t seed) {
 }
 
 /// B programs whose matrices are mostly zeros and in which some rows are active.
-QuadraticProgram drawn(int64_t B, int64_t n, int64_t p, int64_t m, uint64_t seed = 1) {
+QuadraticProgram thin(int64_t B, int64_t n, int64_t p, int64_t m, uint64_t seed = 1) {
   const Tensor half = thinned(random({B, n, n}, seed), 2.0 / double(n), seed + 6),
                z = random({B, n}, seed + 1);
   QuadraticProgram program;
@@ -84,11 +79,11 @@ void expect_same(QuadraticProgram p, const MinimiseOptions& options, double tole
 TEST(SparseProgram, IsTheDenseOne) {
   for (const auto& [n, p, m] : {std::tuple{1, 0, 1}, std::tuple{6, 2, 8}, std::tuple{30, 5, 40},
                                 std::tuple{60, 0, 80}, std::tuple{12, 4, 0}, std::tuple{5, 0, 0}})
-    expect_same(drawn(7, n, p, m), kTight);
+    expect_same(thin(7, n, p, m), kTight);
 }
 
 TEST(SparseProgram, IsTheDenseOneWithoutASolutionOrWithMany) {
-  QuadraticProgram program = drawn(10, 5, 1, 6);
+  QuadraticProgram program = thin(10, 5, 1, 6);
   program.h[3].fill_(-100);
   program.G[3][1].copy_(-program.G[3][0]);
   program.Q[6].zero_();
@@ -182,9 +177,9 @@ LayerCase layer_case(const std::string& name, const QuadraticProgram& program,
 }
 
 TEST(SparseProgram, SamplesAreAlone) {
-  check_samples_alone(layer_case("sparse", drawn(5, 12, 2, 15), ""));
-  check_samples_alone(layer_case("sparse, matrices shared", drawn(5, 12, 2, 15), "QAG"));
-  QuadraticProgram some = drawn(6, 5, 1, 6);
+  check_samples_alone(layer_case("sparse", thin(5, 12, 2, 15), ""));
+  check_samples_alone(layer_case("sparse, matrices shared", thin(5, 12, 2, 15), "QAG"));
+  QuadraticProgram some = thin(6, 5, 1, 6);
   some.h[3].fill_(-100);
   some.G[3][1].copy_(-some.G[3][0]);
   some.Q[2].neg_();
@@ -192,12 +187,12 @@ TEST(SparseProgram, SamplesAreAlone) {
 }
 
 TEST(SparseProgram, GradientsAreRight) {
-  check_gradients(layer_case("sparse, by sample", drawn(2, 5, 1, 6), ""), 1e-6, 1e-6);
-  check_gradients(layer_case("sparse, shared", drawn(3, 5, 1, 6), "QAbG"), 1e-6, 1e-6);
+  check_gradients(layer_case("sparse, by sample", thin(2, 5, 1, 6), ""), 1e-6, 1e-6);
+  check_gradients(layer_case("sparse, shared", thin(3, 5, 1, 6), "QAbG"), 1e-6, 1e-6);
 }
 
 TEST(SparseProgram, SecondDerivativesAreThoseOfTheDenseOne) {
-  QuadraticProgram p = drawn(2, 4, 1, 5);
+  QuadraticProgram p = thin(2, 4, 1, 5);
   for (Tensor* t : {&p.Q, &p.q, &p.A, &p.b, &p.G, &p.h}) t->requires_grad_();
   const std::vector<Tensor> inputs{p.Q, p.q, p.A, p.b, p.G, p.h};
   const auto second = [&](const Optimum& o) {
@@ -216,7 +211,7 @@ TEST(SparseProgram, SecondDerivativesAreThoseOfTheDenseOne) {
 }
 
 TEST(SparseProgram, WarmTakesTheRowsGivenAndNoStep) {
-  const SparseProgram program = sparse(drawn(9, 20, 2, 30));
+  const SparseProgram program = sparse(thin(9, 20, 2, 30));
   const Optimum cold = minimise(program, kTight);
   MinimiseOptions options = kTight;
   options.warm = &cold.active;
@@ -229,7 +224,7 @@ TEST(SparseProgram, WarmTakesTheRowsGivenAndNoStep) {
 }
 
 TEST(SparseProgram, FloatsAndNoBatch) {
-  const QuadraticProgram p = drawn(1, 8, 2, 9);
+  const QuadraticProgram p = thin(1, 8, 2, 9);
   SparseProgram one = sparse({p.Q[0], p.q[0], p.A[0], p.b[0], p.G[0], p.h[0]});
   for (Tensor* t : {&one.Q.values, &one.q, &one.A.values, &one.b, &one.G.values, &one.h})
     *t = t->to(at::kFloat).requires_grad_();
@@ -290,7 +285,7 @@ TEST(SparseProgram, ALargeOneMeetsItsConditions) {
 }
 
 TEST(SparseProgram, WhatDoesNotFitIsNamed) {
-  const SparseProgram good = sparse(drawn(2, 3, 1, 2));
+  const SparseProgram good = sparse(thin(2, 3, 1, 2));
   const auto error = [](const SparseProgram& program) {
     try {
       minimise(program);

@@ -128,6 +128,24 @@ TEST(Halted, ByTheResidualStepsAreThoseOfASolveAtThatTolerance) {
   EXPECT_TRUE(at::allclose(found.z, solved.z, 1e-4, 1e-5));
 }
 
+/// Where levels see an embedding of their own, the one that judged is the one that is reported.
+TEST(Halted, ByTheResidualEachStateIsReportedAsItWasJudged) {
+  TrainOptions options = halting_levels();
+  options.model.depth = {.depth = 12, .step_embedding = true};
+  options.model.initial.init_std = 0.5;
+  const Trained trained(options);
+  int64_t halted = 0;
+  for (const double threshold : {0.3, 0.5, 0.7, 0.9}) {
+    const Halted found = trained.halted(HaltByResidual{.threshold = threshold});
+    for (int64_t b = 0; b < 20; ++b) {
+      if (!found.halted[b].item<bool>()) continue;
+      ++halted;
+      EXPECT_LE(found.report.residual[b].item<double>(), threshold + 1e-5);
+    }
+  }
+  EXPECT_GT(halted, 20) << "or nothing is tested";
+}
+
 std::vector<Halting> at_thresholds(const Halting& rule) {
   std::vector<Halting> found;
   for (const double threshold : {0.02, 0.2, 0.5, 0.9}) {

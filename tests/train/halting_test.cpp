@@ -9,33 +9,19 @@
 #include "tests/base/scratch.h"
 #include "tests/train/halting_runs.h"
 #include "tests/train/small_run.h"
+#include "tests/train/states.h"
 
 namespace deq {
 namespace {
 
 using at::Tensor;
+using testing::after;
 using testing::error_of;
 using testing::halting_levels;
 using testing::halting_options;
 using testing::learned_rules;
-
-Trainer trainer_of(const TrainOptions& options) { return Trainer(options, load(options.task, "")); }
-
-NamedTensors after(const TrainOptions& options, int64_t steps) {
-  Trainer trainer = trainer_of(options);
-  for (int64_t step = 0; step < steps; ++step) trainer.step();
-  NamedTensors held;
-  for (const auto& [name, tensor] : trainer.state()) held[name] = tensor.clone();
-  return held;
-}
-
-bool same(const NamedTensors& a, const NamedTensors& b) {
-  if (a.size() != b.size()) return false;
-  for (const auto& [name, tensor] : a) {
-    if (!b.count(name) || !at::equal(tensor, b.at(name))) return false;
-  }
-  return true;
-}
+using testing::same;
+using testing::trainer_of;
 
 TEST(Halting, ARunWithoutALearnedRuleHasTheSameCheckpointToTheBit) {
   for (const auto& of : {halting_options, halting_levels}) {

@@ -9,12 +9,16 @@
 #include "deq/tasks/prefix_sums.h"
 #include "deq/train/trainer.h"
 #include "tests/base/scratch.h"
+#include "tests/train/states.h"
 
 namespace deq {
 namespace {
 
 using at::Tensor;
+using testing::after;
 using testing::error_of;
+using testing::same;
+using testing::trainer_of;
 
 TrainOptions small() {
   TrainOptions options;
@@ -35,24 +39,6 @@ TrainOptions small() {
 Task two_bits() {
   return PrefixSums{
       .length = 2, .test_lengths = {}, .problems = {.train = 40, .valid = 5, .test = 5}};
-}
-
-Trainer trainer_of(const TrainOptions& options) { return Trainer(options, load(options.task, "")); }
-
-NamedTensors after(const TrainOptions& options, int64_t steps) {
-  Trainer trainer = trainer_of(options);
-  for (int64_t step = 0; step < steps; ++step) trainer.step();
-  NamedTensors held;
-  for (const auto& [name, tensor] : trainer.state()) held[name] = tensor.clone();
-  return held;
-}
-
-bool same(const NamedTensors& a, const NamedTensors& b) {
-  if (a.size() != b.size()) return false;
-  for (const auto& [name, tensor] : a) {
-    if (!b.count(name) || !at::equal(tensor, b.at(name))) return false;
-  }
-  return true;
 }
 
 std::vector<std::pair<const char*, PathOptions>> paths() {
