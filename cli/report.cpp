@@ -6,6 +6,7 @@
 #include "cli/parse.h"
 #include "cli/threads.h"
 #include "deq/files/files.h"
+#include "deq/measure/memory_tracks.h"
 #include "deq/report/page.h"
 
 namespace deq::cli {
@@ -15,6 +16,22 @@ struct SolvesWanted {
   int64_t count = 0;
   std::string data;  // "": the run's
 };
+
+/// What the model's memory did with the first problem of a split, or with its first segment.
+MemoryPicture memory_along(const TrainedModel& run, const Split& split) {
+  run.model->eval();
+  at::Tensor problem = split.sequences() ? split.tokens[0].to(at::kLong)
+                                         : split.tokens.slice(0, 0, run.options.eval.length);
+  if (split.extents.defined())
+    for (int64_t axis = 0; axis < split.extents.size(1); ++axis)
+      problem = problem.slice(axis, 0, split.extents[0][axis].item<int64_t>());
+  MemoryPicture picture;
+  for (MemoryTrack& track : memory_tracks(*run.model, problem))
+    picture.tracks.push_back({std::move(track.name), std::move(track.at)});
+  for (int64_t t = 0; t < problem.size(0) && !picture.tracks.empty(); ++t)
+    picture.symbols.push_back(symbol_at(run.vocabulary, problem, t));
+  return picture;
+}
 
 /// Without the data a page is still worth having: it says what it lacks. Data that were asked for,
 /// and weights that are damaged, are another matter.
@@ -31,6 +48,7 @@ void look_at_model(ReportedRun& run, const SolvesWanted& wanted) {
   try {
     const std::string& data = wanted.data.empty() ? model.options.data : wanted.data;
     const Corpus corpus = load_corpus(model, data);
+    run.memory = memory_along(model, corpus.valid);
     run.passage = solve_passage(model, corpus.valid, wanted.count);
   } catch (const Error& error) {
     if (!wanted.data.empty()) throw;

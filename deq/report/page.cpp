@@ -230,6 +230,15 @@ std::string solves(const ReportedRun& run) {
   return out + "</div></div>\n";
 }
 
+std::string memory(const ReportedRun& run) {
+  const std::string table = draw_memory(run.memory);
+  if (table.empty()) return "";
+  return "<h2>Memory of " + html(run.record.name) +
+         "</h2>\n<p>The first problem of the validation split, from left to right: the slot "
+         "at which each head stood, or what each stack did.</p>\n" +
+         table;
+}
+
 }  // namespace
 
 std::string report_page(const std::vector<ReportedRun>& runs) {
@@ -239,6 +248,7 @@ std::string report_page(const std::vector<ReportedRun>& runs) {
       summary(runs) + value_scores(runs) + "<h2>Training</h2>\n" + training_charts(runs);
   for (const ReportedRun& run : runs) {
     if (run.passage || !run.no_passage.empty()) out += solves(run);
+    out += memory(run);
   }
   return framed_page(kPageStart, title, out + "<h2>Configuration</h2>\n" + configuration(runs));
 }

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "deq/report/memory_picture.h"
 #include "deq/report/passage.h"
 #include "deq/report/run_record.h"
 
@@ -16,6 +17,7 @@ struct ReportedRun {
   RunRecord record;
   int64_t parameters = 0;  ///< of the model; 0: not looked at
   std::optional<Passage> passage;
+  MemoryPicture memory;    ///< along the first problem of the validation split
   std::string no_passage;  ///< why there is none; "": nobody asked
 };
 

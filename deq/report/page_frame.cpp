@@ -25,6 +25,9 @@ td{overflow-wrap:anywhere;min-width:8rem}th{font-weight:600}
 td.n{text-align:right;min-width:0;font-variant-numeric:tabular-nums;white-space:nowrap}
 .heat{font-family:ui-monospace,monospace;font-size:.85rem;line-height:1.7;white-space:pre-wrap;overflow-wrap:anywhere;margin:.4rem 0}
 .heat span{background:hsl(calc(220 - 200*var(--h)) 80% 50%/.4);border-radius:2px}.heat .open{outline:1px solid #c9404a}
+.memory th,.memory td{min-width:0;padding:.1rem .35rem;text-align:center;white-space:nowrap}
+.memory th:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}
+.memory td{background:hsl(calc(220 - 200*var(--h)) 80% 50%/.4)}
 @media(max-width:600px){svg{font-size:18px}}
 .note{color:var(--quiet)}
 )";

@@ -9,15 +9,10 @@
 
 namespace deq {
 
-namespace {
-
-/// What stands at a place; of a row of symbols or values its number.
-std::string token_at(const Vocabulary& vocabulary, const at::Tensor& tokens, int64_t place) {
+std::string symbol_at(const Vocabulary& vocabulary, const at::Tensor& tokens, int64_t place) {
   return tokens.dim() == 1 ? vocabulary.token(tokens[place].item<int64_t>())
                            : std::to_string(place + 1);
 }
-
-}  // namespace
 
 Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count) {
   check_equilibrium(run);
@@ -49,7 +44,7 @@ Passage solve_passage(const TrainedModel& run, const Split& split, int64_t count
     auto& sample = passage.samples.emplace_back();
     for (int64_t t = 0; t < T; ++t) {
       const int64_t row = (whole ? 0 : b * rows) + t / part;
-      sample.push_back({token_at(run.vocabulary, tokens[b], t), report.steps[row].item<int64_t>(),
+      sample.push_back({symbol_at(run.vocabulary, tokens[b], t), report.steps[row].item<int64_t>(),
                         report.reason[row].item<uint8_t>() == uint8_t(Reason::Converged)});
     }
     auto& trace = passage.traces.emplace_back();

@@ -25,6 +25,9 @@ struct Passage {
   double rel_tol = 0;
 };
 
+/// What stands at a place of a problem or text; of a row of symbols or values its number.
+std::string symbol_at(const Vocabulary& vocabulary, const at::Tensor& tokens, int64_t place);
+
 /// The first `count` segments of the split, each of the run's eval-length behind as many positions
 /// (sequences as they are), solved as the run's evaluation does. Throws deq::Error for an explicit
 /// network, for solves without a residual by step (a cell that meets a condition of its own), and

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "deq/measure/memory_tracks.h"
+#include "deq/runs/run.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
 #include "tests/cli/small_options.h"
@@ -73,6 +75,7 @@ TEST_F(ReportTest, APageOfOneRunHasItsNumbersItsChartsAndItsSolves) {
     EXPECT_EQ(count(page, outside), 0u) << outside;
   EXPECT_EQ(count(page, "text <b>"), 0u) << "the name of the data is not escaped";
   EXPECT_GE(count(page, "text &lt;b&gt;"), 1u);
+  EXPECT_EQ(count(page, "class=memory>"), 0u) << "the model has none";
 }
 
 TEST_F(ReportTest, RunsStandSideBySideWithWhatDiffers) {
@@ -84,6 +87,79 @@ TEST_F(ReportTest, RunsStandSideBySideWithWhatDiffers) {
   EXPECT_LT(page.find("<td>depth", differ), page.find("</table>", differ));
   EXPECT_GT(page.find("<td>batch", differ), page.find("</table>", differ));
   EXPECT_EQ(count(page, "is an explicit network of depth 2"), 1u);
+}
+
+/// A row of the first table, cell by cell.
+std::vector<std::string> cells_of_first_row(const std::string& page) {
+  const size_t begin = page.find("<tr><td>"), end = page.find('\n', begin);
+  std::vector<std::string> cells;
+  for (size_t at = page.find("<td", begin); at < end; at = page.find("<td", at + 1)) {
+    const size_t text = page.find('>', at) + 1;
+    cells.push_back(page.substr(text, page.find_first_of("<\n", text) - text));
+  }
+  return cells;
+}
+
+TEST_F(ReportTest, TheSummaryIsOfTheTestOrElseOfTheBestValidation) {
+  const std::string copy = folder("summary");
+  fs::copy(folder("a"), copy);
+  const auto valid = [](int step, double loss, double residual) {
+    return fmt::format(R"({{"step":{},"kind":"valid","loss":{},"bits per byte":{},"residual":{},)"
+                       R"("converged_share":{},"evaluations":{},"seconds":{},"peak_mb":7}})"
+                       "\n",
+                       step, loss, 2 * loss, residual, residual * 4, step + 0.5, 60 * step);
+  };
+  std::string lines = valid(2, 3, 0.01) + valid(4, 1, 0.02) + valid(6, 2, 0.04);
+  const auto row = [&] {
+    testing::spill(fs::path(copy) / "metrics.jsonl", lines);
+    EXPECT_EQ(run_deq("report " + copy + " --solves 0").exit_code, 0);
+    std::vector<std::string> cells =
+        cells_of_first_row(testing::slurp(fs::path(copy) / "report.html"));
+    EXPECT_EQ(cells.size(), 12u);
+    cells.erase(cells.begin());  // its name
+    return fmt::format("{}", fmt::join(cells, " "));
+  };
+  EXPECT_EQ(row(), "2 4 – – 0.02 8.00% 4.5 – 6 6.0 7");
+  lines += R"({"step":6,"kind":"test","loss":1.5,"bits per byte":3.25,"residual":0.05,)"
+           R"("converged_share":0.5,"evaluations":9,"peak_mb":8})"
+           "\n";
+  EXPECT_EQ(row(), "2 4 3.25 – 0.05 50.00% 9 – 6 6.0 8");
+}
+
+TEST_F(ReportTest, AMemoryIsDrawnAlongAProblem) {
+  const std::string run = folder("memory");
+  ASSERT_EQ(run_deq("train " + run +
+                    " --task strings --task-operation reverse --task-valid 4 --task-test 4 --cell "
+                    "ntm --cell-width 9 --cell-slots 5 --cell-slot-width 4 --cell-read-heads 2 "
+                    "--depth 1 --steps 1 --batch 4 --threads 1 2>&1")
+                .exit_code,
+            0);
+  ASSERT_EQ(run_deq("report " + run).exit_code, 0);
+  const std::string page = testing::slurp(fs::path(run) / "report.html");
+  const size_t table = page.find("<table class=memory>");
+  ASSERT_NE(table, std::string::npos);
+  const std::string memory = page.substr(table, page.find("</table>", table) - table);
+  EXPECT_EQ(count(memory, "<tr>"), 4u) << "the problem, a head that writes, two that read";
+  for (const char* name : {"<th>write<", "<th>read 1<", "<th>read 2<"})
+    EXPECT_EQ(count(memory, name), 1u) << name;
+  const size_t places = count(memory, "<th>") - 4;
+  EXPECT_GT(places, 1u);
+  EXPECT_EQ(count(memory, "<td"), 3 * places);
+  const TrainedModel model = load_run(run);
+  model.model->eval();
+  const at::Tensor problem = load_corpus(model, "").valid.tokens[0].to(at::kLong);
+  ASSERT_EQ(int64_t(places), problem.size(0));
+  std::string drawn;
+  for (size_t at = memory.find("<td"); at != std::string::npos; at = memory.find("<td", at + 1)) {
+    const size_t text = memory.find('>', at) + 1;
+    drawn += memory.substr(text, memory.find_first_of("<\n", text) - text) + " ";
+  }
+  std::string said;
+  for (const MemoryTrack& track : memory_tracks(*model.model, problem))
+    said += fmt::format("{} ", fmt::join(track.at, " "));
+  EXPECT_EQ(drawn, said);
+  EXPECT_GE(count(memory, "'--h:0.00'"), 3u) << "the lowest slot of each head";
+  EXPECT_GE(count(memory, "'--h:1.00'"), 1u) << "the highest of one that moved";
 }
 
 TEST_F(ReportTest, RunsOfDifferentVocabulariesAreSaidToBe) {
