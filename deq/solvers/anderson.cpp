@@ -15,7 +15,7 @@ using at::Tensor;
 
 /// Where mixtures get nowhere, plain steps may, as in a cell with small weights: they are taken
 /// from there on for as long as they shrink the residual, and by more than the mixtures did. Where
-/// they do worse, or f expands, mixtures have twice as many evaluations the next time.
+/// they shrink it less, mixtures have twice as many evaluations the next time.
 class Safeguard {
  public:
   /// From the residual of a row over what it depends on; whether its next step is a plain one.
@@ -24,7 +24,6 @@ class Safeguard {
       begin(residual);
     } else if (plain_ && residual > last_) {
       plain_ = false;
-      if (residual > kGrows * last_) window_ *= 2;
       begin(residual);
     } else if (++evaluations_ >= window_ || residual <= kEnough * first_) {
       judge(residual / first_);
@@ -36,7 +35,6 @@ class Safeguard {
 
  private:
   static constexpr double kEnough = 0.7;  // of the residual, in a window or sooner
-  static constexpr double kGrows = 1.05;  // in a plain step: f expands there
 
   /// What a window made of the residual.
   void judge(double factor) {

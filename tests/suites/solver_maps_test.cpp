@@ -107,5 +107,16 @@ TEST(SolverMaps, PlainIterationNeverBeatsAndersonByMuch) {
   }
 }
 
+TEST(SolverMaps, PlainStepsThatGrowEndAndCostFewEvaluations) {
+  for (const uint64_t seed : {1, 2, 3, 4}) {
+    const Tensor values = at::linspace(-3, 0.99, 100, at::kDouble);
+    const RandomMap map = linear("expands", with_eigenvalues(values, seed), seed + 90);
+    const Report report =
+        solve(map.f, map.z0, Anderson{}, {.max_steps = 400, .rel_tol = 1e-6}).report;
+    EXPECT_TRUE(report.converged()) << seed;
+    EXPECT_LE(report.evaluations, 210) << seed;
+  }
+}
+
 }  // namespace
 }  // namespace deq
