@@ -12,8 +12,8 @@
 #include "deq/gradients/unrolled.h"
 #include "deq/layers/condition.h"
 #include "deq/train/gradient_norm.h"
-#include "deq/train/path_checks.h"
 #include "deq/train/score.h"
+#include "deq/train/training_checks.h"
 
 namespace deq {
 
@@ -60,7 +60,7 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Pro
       schedule_(options.loop.optimization.schedule, options.loop.limits.steps),
       carried_(options.loop.path),
       remembered_(options.loop.path.start.limit_mb) {
-  check_options();
+  check_training(options_, *model_, corpus_);
   descent_ = std::make_unique<Descent>(options.loop.optimization.optimizer, parameters_of(*model_));
   average_ = std::make_unique<Average>(parameters_of(*model_), options.loop.path.ema);
   histories_.resize(shards_.own().size());
@@ -69,60 +69,6 @@ Trainer::Trainer(const TrainOptions& options, Corpus corpus, std::shared_ptr<Pro
   for (const auto& [name, parameter] : parameters_of(*model_)) parameters.push_back(parameter);
   gradients_ =
       std::make_unique<GradientSum>(std::move(parameters), shards_.count(), shards_.shared_group());
-}
-
-void Trainer::check_options() const {
-  const BatchOptions& batch = options_.loop.batch;
-  const PathOptions& path = options_.loop.path;
-  const bool causal = model_->cell().causal();
-  if (!model_->is_explicit()) check_scope(options_.equilibrium, causal);
-  check_symbols(*model_, corpus_);
-  for (const int64_t length : {batch.subsequence, options_.eval.subsequence}) {
-    DEQ_CHECK(length == 0 || causal,
-              "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
-  }
-  DEQ_CHECK(causal || corpus_.train.sequences(),
-            "task = {}: positions of this cell depend on later ones, and would see the token that "
-            "they are to tell; expected a causal cell, or task masked",
-            options_.task.name());
-  DEQ_CHECK(batch.restart == 0 || batch.history > 0,
-            "restart = {} with history = 0: every segment begins anew; expected 0, or a history",
-            batch.restart);
-  DEQ_CHECK(
-      path.noise == 0 || batch.subsequence == 0,
-      "noise = {} with subsequence = {}: parts are solved without noise; expected one of them "
-      "to be 0",
-      path.noise, batch.subsequence);
-  const Gradient& gradient = options_.equilibrium.gradient;
-  DEQ_CHECK(!path.progressive || gradient.is<Unrolled>() || gradient.is<Checkpointed>(),
-            "progressive = true with gradient {}: it takes a random number of steps with a tape; "
-            "expected unrolled or checkpointed",
-            gradient.name());
-  DEQ_CHECK(path.segments == 1 || batch.accumulate == 1,
-            "segments = {} with accumulate = {}: each is a step of the optimiser; expected one of "
-            "them to be 1",
-            path.segments, batch.accumulate);
-  DEQ_CHECK(path.carry == 0 || batch.accumulate == 1,
-            "carry = {} with accumulate = {}: states are those of one batch; expected 1",
-            path.carry, batch.accumulate);
-  DEQ_CHECK(path.carry != 1,
-            "carry = 1: a problem of one step carries nothing; expected 0 or >= 2");
-  DEQ_CHECK(path.carry_grace == 0 || path.carry_grace < path.carry,
-            "carry-grace = {} with carry = {}: a problem may have gone before it has a loss; "
-            "expected less",
-            path.carry_grace, path.carry);
-  check_halting(options_, *model_);
-  if (remembers()) check_remembering(options_, corpus_);
-  DEQ_CHECK(batch.batch % batch.shards == 0,
-            "batch = {} with shards = {}; expected a multiple: shards of as many rows each",
-            batch.batch, batch.shards);
-  DEQ_CHECK(batch.shards == 1 || model_->is_explicit() ||
-                scope_of(options_.equilibrium.solver) != Scope::Whole,
-            "solver-scope = whole with shards = {}: a batch is solved as one; expected sample, "
-            "position or causal",
-            batch.shards);
-  DEQ_CHECK(path.carry == 0 || path.start.kind != StartKind::Input,
-            "carry = {} with start = input; expected zero, normal or mixed", path.carry);
 }
 
 int64_t Trainer::tokens_per_step() const {

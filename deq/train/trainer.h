@@ -49,7 +49,6 @@ class Trainer {
   ForwardOptions forward_of_this_step();
   double jacobian_weight() const;
   double rest_weight() const;
-  void check_options() const;
   Batch next_batch(ForwardOptions& how);
   /// Of one segment: its place among those of the step, as draws know it.
   struct Place {

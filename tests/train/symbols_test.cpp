@@ -5,7 +5,7 @@
 #include "deq/cells/conditions.h"
 #include "deq/tasks/sudoku.h"
 #include "deq/tasks/tasks.h"
-#include "deq/train/path_checks.h"
+#include "deq/train/training_checks.h"
 #include "tests/base/scratch.h"
 
 namespace deq {
