@@ -326,5 +326,18 @@ TEST(Entropy, OfTheSplitUnderTheTrainingCounts) {
   EXPECT_SAYS(error_of([&] { unigram_bits(train, split, 3); }), "token id 3; expected ids below 3");
 }
 
+TEST(Entropy, OfEachPositionByItselfWhereItIsScored) {
+  const auto split = [](const std::vector<int64_t>& targets) {
+    Split made;
+    made.targets = at::tensor(targets, at::kLong).view({-1, 2});
+    made.tokens = at::zeros_like(made.targets);
+    return made;
+  };
+  const double nats = positional_nats(split({1, -1, 0, 2, 1, 2}), split({1, 2, -1, 0}), 3);
+  const double wanted =
+      std::log((2 + 1.0 / 3) / 4) + std::log((2 + 1.0 / 3) / 3) + std::log((0 + 1.0 / 3) / 3);
+  EXPECT_NEAR(nats, -wanted / 3, 1e-12);
+}
+
 }  // namespace
 }  // namespace deq
