@@ -8,6 +8,7 @@
 
 #include "deq/base/autocast.h"
 #include "deq/gradients/captured.h"
+#include "deq/gradients/replay.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/solvers/start.h"
 
@@ -24,7 +25,10 @@ using torch::autograd::variable_list;
 struct SegmentNode : Node {
   std::vector<Map> levels;
   AutocastState autocast;  // in which they were evaluated
-  Tensor start;            // detached
+  Draws draws;             // with which
+  Tensor start, end;       // detached
+  Unwritten unwritten;     // what it captured, and the start
+  Unwritten kept;          // the end, which is the user's
   edge_list captured;      // the edges after the first; those an enclosing segment may redirect
 
   variable_list apply(variable_list&& gradients) override {
@@ -34,14 +38,19 @@ struct SegmentNode : Node {
     DEQ_CHECK(!levels.empty(),
               "checkpointed gradient: backward a second time; expected retain_graph the first");
     if (!gradients[0].defined()) return variable_list(num_outputs());
+    unwritten.check(Checkpointed::name);
     const Tensor leaf = start.detach().requires_grad_(true);
     const TapeMark mark;
-    const Tensor end = [&] {
+    const Tensor again = [&] {
       const AutocastGuard as_before(autocast);
+      const DrawsAgain same(draws);
       return evaluate_taped(levels, leaf);
     }();
-    if (!end.requires_grad()) return variable_list(num_outputs());
-    return gradients_to(end, gradients[0], mark, leaf, captured, Checkpointed::name);
+    if (!again.requires_grad()) return variable_list(num_outputs());
+    variable_list found =
+        gradients_to(again, gradients[0], mark, leaf, captured, Checkpointed::name);
+    if (kept.hold()) check_same(again, end, rounding_of(end), Checkpointed::name);
+    return found;
   }
 
   static Tensor evaluate_taped(const std::vector<Map>& levels, const Tensor& leaf) {
@@ -53,6 +62,8 @@ struct SegmentNode : Node {
 
   void release_variables() override {
     start.reset();
+    end.reset();
+    unwritten = kept = Unwritten();
     captured.clear();
     levels.clear();
   }
@@ -61,9 +72,12 @@ struct SegmentNode : Node {
 /// One segment: evaluated with a tape, from which the edges to what it captured are taken, and
 /// which is then dropped. Its memory is what backward will need again.
 Tensor run_segment(std::vector<Map> levels, const Tensor& z) {
-  const Tensor leaf = z.detach().requires_grad_(true);
+  const Tensor start = z.is_inference() ? z.clone() : z.detach();
+  const Tensor leaf = start.detach().requires_grad_(true);
+  Draws draws = Draws::now(z.device());
   const TapeMark mark;
   const Tensor end = SegmentNode::evaluate_taped(levels, leaf);
+  draws.settle();
   Tensor output = end.detach().clone();  // no view of a tape
   edge_list captured;
   if (end.requires_grad()) captured = captured_by(end, mark, {leaf});
@@ -71,7 +85,12 @@ Tensor run_segment(std::vector<Map> levels, const Tensor& z) {
   auto node = std::shared_ptr<SegmentNode>(new SegmentNode(), torch::autograd::deleteNode);
   node->levels = std::move(levels);
   node->autocast = AutocastState::now();
-  node->start = z.detach();
+  node->draws = draws;
+  node->start = start;
+  node->end = output.detach();
+  node->unwritten.add(start);
+  node->unwritten.add(captured);
+  node->kept.add(output);
   node->captured = captured;
   edge_list edges = torch::autograd::collect_next_edges(z);
   edges.insert(edges.end(), captured.begin(), captured.end());

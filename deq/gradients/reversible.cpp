@@ -12,6 +12,7 @@
 
 #include "deq/base/autocast.h"
 #include "deq/gradients/captured.h"
+#include "deq/gradients/replay.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/solvers/start.h"
 
@@ -42,7 +43,10 @@ struct ReversibleNode : Node {
   Map f;
   ReversibleUnrolled options;
   AutocastState autocast;
-  std::vector<Pair> kept;  // after each `steps_between`, and after all
+  std::vector<Pair> kept;    // after each `steps_between`, and after all
+  std::vector<Draws> draws;  // with which each half of a step was made; empty: nothing was drawn
+  Tensor start;              // of `type`
+  Unwritten unwritten;       // what f captured
   at::ScalarType type = at::kDouble;
   edge_list captured;  // the edges after the first
 
@@ -53,30 +57,42 @@ struct ReversibleNode : Node {
     DEQ_CHECK(!kept.empty(),
               "reversible gradient: backward a second time; expected retain_graph the first");
     if (!gradients[0].defined()) return variable_list(num_outputs());
+    unwritten.check(ReversibleUnrolled::name);
     Pair by{at::zeros_like(kept.back().y), gradients[0].to(at::kDouble).clone()}, at;
     variable_list sums(captured.size());
     const int64_t between = steps_between(options.damping);
     for (int64_t k = options.steps; k > 0; --k) {  // undoes step k
       if (k == options.steps || k % between == 0) {
         const Pair& known = kept[size_t((k - 1) / between)];
+        if (k < options.steps) check_reached(at, known.y, known.z);
         at = {known.y.clone(), known.z.clone()};  // backward may come again
       }
-      back(at.z, at.y, by.z, by.y, sums);
-      back(at.y, at.z, by.y, by.z, sums);
+      back(2 * k - 1, at.z, at.y, by.z, by.y, sums);
+      back(2 * k - 2, at.y, at.z, by.y, by.z, sums);
     }
+    check_reached(at, start, start);
     variable_list found{(by.y + by.z).to(type)};
     found.insert(found.end(), sums.begin(), sums.end());
     return found;
   }
 
-  /// Undoes moved <- (1 - damping) moved + damping f(other), and takes its gradients back.
-  void back(Tensor& moved, const Tensor& other, Tensor& by_moved, Tensor& by_other,
+  /// An f that is no longer the same undoes its steps to somewhere else.
+  void check_reached(const Pair& at, const Tensor& y, const Tensor& z) const {
+    const Pair& end = kept.back();
+    check_same(at.y, y, 100 * rounding_of(end.y.to(type)), ReversibleUnrolled::name);
+    check_same(at.z, z, 100 * rounding_of(end.z.to(type)), ReversibleUnrolled::name);
+  }
+
+  /// Undoes moved <- (1 - damping) moved + damping f(other), half a step, and takes its gradients
+  /// back.
+  void back(int64_t half, Tensor& moved, const Tensor& other, Tensor& by_moved, Tensor& by_other,
             variable_list& sums) const {
     const double damping = options.damping;
     const Tensor leaf = other.to(type).requires_grad_(true);
     const TapeMark mark;
     const Tensor value = [&] {
       const AutocastGuard as_before(autocast);
+      const DrawsAgain same(draws.empty() ? Draws() : draws[size_t(half)]);
       return taped(f, leaf);
     }();
     undo(moved, value.detach(), damping);
@@ -101,10 +117,21 @@ struct ReversibleNode : Node {
 
   void release_variables() override {
     kept.clear();
+    draws.clear();
+    start.reset();
+    unwritten = Unwritten();
     f = Map();
     captured.clear();
   }
 };
+
+/// f(z), and with what it was drawn.
+Tensor value_of(const Map& f, const Tensor& z, std::vector<Draws>& draws) {
+  draws.push_back(Draws::now(z.device()));
+  Tensor fz = checked_value(f, z);
+  draws.back().settle();
+  return fz;
+}
 
 }  // namespace
 
@@ -115,15 +142,19 @@ Equilibrated ReversibleUnrolled::apply(const Map& f, const Tensor& z0,
   const bool wanted = c10::GradMode::is_enabled();
   const at::ScalarType type = z0.scalar_type();
   std::vector<Pair> kept;
+  std::vector<Draws> draws;
   const int64_t between = steps_between(damping);
   Pair pair{z0.detach().to(at::kDouble, /*non_blocking=*/false, /*copy=*/true),
             z0.detach().to(at::kDouble, /*non_blocking=*/false, /*copy=*/true)};
   {
     const c10::AutoGradMode no_tape(false);
     const NoCastCache no_cache;
+    const auto value = [&](const Tensor& at) {
+      return wanted ? value_of(f, at, draws) : checked_value(f, at);
+    };
     for (int64_t k = 1; k <= steps; ++k) {
-      step(pair.y, checked_value(f, pair.z.to(type)), damping);
-      step(pair.z, checked_value(f, pair.y.to(type)), damping);
+      step(pair.y, value(pair.z.to(type)), damping);
+      step(pair.z, value(pair.y.to(type)), damping);
       if (wanted && k % between == 0 && k < steps) kept.push_back({pair.y.clone(), pair.z.clone()});
     }
   }
@@ -143,6 +174,10 @@ Equilibrated ReversibleUnrolled::apply(const Map& f, const Tensor& z0,
   node->autocast = AutocastState::now();
   kept.push_back(std::move(pair));
   node->kept = std::move(kept);
+  if (std::any_of(draws.begin(), draws.end(), [](const Draws& one) { return one.any(); }))
+    node->draws = std::move(draws);
+  node->start = z0.detach().clone();
+  node->unwritten.add(captured);
   node->type = type;
   node->captured = captured;
   edge_list edges = torch::autograd::collect_next_edges(z0);
