@@ -1,18 +1,18 @@
 #pragma once
 
-#include <deque>
+#include <vector>
 
 #include "deq/base/map.h"
 
 namespace deq {
 
-/// What the evaluations of a solve have learned of the Jacobian of g(z) = f(z) - z: with the
-/// batch's last steps s_i = z_{i+1} - z_i and y_i = g_{i+1} - g_i, for each sample the inverse
-/// nearest to -I with H Y = S (Anderson's; Fang and Saad 2009, type II)
+/// What the evaluations of a solve have learned of the Jacobian of g(z) = f(z) - z: with a sample's
+/// last steps s_i = z_{i+1} - z_i and y_i = g_{i+1} - g_i, the inverse nearest to -I with H Y = S
+/// (Anderson's; Fang and Saad 2009, type II)
 ///
 ///     H = -I + (S + Y) (Y^T Y)^{-1} Y^T ~ (J - I)^{-1}
 ///
-/// whatever method made the steps. A sample that was done before them has learned nothing: -I.
+/// whatever method made the steps. Each sample has its own, however long the others take.
 class Secants {
  public:
   /// Of the last `memory` steps, 2 states each.
@@ -29,13 +29,21 @@ class Secants {
   at::Tensor adjoint(const at::Tensor& g) const;
 
  private:
+  at::Tensor see(const at::Tensor& z, const at::Tensor& fz);
+  /// The samples that moved since they were last seen.
+  at::Tensor moved(const at::Tensor& z) const;
+  void write(int64_t slot, const at::Tensor& samples, const at::Tensor& z, const at::Tensor& fz);
+
+  /// Where samples stood, by the number of evaluations that they have moved in since, (B, n) each.
   struct Seen {
     at::Tensor z, fz;
+    at::Tensor known;  ///< (B, 1) bool: they had moved as often
   };
-  at::Tensor see(const at::Tensor& z, const at::Tensor& fz);
+  Seen seen(int64_t ago) const;
 
   int64_t memory_;
-  std::deque<Seen> seen_;
+  std::vector<at::Tensor> z_, fz_;  // memory + 1 slots of (B, n), in turn for each sample
+  at::Tensor count_;                // (B) int64: evaluations in which it has moved
   std::vector<at::Tensor> differences_, sums_;  // of y_i and s_i + y_i, each (B, n)
 };
 

@@ -112,6 +112,30 @@ TEST(Implicit, AStartFromTheForwardSolveChangesNoGradientAndSavesProducts) {
   EXPECT_LT(products[1], products[0]);
 }
 
+TEST(Implicit, AStartFromTheForwardSolveIsASamplesOwn) {
+  const Tensor slope = at::linspace(0.1, 0.9, 12, at::kDouble).view({12, 1});
+  const Tensor x = randn({12, 7}, at::kDouble, 93), mix = 0.3 * randn({7, 7}, at::kDouble, 94);
+  const auto gradient = [&](int64_t first, int64_t count, int64_t shine) {
+    const Tensor own = x.narrow(0, first, count).clone().requires_grad_(true);
+    const Tensor slopes = slope.narrow(0, first, count);
+    const Map f = [=](const Tensor& z) {  // row by row, so that a row's bits are its own
+      return at::tanh(slopes * (z.unsqueeze(2) * mix).sum(1) + own);
+    };
+    Implicit mode{.solver = Anderson{}, .stop = {.max_steps = 3, .rel_tol = 1e-9}, .shine = shine};
+    EquilibriumOptions options = exact(mode);
+    options.stop = {.max_steps = 60, .rel_tol = 1e-6};
+    const Equilibrated found = equilibrium(f, at::zeros({count, 7}, at::kDouble), options);
+    return gradients_of(found.z.sin().sum(), {own})[0];
+  };
+  for (const int64_t shine : {1, 4, 8}) {
+    const Tensor all = gradient(0, 12, shine);
+    EXPECT_FALSE(at::equal(all, gradient(0, 12, 0))) << shine;
+    for (int64_t row = 0; row < 12; ++row)
+      EXPECT_TRUE(at::equal(gradient(row, 1, shine), all.narrow(0, row, 1)))
+          << shine << " steps, row " << row;
+  }
+}
+
 TEST(Implicit, TheAdjointOfACausalMapRunsBackward) {
   // The loss looks at one position only; the adjoint of those after it is exactly zero, whatever
   // the tolerance, and that of those before it is found in scopes that stop by position.
