@@ -47,9 +47,11 @@ State::State(py::handle state, int64_t shared, const char* what) {
               shared == 1 ? ", samples (or scope 'whole')" : "");
     const auto leading = part.sizes().slice(0, size_t(shared));
     if (flattened.empty()) shared_ = leading.vec();
-    DEQ_CHECK(leading == at::IntArrayRef(shared_),
-              "{} has shape [{}]; expected one that begins with [{}], as {}[0]", name,
-              fmt::join(part.sizes(), ", "), fmt::join(shared_, ", "), what);
+    DEQ_CHECK(
+        leading == at::IntArrayRef(shared_),
+        "{} has shape [{}]; expected one that begins with [{}], as {}[0] (or scope 'whole', of the "
+        "solver and of the gradient's)",
+        name, fmt::join(part.sizes(), ", "), fmt::join(shared_, ", "), what);
     if (!flattened.empty())
       DEQ_CHECK(part.scalar_type() == flattened[0].scalar_type() &&
                     part.device() == flattened[0].device(),
