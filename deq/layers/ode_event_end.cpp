@@ -50,12 +50,14 @@ EventEnd end_of_events(const Problem& p, const Events& events, const Field& f, d
   const Tensor t = end.time.index_select(0, index), y = state.index_select(0, index);
   const Tensor f_there = slope_of_y(f, t, y.detach(), index);
   const Tensor slope = slope_of_g(events, f_there, t, y, index);
-  const Tensor host = slope.to(at::kCPU, at::kDouble);
+  const Tensor inverse = -1 / slope;  // beyond all numbers where g is smaller than 1 / the largest
+  const Tensor host =
+      slope.masked_fill(inverse.isfinite().logical_not(), 0).to(at::kCPU, at::kDouble);
   std::vector<char> keeps(rows.size(), 0);
   for (size_t r = 0; r < rows.size(); ++r) {
     const auto b = size_t(rows[r]);
     const double d = std::abs(host[int64_t(r)].item<double>());
-    keeps[r] = d > grazing * events.slope_scale()[b];
+    keeps[r] = std::isfinite(d) && d > grazing * events.slope_scale()[b];
     end.grazes[b] = !keeps[r];
   }
   end.y = at::where(flags(end.grazes, state).unsqueeze(1), state.detach(), state);
@@ -63,7 +65,7 @@ EventEnd end_of_events(const Problem& p, const Events& events, const Field& f, d
   const Tensor g = events.evaluate(t, y, index);
   if (!g.requires_grad()) return end;
   const Tensor kept = flags(keeps, state), zero = at::zeros_like(slope);
-  const Tensor moved = at::where(kept, g - g.detach(), zero) * at::where(kept, -1 / slope, zero);
+  const Tensor moved = at::where(kept, g - g.detach(), zero) * at::where(kept, inverse, zero);
   end.time = end.time.index_add(0, index, moved);
   end.y = end.y.index_add(
       0, index, f_there.masked_fill(kept.logical_not().unsqueeze(1), 0) * moved.unsqueeze(1));

@@ -17,33 +17,57 @@ constexpr double kRounding = 64 * kEpsilon;  // of g, relative to the largest |g
 constexpr int kRefinements = 4;              // of a point where g comes near to zero
 constexpr int kRootSteps = 100;
 
-using Samples = std::vector<std::pair<double, double>>;  // (theta, g), by theta
+bool same_side(double a, double b) { return (a > 0 && b > 0) || (a < 0 && b < 0); }
 
-/// The vertex of the parabola through three points.
+/// Zero beside `largest`, to rounding; of any size, products of tiny numbers are 0.
+bool negligible(double g, double largest) { return g == 0 || std::abs(g) / largest <= kRounding; }
+
+/// The vertex of the parabola through three points, whose g are not all 0.
 double vertex(const std::pair<double, double>& a, const std::pair<double, double>& b,
               const std::pair<double, double>& c) {
-  const double left = (b.first - a.first) * (b.second - c.second);
-  const double right = (b.first - c.first) * (b.second - a.second);
+  const double unit = std::max({std::abs(a.second), std::abs(b.second), std::abs(c.second)});
+  const double left = (b.first - a.first) * (b.second / unit - c.second / unit);
+  const double right = (b.first - c.first) * (b.second / unit - a.second / unit);
   return b.first -
          0.5 * ((b.first - a.first) * left - (b.first - c.first) * right) / (left - right);
 }
 
+}  // namespace
+
 /// An interval in which g passes zero, and g at its ends.
-struct Bracket {
+struct Events::Bracket {
   int64_t row = 0;
   double a = 0, ga = 0, b = 0, gb = 0;
-  int side = 0;  // of the end that stayed last
+  double weight_a = 1, weight_b = 1;  // halved where an end stays: the Illinois method
+  int side = 0;                       // of the end that moved last
   bool done() const { return gb == 0 || ga == 0 || std::abs(b - a) <= 2 * kEpsilon; }
   double root() const { return ga == 0 || std::abs(ga) < std::abs(gb) ? a : b; }
-  /// The Illinois method's point, or the middle every third time.
+  /// The Illinois method's point, or the middle every third time. By the ratio of the ends alone:
+  /// g may be of any size.
   double next(int step) const {
-    const double point = b - gb * (b - a) / (gb - ga);
+    const double ratio = std::abs(ga) / std::abs(gb) * (weight_a / weight_b);
+    const double point = b + (a - b) / (1 + ratio);
     const bool inside = point > std::min(a, b) && point < std::max(a, b);
     return step % 3 == 2 || !inside ? 0.5 * (a + b) : point;
   }
+  void take(double at, double value) {
+    if (at == a || at == b) {  // nothing in between
+      a = b = root();
+    } else if (same_side(value, gb)) {
+      b = at;
+      gb = value;
+      weight_b = 1;
+      if (side == 1) weight_a /= 2;
+      side = 1;
+    } else {
+      a = at;
+      ga = value;
+      weight_a = 1;
+      if (side == -1) weight_b /= 2;
+      side = -1;
+    }
+  }
 };
-
-}  // namespace
 
 Events::Events(const OdeEvent& event, int64_t samples, at::IntArrayRef shape, at::ScalarType type,
                const ops::Allowance& allowed)
@@ -127,7 +151,7 @@ void Events::look_closer(const Work& work, const Stepper& stepper, std::vector<S
       const Samples& own = seen[size_t(row)];
       for (size_t i = 1; i + 1 < own.size(); ++i) {
         const double before = own[i - 1].second, here = own[i].second, after = own[i + 1].second;
-        const bool near = here * before > 0 && here * after > 0 &&
+        const bool near = same_side(here, before) && same_side(here, after) &&
                           std::abs(here) <= std::abs(before) && std::abs(here) <= std::abs(after);
         if (!near) continue;
         const double theta = vertex(own[i - 1], own[i], own[i + 1]);
@@ -141,24 +165,20 @@ void Events::look_closer(const Work& work, const Stepper& stepper, std::vector<S
       Samples& own = seen[size_t(probes[p].row)];
       // A touch, to rounding, is a zero.
       const double largest = largest_[size_t(work.sample[size_t(probes[p].row)])];
-      const double value = std::abs(g[p]) <= kRounding * largest ? 0 : g[p];
+      const double value = negligible(g[p], largest) ? 0 : g[p];
       own.insert(std::lower_bound(own.begin(), own.end(), std::pair{probes[p].theta, value}),
                  {probes[p].theta, value});
     }
   }
 }
 
-std::vector<double> Events::find(const Work& work, const Stepper& stepper,
-                                 const std::vector<char>& accepted, const std::vector<char>& ends) {
-  const auto b = size_t(work.rows);
-  std::vector<Samples> seen(b);
-  std::vector<int64_t> rows;
+auto Events::look(const Work& work, const Stepper& stepper, const std::vector<int64_t>& rows)
+    -> std::vector<Samples> {
+  std::vector<Samples> seen(size_t(work.rows));
   std::vector<Probe> probes;
-  for (size_t r = 0; r < b; ++r) {
-    if (!accepted[r]) continue;
-    rows.push_back(int64_t(r));
+  for (const int64_t row : rows) {
     for (int64_t i = 1; i <= event_.probes; ++i)
-      probes.push_back({int64_t(r), double(i) / double(event_.probes)});
+      probes.push_back({row, double(i) / double(event_.probes)});
   }
   const std::vector<double> g = at_probes(work, stepper, probes);
   for (size_t p = 0; p < probes.size(); ++p)
@@ -172,15 +192,45 @@ std::vector<double> Events::find(const Work& work, const Stepper& stepper,
     if (first_[sample] && std::abs(left) <= absolute_ + relative_ * largest_[sample]) left = 0;
     first_[sample] = 0;
     own.insert(own.begin(), {0.0, left});
+    left = own.back().second;
   }
   look_closer(work, stepper, seen, rows);
+  return seen;
+}
 
-  std::vector<double> theta(b, -1);
+bool Events::ends_at_zero(const Samples& seen, double largest) const {
+  const double last = seen.back().second, before = seen[seen.size() - 2].second;
+  return negligible(last, largest) && same_side(before, last) &&
+         std::abs(last) < std::abs(before) && crosses(before, 0);
+}
+
+void Events::narrow(const Work& work, const Stepper& stepper, std::vector<Bracket>& brackets) {
+  for (int step = 0; step < kRootSteps; ++step) {
+    std::vector<Probe> probes;
+    std::vector<Bracket*> open;
+    for (Bracket& bracket : brackets) {
+      if (bracket.done()) continue;
+      open.push_back(&bracket);
+      probes.push_back({bracket.row, bracket.next(step)});
+    }
+    if (open.empty()) return;
+    const std::vector<double> values = at_probes(work, stepper, probes);
+    for (size_t p = 0; p < open.size(); ++p) open[p]->take(probes[p].theta, values[p]);
+  }
+}
+
+std::vector<double> Events::find(const Work& work, const Stepper& stepper,
+                                 const std::vector<char>& accepted, const std::vector<char>& ends) {
+  std::vector<int64_t> rows;
+  for (size_t r = 0; r < accepted.size(); ++r) {
+    if (accepted[r]) rows.push_back(int64_t(r));
+  }
+  const std::vector<Samples> seen = look(work, stepper, rows);
+  std::vector<double> theta(size_t(work.rows), -1);
   std::vector<Bracket> brackets;
   for (const int64_t row : rows) {
     const Samples& own = seen[size_t(row)];
     const auto sample = size_t(work.sample[size_t(row)]);
-    left_[sample] = own.back().second;
     size_t i = 1;
     while (i < own.size() && !crosses(own[i - 1].second, own[i].second)) ++i;
     if (i < own.size()) {
@@ -188,41 +238,9 @@ std::vector<double> Events::find(const Work& work, const Stepper& stepper,
       continue;
     }
     for (const auto& point : own) lost_[sample] |= !std::isfinite(point.second);
-    if (ends[size_t(row)]) {
-      const double last = own.back().second, before = own[own.size() - 2].second;
-      const bool reached = std::abs(last) <= kRounding * largest_[sample] && before * last >= 0 &&
-                           std::abs(last) < std::abs(before) && crosses(before, 0);
-      if (reached) theta[size_t(row)] = 1;
-    }
+    if (ends[size_t(row)] && ends_at_zero(own, largest_[sample])) theta[size_t(row)] = 1;
   }
-  for (int step = 0; step < kRootSteps; ++step) {
-    probes.clear();
-    std::vector<Bracket*> open;
-    for (Bracket& bracket : brackets) {
-      if (bracket.done()) continue;
-      open.push_back(&bracket);
-      probes.push_back({bracket.row, bracket.next(step)});
-    }
-    if (open.empty()) break;
-    const std::vector<double> values = at_probes(work, stepper, probes);
-    for (size_t p = 0; p < open.size(); ++p) {
-      Bracket& own = *open[p];
-      const double at = probes[p].theta, value = values[p];
-      if (at == own.a || at == own.b) {  // nothing in between
-        own.a = own.b = own.root();
-      } else if (value * own.gb > 0) {
-        own.b = at;
-        own.gb = value;
-        if (own.side == 1) own.ga /= 2;
-        own.side = 1;
-      } else {
-        own.a = at;
-        own.ga = value;
-        if (own.side == -1) own.gb /= 2;
-        own.side = -1;
-      }
-    }
-  }
+  narrow(work, stepper, brackets);
   for (const Bracket& bracket : brackets)
     theta[size_t(bracket.row)] = std::clamp(bracket.root(), kEpsilon, 1.0);
   for (const int64_t row : rows) {

@@ -35,12 +35,21 @@ class Events {
     int64_t row;
     double theta;
   };
+  using Samples = std::vector<std::pair<double, double>>;  // (theta, g), by theta
+  struct Bracket;
+
   std::vector<double> at_probes(const Work& work, const Stepper& stepper,
                                 const std::vector<Probe>& probes) const;
   bool crosses(double before, double after) const;
-  void look_closer(const Work& work, const Stepper& stepper,
-                   std::vector<std::vector<std::pair<double, double>>>& seen,
+  /// g in the step of each of these rows, from its start to its end.
+  std::vector<Samples> look(const Work& work, const Stepper& stepper,
+                            const std::vector<int64_t>& rows);
+  /// And where it comes near to zero in between.
+  void look_closer(const Work& work, const Stepper& stepper, std::vector<Samples>& seen,
                    const std::vector<int64_t>& rows) const;
+  bool ends_at_zero(const Samples& seen, double largest) const;
+  /// To rounding.
+  void narrow(const Work& work, const Stepper& stepper, std::vector<Bracket>& brackets);
 
   OdeEvent event_;
   std::vector<int64_t> shape_;

@@ -97,6 +97,72 @@ TEST(OdeEvents, ATouchHasNoGradient) {
   EXPECT_TRUE(!found.defined() || found.isfinite().all().item<bool>());
 }
 
+/// y' = 1 from 0 to where (y - c) * scale is zero.
+Trajectory rises_to(const Tensor& c, double scale, const OdeMethod& method = Tsit5{}) {
+  OdeOptions options{.method = method};
+  options.event = [c, scale](const Tensor&, const Tensor& y) {
+    return (y.select(1, 0) - c) * scale;
+  };
+  return integrate([](const Tensor&, const Tensor& y) { return at::ones_like(y); },
+                   at::zeros({1, 1}, c.options()), {0, 2}, options);
+}
+
+TEST(OdeEvents, AreThoseOfGWhateverItsSize) {
+  for (const double scale : {1.0, 1e-160, 1e-170, 1e-200, 1e-300, 1e300}) {
+    const Tensor c = at::scalar_tensor(1.234, at::kDouble).requires_grad_(true);
+    const Trajectory y = rises_to(c, scale);
+    EXPECT_EQ(reason_of(y), Reason::Converged) << scale;
+    EXPECT_NEAR(y.event_time[0].item<double>(), 1.234, 1e-14) << scale;
+    y.event_time.sum().backward();
+    EXPECT_NEAR(c.grad().item<double>(), 1, 1e-12) << scale;
+  }
+  for (const float scale : {1e-30F, 1e-37F, 1e30F}) {
+    const Tensor c = at::scalar_tensor(1.234, at::kFloat).requires_grad_(true);
+    const Trajectory y = rises_to(c, scale);
+    EXPECT_EQ(reason_of(y), Reason::Converged) << scale;
+    EXPECT_NEAR(y.event_time[0].item<float>(), 1.234F, 3e-7F) << scale;
+    y.event_time.sum().backward();
+    EXPECT_NEAR(c.grad().item<float>(), 1, 1e-5F) << scale;
+  }
+}
+
+// The slope's inverse is beyond all numbers: the time is right, and said to have no gradient.
+TEST(OdeEvents, OfTheSmallestNumbersHaveATimeButNoGradient) {
+  const auto check = [](at::ScalarType type, double scale, double tolerance) {
+    const Tensor c = at::scalar_tensor(1.234, type).requires_grad_(true);
+    const Trajectory y = rises_to(c, scale);
+    EXPECT_EQ(reason_of(y), Reason::NotUnique);
+    EXPECT_NEAR(y.event_time[0].item<double>(), 1.234, tolerance);
+    y.event_time.sum().backward();
+    EXPECT_EQ(c.grad().item<double>(), 0);
+  };
+  check(at::kDouble, 1e-310, 1e-12);
+  check(at::kFloat, 1e-39, 1e-5);
+}
+
+TEST(OdeEvents, OfATinyStateAreFound) {
+  const Tensor y0 = at::full({1, 1}, 1e-200, at::kDouble);
+  OdeOptions options{.rel_tol = 1e-10, .abs_tol = 0};
+  options.event = [y0](const Tensor&, const Tensor& y) { return (y - y0 / 2).select(1, 0); };
+  const Trajectory y =
+      integrate([](const Tensor&, const Tensor& y) { return -y; }, y0, {0, 1}, options);
+  EXPECT_NEAR(y.event_time[0].item<double>(), std::log(2.0), 1e-9);
+  // A pair between two probes, and a zero at the end to rounding.
+  const auto rises = [](const Tensor&, const Tensor& y) { return at::ones_like(y); };
+  const auto pair = [](const Tensor&, const Tensor& y) {
+    return 1e-200 * (y.select(1, 0) - 0.52) * (y.select(1, 0) - 0.53);
+  };
+  const Trajectory first =
+      integrate(rises, at::zeros({1, 1}, at::kDouble), {0, 1}, with_event(pair));
+  EXPECT_NEAR(first.event_time[0].item<double>(), 0.52, 1e-9);
+  const auto short_of_it = [](const Tensor&, const Tensor& y) {
+    return 1e-200 * (y.select(1, 0) - (1 + 1e-15));
+  };
+  EXPECT_EQ(
+      reason_of(integrate(rises, at::zeros({1, 1}, at::kDouble), {0, 1}, with_event(short_of_it))),
+      Reason::Converged);
+}
+
 TEST(OdeEvents, GoesOneWayWhereAsked) {
   const auto swing = [](const Tensor&, const Tensor& y) {
     return at::stack({y.select(1, 1), -y.select(1, 0)}, 1);
