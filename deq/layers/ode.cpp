@@ -190,7 +190,7 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
 
   std::unique_ptr<Events> events;
   if (options.event)
-    events = std::make_unique<Events>(options.event, p.B, p.shape, y0.scalar_type(), p.allowed);
+    events = std::make_unique<Events>(options.event, p.B, p.shape, y0.scalar_type());
   Solve solve(p, f, field, options, differentiable);
   Outcome outcome = solve.run(start.slope, events.get());
 

@@ -89,9 +89,10 @@ struct Names<Crossing> {
 /// The first zero of g(t, y), (b), behind t_0. g is differentiated; it may take `rows` as f does.
 ///
 /// g is looked at in `probes` points of each step, and between them where it comes near to zero: a
-/// pair of zeros closer to each other than that may be passed over. A zero at t_0 itself (to
-/// tolerance) is none: what starts at an event goes on to the next. A zero at the end is one, to
-/// rounding.
+/// pair of zeros closer to each other than that may be passed over. A zero at t_0 itself, to
+/// rounding of t and y and of the steps that may have led there, is none: what starts at the state
+/// of an event goes on to the next. A zero at the end is one, to rounding. What g is multiplied
+/// with does not matter.
 struct OdeEvent {
   OdeFunction g;
   Crossing crossing = Crossing::Any;
@@ -175,7 +176,8 @@ struct Trajectory {
   at::Tensor y;
   /// reason: Converged to the end or the event; MaxSteps; StepUnderflow (a pole, a jump that cannot
   /// be passed); NonFinite (f, or y0); with an event EventMissed (none before the end; y is right
-  /// to there, gradients too) and NotUnique (g only touches zero: its time has the gradient 0).
+  /// to there, gradients too) and NotUnique (g only touches zero, or 1 / (dg/dt) is beyond all
+  /// numbers: its time has the gradient 0).
   /// residual: the largest error of an accepted step, times rel_tol; 0 of a method without an
   /// estimate. steps: accepted ones.
   Report report;

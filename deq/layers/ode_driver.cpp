@@ -91,8 +91,15 @@ class Drive {
       store(work_.k, 0, slope.index_select(0, work_.index()), work_.rows);
       work_.known.assign(size_t(work_.rows), 1);
     }
-    if (course_.events) course_.events->start(work_);
+    if (course_.events) start_events();
     if (!stepper_.fixed()) first_steps();
+  }
+
+  void start_events() {
+    std::vector<double> spans;
+    for (size_t r = 0; r < work_.sample.size(); ++r)
+      spans.push_back(std::abs(way(r).end - work_.t[r]));
+    course_.events->start(work_, spans);
   }
 
   void pass_times_at_start(int64_t sample, Way& own) {

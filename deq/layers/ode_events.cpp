@@ -1,6 +1,8 @@
 #include "deq/layers/ode_events.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +16,8 @@ namespace {
 
 constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
 constexpr double kRounding = 64 * kEpsilon;  // of g, relative to the largest |g| so far
+constexpr double kAtStart = 64;              // roundings by which a start misses its event,
+constexpr double kSoon = 0.01;               // and how much of the first step at most
 constexpr int kRefinements = 4;              // of a point where g comes near to zero
 constexpr int kRootSteps = 100;
 
@@ -69,15 +73,15 @@ struct Events::Bracket {
   }
 };
 
-Events::Events(const OdeEvent& event, int64_t samples, at::IntArrayRef shape, at::ScalarType type,
-               const ops::Allowance& allowed)
+Events::Events(const OdeEvent& event, int64_t samples, at::IntArrayRef shape, at::ScalarType type)
     : event_(event),
       shape_(shape.begin(), shape.end()),
       type_(type),
-      relative_(allowed.relative),
-      absolute_(allowed.absolute.numel() ? allowed.absolute.max().item<double>() : 0),
+      rounding_(type == at::kFloat ? double(std::numeric_limits<float>::epsilon()) : kEpsilon),
       left_(size_t(samples), 0.0),
       largest_(size_t(samples), 0.0),
+      size_at_start_(size_t(samples), 0.0),
+      span_(size_t(samples), 0.0),
       slope_scale_(size_t(samples), 0.0),
       first_(size_t(samples), 1),
       found_(size_t(samples), 0),
@@ -95,15 +99,36 @@ Tensor Events::evaluate(const Tensor& t, const Tensor& y, const Tensor& rows) co
   return value.reshape({y.size(0)});
 }
 
-void Events::start(const Work& work) {
-  const Tensor t = at::tensor(work.t, at::kDouble).to(work.y.options());
-  const Tensor g = evaluate(t, work.head(work.y), work.index()).to(at::kCPU, at::kDouble);
+void Events::start(const Work& work, const std::vector<double>& spans) {
+  const c10::AutoGradMode tape(true);
+  const Tensor t = at::tensor(work.t, at::kDouble).to(work.y.options()).requires_grad_(true);
+  const Tensor y = work.head(work.y).detach().clone().requires_grad_(true);
+  const Tensor g = evaluate(t, y, work.index());
+  Tensor size = at::zeros_like(t);
+  if (g.requires_grad()) {
+    const auto by = torch::autograd::grad({g.sum()}, {t, y}, {}, {}, false, /*unused=*/true);
+    if (by[0].defined()) size = size + (by[0] * t).abs();
+    if (by[1].defined()) size = size + (by[1] * y).abs().sum(1);
+  }
+  const Tensor values = g.detach().to(at::kCPU, at::kDouble);
+  size = size.detach().to(at::kCPU, at::kDouble);
   for (size_t r = 0; r < work.sample.size(); ++r) {
     const auto b = size_t(work.sample[r]);
-    left_[b] = g[int64_t(r)].item<double>();
+    left_[b] = values[int64_t(r)].item<double>();
     largest_[b] = std::abs(left_[b]);
     lost_[b] = !std::isfinite(left_[b]);
+    size_at_start_[b] = size[int64_t(r)].item<double>();
+    span_[b] = spans[r];
   }
+}
+
+bool Events::starts_at_zero(size_t sample, double h, const Samples& seen) const {
+  const double left = left_[sample];
+  double speed = 0;  // of g, by steps
+  for (const auto& [theta, g] : seen) speed = std::max(speed, std::abs(g - left) / theta);
+  const double roundings = kAtStart * rounding_;
+  const double time = std::min(roundings * span_[sample], kSoon * std::abs(h));
+  return std::abs(left) <= roundings * size_at_start_[sample] + speed * (time / std::abs(h));
 }
 
 std::vector<double> Events::at_probes(const Work& work, const Stepper& stepper,
@@ -189,7 +214,7 @@ auto Events::look(const Work& work, const Stepper& stepper, const std::vector<in
     for (const auto& point : own)
       largest_[sample] = std::max(largest_[sample], std::abs(point.second));
     double& left = left_[sample];
-    if (first_[sample] && std::abs(left) <= absolute_ + relative_ * largest_[sample]) left = 0;
+    if (first_[sample] && starts_at_zero(sample, work.h[size_t(row)], own)) left = 0;
     first_[sample] = 0;
     own.insert(own.begin(), {0.0, left});
     left = own.back().second;

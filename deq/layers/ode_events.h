@@ -12,11 +12,10 @@ namespace deq::ode {
 /// The first event of each sample.
 class Events {
  public:
-  Events(const OdeEvent& event, int64_t samples, at::IntArrayRef shape, at::ScalarType type,
-         const ops::Allowance& allowed);
+  Events(const OdeEvent& event, int64_t samples, at::IntArrayRef shape, at::ScalarType type);
 
-  /// Before the first step of the rows.
-  void start(const Work& work);
+  /// Before the first step of the rows, which go on for `spans` at most.
+  void start(const Work& work, const std::vector<double>& spans);
   /// theta in (0, 1] of the rows that are accepted and have an event in this step; below 0: none.
   /// `ends`: the steps that are their rows' last.
   std::vector<double> find(const Work& work, const Stepper& stepper,
@@ -40,6 +39,10 @@ class Events {
 
   std::vector<double> at_probes(const Work& work, const Stepper& stepper,
                                 const std::vector<Probe>& probes) const;
+  /// Whether a sample starts at an event, as one does whose state is that of an event found before:
+  /// g is what remains of y's and t's rounding, now or in the steps that led there. By g's own
+  /// slopes: it does not matter what g is multiplied with.
+  bool starts_at_zero(size_t sample, double h, const Samples& seen) const;
   bool crosses(double before, double after) const;
   /// g in the step of each of these rows, from its start to its end.
   std::vector<Samples> look(const Work& work, const Stepper& stepper,
@@ -54,8 +57,10 @@ class Events {
   OdeEvent event_;
   std::vector<int64_t> shape_;
   at::ScalarType type_;
-  double relative_, absolute_;
-  std::vector<double> left_, largest_, slope_scale_;  // by sample
+  double rounding_;
+  std::vector<double> left_, largest_;        // by sample
+  std::vector<double> size_at_start_, span_;  // |g_y| |y| + |g_t t|
+  std::vector<double> slope_scale_;
   std::vector<char> first_, found_, lost_;
 };
 

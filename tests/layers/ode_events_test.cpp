@@ -163,6 +163,67 @@ TEST(OdeEvents, OfATinyStateAreFound) {
       Reason::Converged);
 }
 
+TEST(OdeEvents, ShortlyAfterTheStartAreFound) {
+  for (const OdeMethod& method : {OdeMethod(RungeKutta4{}), OdeMethod(Tsit5{})}) {
+    for (const double scale : {1.0, 1e-6, 1e-8, 1e-20, 1e-200, 1e20}) {
+      for (const double at : {1e-2, 1e-3, 1e-4, 1e-9}) {
+        const Trajectory y = rises_to(at::scalar_tensor(at, at::kDouble), scale, method);
+        EXPECT_EQ(reason_of(y), Reason::Converged) << scale << " " << at;
+        EXPECT_NEAR(y.event_time[0].item<double>(), at, 1e-14) << scale;
+      }
+      if (scale < 1e-30) continue;
+      const Trajectory y = rises_to(at::scalar_tensor(1e-4, at::kFloat), scale, method);
+      EXPECT_EQ(reason_of(y), Reason::Converged) << scale;
+      EXPECT_NEAR(y.event_time[0].item<double>(), 1e-4, 1e-10) << scale;
+    }
+  }
+}
+
+/// A ball from a height, and the times from each bounce to the next. `clock`: they are counted from
+/// the last bounce; otherwise time goes on.
+std::vector<double> bounces(const OdeMethod& method, at::ScalarType type, double height,
+                            double floor, double scale, bool clock) {
+  const auto falls = [](const Tensor&, const Tensor& y) {
+    return at::stack({y.select(1, 1), at::full_like(y.select(1, 0), -10)}, 1);
+  };
+  OdeOptions options{.method = method, .event = {}};
+  options.event = [floor, scale](const Tensor&, const Tensor& y) {
+    return (y.select(1, 0) - floor) * scale;
+  };
+  Tensor y0 = at::tensor({height + floor, 0.0}, at::kDouble).to(type).unsqueeze(0);
+  double now = 0;
+  std::vector<double> found;
+  for (int i = 0; i < 6; ++i) {
+    const Trajectory y = integrate(falls, y0, {now, now + 40 * std::sqrt(height)}, options);
+    EXPECT_EQ(reason_of(y), Reason::Converged) << name_of(method) << i;
+    found.push_back(y.event_time[0].item<double>() - now);
+    now = clock ? 0 : y.event_time[0].item<double>();
+    y0 = y.y[1].clone();
+    y0.select(1, 1).mul_(-0.8);
+  }
+  return found;
+}
+
+TEST(OdeEvents, ABallBouncesOn) {
+  for (const OdeMethod& method : ode_methods()) {
+    for (const at::ScalarType type : {at::kDouble, at::kFloat}) {
+      if (type == at::kFloat && std::holds_alternative<Kvaerno5>(method)) continue;
+      for (const double height : {1e-3, 1.0, 1e3}) {
+        for (const bool clock : {true, false}) {
+          const double scale = clock ? 1 : 1e-20, floor = clock ? 0 : height;
+          const auto times = bounces(method, type, height, floor, scale, clock);
+          const double fall = std::sqrt(height / 5), tolerance = type == at::kFloat ? 1e-4 : 1e-6;
+          for (size_t i = 0; i < times.size(); ++i) {
+            const double expected = i == 0 ? fall : 2 * fall * std::pow(0.8, double(i));
+            EXPECT_NEAR(times[i], expected, tolerance * fall)
+                << name_of(method) << " " << height << " bounce " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(OdeEvents, GoesOneWayWhereAsked) {
   const auto swing = [](const Tensor&, const Tensor& y) {
     return at::stack({y.select(1, 1), -y.select(1, 0)}, 1);
