@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/functions/utils.h>
 
 #include <limits>
 
@@ -166,6 +167,25 @@ class Solve {
   std::shared_ptr<Path> path_;
 };
 
+/// What y0, the times, f and g hold that needs a gradient.
+torch::autograd::edge_list all_edges(const Problem& p, const Start& start, const Events* events,
+                                     const Tensor& state) {
+  auto edges = torch::autograd::collect_next_edges(p.y0, p.clock);
+  edges.insert(edges.end(), start.captured.begin(), start.captured.end());
+  if (!events || p.B == 0) return edges;
+  const c10::AutoGradMode tape(true);
+  const NoCastCache no_cache;
+  const Tensor t = p.clock[0].detach().contiguous().requires_grad_(true);
+  const Tensor y = state.detach().requires_grad_(true);
+  const TapeMark mark;
+  Tensor g = events->evaluate(t, y, at::arange(p.B, at::device(y.device()).dtype(at::kLong)));
+  if (!g.requires_grad()) return edges;
+  g = g.view_as(g);
+  const auto captured = captured_by(g, mark, {t, y});
+  edges.insert(edges.end(), captured.begin(), captured.end());
+  return edges;
+}
+
 /// No gradient of what is no solution.
 void forget(Record& record, int64_t sample) {
   const auto b = size_t(sample);
@@ -207,6 +227,8 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
   found.jacobians = solve.stepper->jacobians();
   found.factorisations = solve.stepper->factorisations();
   const int64_t evaluations = field.evaluations();
+  int64_t steps = 0;  // that the tape has
+  for (const auto& own : outcome.record.t) steps += int64_t(own.size());
 
   Tensor values = outcome.values;
   Tensor y_start = p.y0;
@@ -238,15 +260,22 @@ Trajectory integrate(const OdeFunction& f, const Tensor& y0, const OdeTimes& tim
         mask.logical_not().narrow(0, 0, p.T).logical_and(flags(events->found(), p.y0)).unsqueeze(2);
     values = at::where(frozen, end.y.unsqueeze(0), values.narrow(0, 0, p.T));
     found.event_time = end.time;
+    if (c10::GradMode::is_enabled() && !end.time.requires_grad())
+      found.event_time =
+          with_zero_gradient(end.time, all_edges(p, start, events.get(), outcome.values[p.T]));
   }
   found.report = report_of(outcome, p, options, evaluations);
   found.reached = at::tensor(outcome.reached, at::kDouble);
   found.rejected = at::tensor(outcome.rejected, at::kLong);
   std::vector<int64_t> shape{p.T, p.B};
   shape.insert(shape.end(), p.shape.begin(), p.shape.end());
-  // Of nothing, or without a solution: on y0's tape all the same, with the gradient 0.
-  if (c10::GradMode::is_enabled() && p.y0.requires_grad() && !values.requires_grad())
-    values = values + p.y0.masked_fill(at::ones({}, p.y0.options().dtype(at::kBool)), 0);
+  // Of nothing, without a step or a solution: on the tape all the same, with the gradient 0.
+  if (c10::GradMode::is_enabled() && !values.requires_grad()) {
+    values = with_zero_gradient(values, all_edges(p, start, nullptr, {}));
+  } else if (differentiable && steps == 0) {
+    values = values + with_zero_gradient(at::zeros({}, values.options().requires_grad(false)),
+                                         start.captured);
+  }
   found.y = values.view(shape);
   return found;
 }

@@ -16,6 +16,18 @@ using torch::autograd::edge_list;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
+Tensor zeros_for(const torch::autograd::Edge& edge) {
+  return edge.function->input_metadata(edge.input_nr).zeros_like();
+}
+
+struct ZeroNode : Node {
+  variable_list apply(variable_list&&) override {
+    variable_list found;
+    for (const auto& edge : next_edges()) found.push_back(zeros_for(edge));
+    return found;
+  }
+};
+
 struct SolveNode : Node {
   SolveNode(const Field& field, edge_list edges, std::unique_ptr<Adjoint> how, const char* name)
       : f(field), captured(std::move(edges)), adjoint(std::move(how)), mode(name) {}
@@ -37,7 +49,9 @@ struct SolveNode : Node {
     if (!gradients[0].defined()) return variable_list(num_outputs());
     TapedField taped(f, captured, autocast, mode);
     variable_list found{adjoint->pull(gradients[0], taped)};
-    for (Tensor& sum : taped.take_sums()) found.push_back(sum);
+    const variable_list sums = taped.take_sums();
+    for (size_t i = 0; i < sums.size(); ++i)  // undefined where no step was made
+      found.push_back(sums[i].defined() ? sums[i] : zeros_for(captured[i]));
     return found;
   }
 
@@ -58,6 +72,19 @@ Tensor with_adjoint(const Tensor& values, const Tensor& y0, const edge_list& cap
   edges.insert(edges.end(), captured.begin(), captured.end());
   node->set_next_edges(std::move(edges));
   Tensor output = values.detach();
+  torch::autograd::set_history(output, node);
+  return output;
+}
+
+Tensor with_zero_gradient(const Tensor& value, const edge_list& edges) {
+  edge_list own;
+  for (const auto& edge : edges) {
+    if (edge.is_valid()) own.push_back(edge);
+  }
+  if (own.empty()) return value;
+  const std::shared_ptr<ZeroNode> node(new ZeroNode, torch::autograd::deleteNode);
+  node->set_next_edges(std::move(own));
+  Tensor output = value.detach();
   torch::autograd::set_history(output, node);
   return output;
 }

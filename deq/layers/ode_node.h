@@ -16,4 +16,9 @@ at::Tensor with_adjoint(const at::Tensor& values, const at::Tensor& y0,
                         const std::vector<torch::autograd::Edge>& captured, const Field& f,
                         std::unique_ptr<Adjoint> adjoint, const char* mode);
 
+/// `value`, whose backward gives zeros to these edges: of what depends on them, but does not move
+/// with them. Without an edge, `value` itself.
+at::Tensor with_zero_gradient(const at::Tensor& value,
+                              const std::vector<torch::autograd::Edge>& edges);
+
 }  // namespace deq::ode

@@ -224,6 +224,36 @@ TEST(OdeEvents, ABallBouncesOn) {
   }
 }
 
+TEST(OdeEvents, ThatAllMissHaveATimeWithTheGradient0) {
+  const Tensor y0 = at::ones({2, 1}, at::kDouble).requires_grad_(true);
+  const Tensor rate = at::scalar_tensor(1.0, at::kDouble).requires_grad_(true);
+  const Tensor level = at::scalar_tensor(9.0, at::kDouble).requires_grad_(true);
+  const Tensor times = at::tensor({0.0, 1.0}, at::kDouble).requires_grad_(true);
+  const auto grows = [rate](const Tensor&, const Tensor& y) { return rate * y; };
+  const auto g = [level](const Tensor&, const Tensor& y) { return y.select(1, 0) - level; };
+  for (const OdeGradient& gradient : {OdeGradient(Checkpointed{}), OdeGradient(Unrolled{})}) {
+    OdeOptions options{.gradient = gradient};
+    options.event = g;
+    const Trajectory y = integrate(grows, y0, times, options);
+    EXPECT_EQ(y.report.count(Reason::EventMissed), 2);
+    y.event_time.sum().backward();
+    for (const Tensor& leaf : {y0, rate, level, times}) {
+      ASSERT_TRUE(leaf.grad().defined());
+      EXPECT_TRUE(leaf.grad().eq(0).all().item<bool>());
+      leaf.mutable_grad() = Tensor();
+    }
+  }
+  // g alone needs a gradient; and nothing does.
+  OdeOptions options;
+  options.event = g;
+  const Tensor fixed = at::ones({2, 1}, at::kDouble);
+  const auto plain = [](const Tensor&, const Tensor& y) { return y; };
+  integrate(plain, fixed, {0, 1}, options).event_time.sum().backward();
+  EXPECT_EQ(level.grad().item<double>(), 0);
+  options.event = &first_number;
+  EXPECT_FALSE(integrate(plain, fixed, {0, 1}, options).event_time.requires_grad());
+}
+
 TEST(OdeEvents, GoesOneWayWhereAsked) {
   const auto swing = [](const Tensor&, const Tensor& y) {
     return at::stack({y.select(1, 1), -y.select(1, 0)}, 1);

@@ -57,6 +57,25 @@ TEST(Ode, GoesBackwardsAndNowhere) {
       at::equal(torch::autograd::grad({still.y[1].sum()}, {y0})[0], at::ones({3, 1}, at::kDouble)));
 }
 
+TEST(Ode, WithoutAStepGivesTheGradient0) {
+  for (const OdeGradient& gradient :
+       {OdeGradient(Checkpointed{}), OdeGradient(Unrolled{}), OdeGradient(Reversible{}),
+        OdeGradient(Interpolated{}), OdeGradient(Backsolve{})}) {
+    const Tensor y0 = at::ones({2, 1}, at::kDouble).requires_grad_(true);
+    const Tensor rate = at::scalar_tensor(0.7, at::kDouble).requires_grad_(true);
+    const auto decay = [rate](const Tensor&, const Tensor& y) { return -rate * y; };
+    integrate(decay, y0, {1, 1, 1}, {.gradient = gradient}).y.sum().backward();
+    EXPECT_TRUE(at::equal(y0.grad(), at::full({2, 1}, 3, at::kDouble)));
+    ASSERT_TRUE(rate.grad().defined()) << gradient.index();
+    EXPECT_EQ(rate.grad().item<double>(), 0);
+    const Tensor bad = at::full({2, 1}, NAN, at::kDouble);  // and without a solution
+    rate.mutable_grad() = Tensor();
+    integrate(decay, bad, {0, 1}, {.gradient = gradient}).y.sum().backward();
+    ASSERT_TRUE(rate.grad().defined()) << gradient.index();
+    EXPECT_EQ(rate.grad().item<double>(), 0);
+  }
+}
+
 TEST(Ode, SamplesHaveStepsOfTheirOwn) {
   Tensor mu = at::ones({8}, at::kDouble);
   mu[3] = 50;
