@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "deq/layers/plain_program.h"
 
@@ -15,6 +16,9 @@ namespace {
 constexpr int64_t kExchanges = 20;
 constexpr double kFree = 1e-12;  // what multipliers may be moved by; less is rounding
 constexpr double kWrong = 1e-2;  // of what counts as 0: a sign that is wrong
+// Of the program's largest number in every row's size: a share of 1e-9 is then 1e-12 of it, which
+// rounding in a program of some condition comes to.
+constexpr double kOfLargest = 1e-3;
 
 }  // namespace
 
@@ -154,18 +158,44 @@ void ExactSolver::take_from_centre() {
 }
 
 void ExactSolver::measure() {
-  reach_ = std::max(1e-6, largest(z_));
   for (int64_t r = 0; r < m_; ++r)
     s_[size_t(r)] = data_.h[r] - dot(data_.G + r * n_, z_.data(), n_);
+  measure_sizes();
+}
+
+void ExactSolver::measure_sizes() {
+  size_z_.assign(data_.q, data_.q + n_);
+  for (int64_t i = 0; i < n_; ++i) {
+    double& own = size_z_[size_t(i)];
+    own = std::fabs(own);
+    for (int64_t j = 0; j < n_; ++j)
+      own = std::max(own, data_.curvature * std::fabs(data_.Q[i * n_ + j] * z_[size_t(j)]));
+  }
+  size_row_.resize(size_t(p_ + m_));
+  const double reach = std::max(1e-6, largest(z_));
+  for (int64_t r = 0; r < p_ + m_; ++r) {
+    const double y = r < p_ ? nu_[size_t(r)] : lam_[size_t(r - p_)];
+    double& own = size_row_[size_t(r)];
+    own = std::max(std::fabs(right(r)), kOfLargest * reach);
+    for (int64_t i = 0; i < n_; ++i) {
+      own = std::max(own, std::fabs(row(r)[i] * z_[size_t(i)]));
+      size_z_[size_t(i)] = std::max(size_z_[size_t(i)], std::fabs(row(r)[i] * y));
+    }
+  }
+  size_lam_.assign(size_t(m_), kOfLargest * most_lam());
+  for (int64_t r = 0; r < m_; ++r)
+    for (int64_t i = 0; i < n_; ++i)
+      size_lam_[size_t(r)] =
+          std::max(size_lam_[size_t(r)], std::fabs(row(p_ + r)[i]) * size_z_[size_t(i)]);
+  for (double& own : size_z_) own = std::max(own, kOfLargest * most_lam());
 }
 
 bool ExactSolver::signs_are_right() {
   bool right = true;
-  const double none = weak_lam();
   std::vector<uint8_t> next = held_;
   for (int64_t r = 0; r < m_; ++r) {
     const double own = held_[size_t(r)] ? lam_[size_t(r)] : s_[size_t(r)];
-    if (own >= -kWrong * (held_[size_t(r)] ? none : weak_s(r))) continue;
+    if (own >= -kWrong * (held_[size_t(r)] ? weak_lam(r) : weak_s(r))) continue;
     right = false;
     next[size_t(r)] = !held_[size_t(r)];
   }
@@ -173,24 +203,26 @@ bool ExactSolver::signs_are_right() {
   return right;
 }
 
+/// Of Qz + q + A'nu + G'lam, entry i.
+double ExactSolver::left_over(int64_t i) const {
+  double sum = data_.q[i] + data_.curvature * dot(data_.Q + i * n_, z_.data(), n_);
+  for (int64_t r = 0; r < p_; ++r) sum += data_.A[r * n_ + i] * nu_[size_t(r)];
+  for (int64_t r = 0; r < m_; ++r) sum += data_.G[r * n_ + i] * lam_[size_t(r)];
+  return std::fabs(sum);
+}
+
 double ExactSolver::residual() const {
-  double stationary = 0, feasible = 0;
-  for (int64_t i = 0; i < n_; ++i) {
-    double sum = data_.q[i] + data_.curvature * dot(data_.Q + i * n_, z_.data(), n_);
-    for (int64_t r = 0; r < p_; ++r) sum += data_.A[r * n_ + i] * nu_[size_t(r)];
-    for (int64_t r = 0; r < m_; ++r) sum += data_.G[r * n_ + i] * lam_[size_t(r)];
-    stationary = std::max(stationary, std::fabs(sum));
-  }
+  double worst = 0;
+  for (int64_t i = 0; i < n_; ++i) worst = std::max(worst, left_over(i) / size_z_[size_t(i)]);
   for (int64_t r = 0; r < p_; ++r)
-    feasible = std::max(feasible, std::fabs(data_.b[r] - dot(row(r), z_.data(), n_)) / size_of(r));
-  double complementary = 0;
+    worst =
+        std::max(worst, std::fabs(data_.b[r] - dot(row(r), z_.data(), n_)) / size_row_[size_t(r)]);
   for (int64_t r = 0; r < m_; ++r) {
-    feasible = std::max(feasible, -s_[size_t(r)] / size_of(p_ + r));
-    stationary = std::max(stationary, -lam_[size_t(r)]);
-    complementary = std::max(complementary, std::min(std::fabs(s_[size_t(r)]) / size_of(p_ + r),
-                                                     std::fabs(lam_[size_t(r)]) / most_lam()));
+    const double slack = s_[size_t(r)] / size_row_[size_t(p_ + r)],
+                 pressed = lam_[size_t(r)] / size_lam_[size_t(r)];
+    worst = std::max({worst, -slack, -pressed, std::min(std::fabs(slack), std::fabs(pressed))});
   }
-  return std::max({stationary / most_lam(), feasible, complementary});
+  return worst;
 }
 
 bool ExactSolver::unique() {
@@ -202,7 +234,7 @@ bool ExactSolver::unique() {
     const bool touches = std::fabs(s_[size_t(r)]) <= weak_s(r);
     tight[size_t(r)] = touches;
     pressed[size_t(r)] =
-        touches && (lam_[size_t(r)] > weak_lam() || centre_[size_t(r)] > 1e-5 * most_lam());
+        touches && (lam_[size_t(r)] > weak_lam(r) || centre_[size_t(r)] > 1e-5 * most_lam());
     more |= touches && !pressed[size_t(r)];
   }
   if (factored(pressed)->unique()) return held_ = pressed, true;
@@ -240,7 +272,7 @@ bool ExactSolver::to_least_norm() {
   }
   for (int64_t r = 0; r < p_; ++r) least.equal(row(r), data_.b[r]);
   for (int64_t r = 0; r < m_; ++r) {
-    if (lam_[size_t(r)] > weak_lam()) {
+    if (lam_[size_t(r)] > weak_lam(r)) {
       least.equal(row(p_ + r), data_.h[r]);
     } else {
       least.below(row(p_ + r), data_.h[r]);
@@ -261,7 +293,7 @@ void ExactSolver::choose_gradient(const Degenerate& degenerate) {
   std::vector<uint8_t> strong(size_t(m_), 0), tight(size_t(m_), 0);
   weak_ = 0;
   for (int64_t r = 0; r < m_; ++r) {
-    strong[size_t(r)] = lam_[size_t(r)] > weak_lam();
+    strong[size_t(r)] = lam_[size_t(r)] > weak_lam(r);
     tight[size_t(r)] = strong[size_t(r)] || std::fabs(s_[size_t(r)]) <= weak_s(r);
     weak_ += tight[size_t(r)] && !strong[size_t(r)];
   }
@@ -276,7 +308,7 @@ void ExactSolver::write(ExactAnswer& answer) const {
   answer.lam = lam_;
   answer.active = active_.empty() ? std::vector<uint8_t>(size_t(m_), 0) : active_;
   answer.weak = weak_;
-  answer.residual = residual();
+  answer.residual = size_z_.empty() ? std::numeric_limits<double>::infinity() : residual();
   answer.steps = steps_;
   answer.factorisations = factorisations_;
 }

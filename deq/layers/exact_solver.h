@@ -42,14 +42,14 @@ class ExactSolver {
   void to_positive();
   void take_from_centre();
   void measure();
+  void measure_sizes();
+  double left_over(int64_t i) const;
   bool signs_are_right();
   double most_lam() const {
     return std::max({1e-6, largest(lam_), largest(nu_), largest(data_.q, n_)});
   }
-  /// Of row r of A or G: what its residual is a share of.
-  double size_of(int64_t r) const { return std::max(reach_, std::fabs(right(r))); }
-  double weak_lam() const { return limits_.weak * most_lam(); }
-  double weak_s(int64_t r) const { return limits_.weak * size_of(p_ + r); }
+  double weak_lam(int64_t r) const { return limits_.weak * size_lam_[size_t(r)]; }
+  double weak_s(int64_t r) const { return limits_.weak * size_row_[size_t(p_ + r)]; }
 
   const ScaledProgram& program_;
   ops::QuadraticData data_;
@@ -57,7 +57,11 @@ class ExactSolver {
   int64_t n_, p_, m_, steps_ = 0, factorisations_ = 0, weak_ = 0;
   std::vector<double> z_, nu_, lam_, s_, centre_, centre_nu_, centre_s_, centre_z_;
   std::vector<double> y_;  // of factor_'s rows
-  double reach_ = 1e-6;    // the size of z
+  // What residuals are shares of: by variable, its terms in Qz + q + A'nu + G'lam; by row of A or
+  // G, its terms in row'z and its side; by row of G, what its multiplier is weighed against, the
+  // terms of its variables. To each a little of the program's largest is added: what rounding of
+  // that leaves of a number that is 0.
+  std::vector<double> size_z_, size_row_, size_lam_;
   std::vector<uint8_t> held_, active_;
   std::unique_ptr<ExactFactor> factor_;
 };

@@ -14,7 +14,8 @@
 //     dh = w_lam, dG = -(lam w_z' + w_lam z')
 //
 // Warm, the system of the rows given is tried first. What these leave open, because rows depend on
-// each other or are weakly active, z is one of many, or there is none, exact_program.h decides.
+// each other or are weakly active, z is one of many, or there is none, exact_program.h decides, of
+// each part that shares no variable with the others by itself (program_blocks.h).
 // Sparse ones: sparse_solver.h.
 #pragma once
 
@@ -86,10 +87,12 @@ struct Optimum {
   /// `Unbounded`, `NotConvex` (Q has negative curvature, along the constraints or not), `NonFinite`
   /// (a number that is not, or is beyond 1e50; h = -infinity); or none was found, `MaxSteps`.
   /// Gradients of all but `Converged` are 0.
-  /// `residual`: the largest of |Qz + q + A'nu + G'lam| and of -lam, as a share of the largest
-  /// entry of q, nu and lam; of |Az - b| and of Gz - h, as a share of z's and h's; of the program
-  /// scaled to numbers of about 1 (scaled_program.h), before rounding to the type; infinite where
-  /// there is no z. `steps` are the interior point's; `evaluations`: factorisations, all samples'.
+  /// `residual`: the largest violation of a condition, each as a share of its own row's terms: of
+  /// entry i of Qz + q + A'nu + G'lam, the terms of that sum; of Az - b and Gz - h, the row's terms
+  /// and side; of -lam, those of the row's variables. What is large elsewhere excuses nothing, but
+  /// for a thousandth of the largest number of the row's block (program_blocks.h), whose rounding
+  /// it has. Before rounding to the type; infinite where there is no z. `steps` are the interior
+  /// point's; `evaluations`: factorisations, all samples'.
   Report report;
   at::Tensor active;          ///< (B, m) bool, rows that are tight: the next call's warm start
   at::Tensor weak;            ///< (B) int64, how many of them are weakly active

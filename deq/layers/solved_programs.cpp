@@ -312,15 +312,19 @@ std::vector<int64_t> SolvedPrograms::through_kernels(const std::vector<int64_t>&
 
 void SolvedPrograms::with_all_care(int64_t i, const ops::QuadraticLimits& limits) {
   const auto [n, p, m] = shape_;
-  const ScaledProgram* const own = program(i);
-  if (!own) {
+  if (pattern_ && n + p + m > kLargestMadeDense) {
     finish(i, Reason::MaxSteps, std::numeric_limits<double>::infinity());
     return;
   }
-  ExactAnswer answer = solve_exactly(*own, limits, degenerate_);
-  if (answer.reason == Reason::Converged && !(answer.residual <= report.rel_tol))
-    answer.factor = nullptr;
-  own->unscale(answer.z.data(), answer.nu.data(), answer.lam.data());
+  const std::vector<double> made = pattern_ ? numbers_->dense_matrices(i) : std::vector<double>();
+  const auto matrix = [&](const Tensor& own, int64_t rows_before) {
+    return pattern_ ? made.data() + rows_before * shape_.n : numbers_->of_sample(own, 2, i);
+  };
+  const ops::QuadraticData data{matrix(numbers_->Q, 0),     numbers_->of_sample(numbers_->q, 1, i),
+                                matrix(numbers_->A, n),     numbers_->of_sample(numbers_->b, 1, i),
+                                matrix(numbers_->G, n + p), numbers_->of_sample(numbers_->h, 1, i)};
+  auto blocks = std::make_unique<ProgramBlocks>(shape_, data, vectors(i).far());
+  const ExactAnswer answer = blocks->solve(limits, degenerate_);
   std::ranges::copy(answer.z, z.data_ptr<double>() + i * n);
   std::ranges::copy(answer.nu, nu.data_ptr<double>() + i * p);
   std::ranges::copy(answer.lam, lam.data_ptr<double>() + i * m);
@@ -329,7 +333,9 @@ void SolvedPrograms::with_all_care(int64_t i, const ops::QuadraticLimits& limits
   weak.data_ptr<int64_t>()[i] = answer.weak;
   report.steps.data_ptr<int64_t>()[i] += answer.steps;
   factorisations.data_ptr<int64_t>()[i] += answer.factorisations;
-  if (finish(i, answer.reason, answer.residual)) exact_[size_t(i)] = std::move(answer.factor);
+  const bool fits = finish(i, answer.reason, answer.residual);
+  const bool solved = report.reason.data_ptr<uint8_t>()[i] == uint8_t(Reason::Converged);
+  if (keep_ && fits && solved && blocks->differentiable()) exact_[size_t(i)] = std::move(blocks);
 }
 
 }  // namespace deq

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "deq/layers/exact_program.h"
+#include "deq/layers/program_blocks.h"
 #include "deq/layers/program_numbers.h"
 #include "deq/layers/smoothed_factor.h"
 #include "deq/layers/sparse_solver.h"
@@ -69,7 +70,6 @@ class SolvedPrograms {
   bool finish(int64_t i, Reason reason, double residual);
   void solve_kept(const Kept& kept, std::vector<ops::ReducedRight>& rights,
                   std::vector<uint8_t>& known) const;
-  void solve_exact(int64_t i, ops::ReducedRight& right) const;
   void solve_sparse(int64_t i, ops::ReducedRight& right) const;
   void smooth(int64_t i);
 
@@ -88,7 +88,7 @@ class SolvedPrograms {
   std::vector<std::unique_ptr<Dense>> dense_;
   const ProgramNumbers* numbers_ = nullptr;  // while the constructor runs
   std::vector<std::vector<Kept>> kept_;      // by group
-  std::vector<std::unique_ptr<ExactFactor>> exact_;
+  std::vector<std::unique_ptr<ProgramBlocks>> exact_;
   std::vector<std::unique_ptr<SmoothedFactor>> smoothed_;
 };
 

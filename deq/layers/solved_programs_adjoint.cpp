@@ -18,6 +18,8 @@ void SolvedPrograms::solve(Tensor& gz, Tensor& gnu, Tensor& glam) const {
   found.residual = at::zeros({batch_}, at::kDouble);
   found.steps = at::zeros({batch_}, at::kLong);
   found.rel_tol = 1e-9;
+  const Dependent how =
+      degenerate_.kind == Degenerate::Kind::Active ? Dependent::Some : Dependent::LeastNorm;
   std::vector<ops::ReducedRight> rights(static_cast<size_t>(batch_));
   std::vector<uint8_t> known(size_t(batch_), 0);
   for (int64_t i = 0; i < batch_; ++i)
@@ -40,7 +42,7 @@ void SolvedPrograms::solve(Tensor& gz, Tensor& gnu, Tensor& glam) const {
           } else if (smoothed_.empty() && pattern_ && !sparse_factors_[size_t(i)].D.empty()) {
             solve_sparse(i, own);
           } else if (smoothed_.empty() && exact_[size_t(i)]) {
-            solve_exact(i, own);
+            exact_[size_t(i)]->solve_adjoint(how, own);
           } else if (!known[size_t(i)]) {
             std::fill_n(own.z, n, 0.0);
             std::fill_n(own.nu, p, 0.0);
@@ -78,27 +80,6 @@ void SolvedPrograms::solve_kept(const Kept& kept, std::vector<ops::ReducedRight>
     rights[size_t(i)].residual = right[k].residual;
     known[size_t(i)] = 1;
   }
-}
-
-void SolvedPrograms::solve_exact(int64_t i, ops::ReducedRight& right) const {
-  const ExactFactor& factor = *exact_[size_t(i)];
-  const ScaledVectors& units = pattern_ ? dense_[size_t(i)]->program : vectors(i);
-  const int64_t p = shape_.p;
-  units.transform(right.z, right.nu, right.lam);
-  const auto entry = [&](int64_t r) -> double& { return r < p ? right.nu[r] : right.lam[r - p]; };
-  std::vector<double> y;
-  for (const int64_t r : factor.rows()) y.push_back(entry(r));
-  double size = 0;
-  for (int64_t j = 0; j < shape_.n; ++j) size = std::max(size, std::fabs(right.z[j]));
-  for (const double value : y) size = std::max(size, std::fabs(value));
-  const bool shares = degenerate_.kind != Degenerate::Kind::Active;
-  const double left =
-      factor.solve(right.z, y.data(), shares ? Dependent::LeastNorm : Dependent::Some);
-  right.residual = size > 0 ? left / size : 0;
-  std::fill_n(right.nu, p, 0.0);
-  std::fill_n(right.lam, shape_.m, 0.0);
-  for (size_t j = 0; j < y.size(); ++j) entry(factor.rows()[j]) = y[j];
-  units.transform(right.z, right.nu, right.lam);
 }
 
 void SolvedPrograms::solve_sparse(int64_t i, ops::ReducedRight& right) const {

@@ -21,7 +21,9 @@ constexpr int64_t kQuick = 16;
 // methods for sparse least squares: the benefits of regularization", 1996).
 constexpr double kShift = 1e-8, kMostGrowth = 1e6;
 constexpr int kRefinements = 10;
-constexpr double kWrong = 1e-2;  // of what counts as 0: a sign that is wrong
+constexpr double kWrong = 1e-2;       // of what counts as 0: a sign that is wrong
+constexpr double kExact = 1e-10;      // of a row's own terms, left over
+constexpr double kPerhapsWeak = 4.0;  // of it: what may be 0 by the row's own size
 
 }  // namespace
 
@@ -213,18 +215,19 @@ void SparseSolver::polish(const QuadraticLimits& limits, QuadraticState& state,
                  reach = std::max(1e-6, largest(x_.data(), n_));
     // Of what is large because K is nearly singular, little would be left over of anything.
     const double size = std::max({largest(q), largest(nu, p_ + m_), std::min(1e3, reach)});
-    if (!(left <= 1e-11 * size) || !regular(factor)) return;
+    const double share = left_by_row();
+    if (!(left <= 1e-11 * size) || !(share <= kExact) || !regular(factor)) return;
     for (int64_t r = 0; r < m_; ++r) s_[size_t(r)] = 0;
     add_times(pattern_.G, G_.data(), x_.data(), s_.data());
     bool wrong = false, weak = false;
-    state.residual = left / size;
+    state.residual = share;
     for (int64_t r = 0; r < m_; ++r) {
       const bool held = factor.held[size_t(r)];
       const double sign = held ? lam[r] : h[size_t(r)] - s_[size_t(r)];
       const double most = held ? most_lam : std::max(reach, std::fabs(h[size_t(r)])),
                    bound = limits.weak * most;
       state.residual = std::max(state.residual, -sign / most);
-      weak |= std::fabs(sign) <= bound;
+      weak |= std::fabs(sign) <= kPerhapsWeak * bound;
       if (sign >= -kWrong * bound) continue;
       wrong = true;
       factor.held[size_t(r)] = !held;
@@ -282,6 +285,32 @@ double SparseSolver::refine(const SparseFactor& factor) {
     if (!(left < 0.5 * before) || left == 0) break;
   }
   return left;
+}
+
+/// The largest of residual_, each row's as a share of its own terms.
+double SparseSolver::left_by_row() {
+  for (size_t i = 0; i < scratch_.size(); ++i) scratch_[i] = std::fabs(right_[i]);
+  const auto larger = [&](int64_t i, int64_t j, double value) {
+    double& own = scratch_[size_t(i)];
+    own = std::max(own, std::fabs(value * x_[size_t(j)]));
+  };
+  for (size_t e = 0; e < pattern_.upper.size(); ++e) {
+    const auto [i, j] = pattern_.upper[e];
+    larger(i, j, Q_[e]), larger(j, i, Q_[e]);
+  }
+  const auto rows = [&](const RowPattern& M, const std::vector<double>& values, int64_t from) {
+    for (int64_t r = 0; r < M.rows(); ++r)
+      for (int64_t e = M.begin[size_t(r)]; e < M.begin[size_t(r) + 1]; ++e) {
+        const int64_t j = M.column[size_t(e)];
+        larger(from + r, j, values[size_t(e)]), larger(j, from + r, values[size_t(e)]);
+      }
+  };
+  rows(pattern_.A, matrices_->A, n_);
+  rows(pattern_.G, G_, n_ + p_);
+  double worst = 0;
+  for (size_t i = 0; i < scratch_.size(); ++i)
+    worst = std::max(worst, std::fabs(residual_[i]) / std::max(scratch_[i], 1e-300));
+  return worst;
 }
 
 /// right - K x in residual_.

@@ -63,6 +63,7 @@ class SparseSolver {
   /// K x = right for the rows held; returns the largest entry of what is left over.
   double refine(const SparseFactor& factor);
   double left_over(const SparseFactor& factor);
+  double left_by_row();
 
   const SparsePattern& pattern_;
   const int64_t n_, p_, m_;

@@ -16,7 +16,9 @@ HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 
 constexpr int64_t kLargestInLanes = 32;
-constexpr double kWrong = 1e-2;  // of what counts as 0: a sign that is wrong
+constexpr double kWrong = 1e-2;       // of what counts as 0: a sign that is wrong
+constexpr double kExact = 1e-10;      // of a row's own terms, left over
+constexpr double kPerhapsWeak = 4.0;  // of it: what may be 0 by the row's own size
 
 template <class V>
 HWY_INLINE double* lane_of(V* x, int64_t i) {
@@ -182,8 +184,37 @@ class Group {
       problem_.constraints(z_, slack_);
       for (int64_t r = 0; r < m_; ++r) slack_[r] = problem_.h[r] - slack_[r];
       const V worst = min(K.outer.worst, K.inner.worst * V(1e-2));
-      open = judge(open, left, worst);
+      open = judge(open, left, left_by_row(K), worst);
     }
+  }
+
+  /// The largest of what K's solution leaves over, each row's as a share of its own terms: a large
+  /// number elsewhere excuses nothing. Where the right hand side, one of them, is large enough for
+  /// that the others need not be summed.
+  V left_by_row(const Reduced<V>& K) {
+    constexpr double kLittle = 1e-13, kTiny = 1e-300;
+    const int64_t k = K.C.count;
+    V share = V(0.0);
+    for (int64_t i = 0; i < n_; ++i) share = max(share, abs(rf_[i]) / max(abs(f_[i]), V(kTiny)));
+    for (int64_t j = 0; j < k; ++j) share = max(share, abs(rg_[j]) / max(abs(g_[j]), V(kTiny)));
+    const Mask more = V(kLittle) < share;
+    if (!any(more)) return share;
+    V all = V(0.0);
+    for (int64_t i = 0; i < n_; ++i) {
+      scratch_[i] = abs(f_[i]);
+      for (int64_t j = 0; j < n_; ++j) scratch_[i] = fma(abs(K.Q[i][j]), abs(z_[j]), scratch_[i]);
+    }
+    for (int64_t j = 0; j < k; ++j) {
+      V terms = abs(g_[j]);
+      for (int64_t i = 0; i < n_; ++i) {
+        const V size = abs(K.C[j][i]);
+        terms = fma(size, abs(z_[i]), terms);
+        scratch_[i] = fma(size, abs(y_[j]), scratch_[i]);
+      }
+      all = max(all, abs(rg_[j]) / max(terms, V(kTiny)));
+    }
+    for (int64_t i = 0; i < n_; ++i) all = max(all, abs(rf_[i]) / max(scratch_[i], V(kTiny)));
+    return select(more, all, share);
   }
 
   Reduced<V> factored(Mask open) {
@@ -194,7 +225,7 @@ class Group {
   }
 
   /// What is exact now is written down; returns those whose rows were exchanged.
-  Mask judge(Mask open, V left, V worst) {
+  Mask judge(Mask open, V left, V share, V worst) {
     const V most_lam = max(V(1e-6), largest(lam_, m_, largest(f_, n_)));
     const V reach = max(V(1e-6), largest(z_, n_));
     const auto size_of_slack = [&](int64_t r) HWY_ATTR { return max(reach, abs(problem_.h[r])); };
@@ -202,8 +233,8 @@ class Group {
     // Of what is large because K is nearly singular, little would be left over of anything.
     const V size = max(largest(f_, n_, largest(y_, p_, largest(lam_, m_))),
                        min(V(1e3), max(V(1e-6), largest(z_, n_))));
-    const Mask regular = V(1e-10) < worst && left <= size * V(1e-11);
-    V residual = left / size;
+    const Mask regular = V(1e-10) < worst && left <= size * V(1e-11) && share <= V(kExact);
+    V residual = share;
     Mask wrong = V(1.0) < V(0.0), weak = wrong;
     for (int64_t r = 0; r < m_; ++r) {
       const Mask held = V(0.5) < held_[r];
@@ -212,7 +243,7 @@ class Group {
       const V bound = most * V(limits_.weak);
       residual = max(residual, -sign / most);
       wrong = wrong || sign < bound * V(-kWrong);
-      weak = weak || abs(sign) <= bound;
+      weak = weak || abs(sign) <= bound * V(kPerhapsWeak);
     }
     const Mask right = open && regular && !wrong;
     for (int64_t i = 0; i < count_; ++i) {
