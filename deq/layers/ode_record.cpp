@@ -49,7 +49,7 @@ void Checkpoints::see(int64_t sample, int64_t n, const Tensor& y, int64_t r) {
   const auto bytes = size_t(y.size(1) * y.element_size());
   auto* to = static_cast<char*>(states_.data_ptr()) +
              size_t(n / stride_ * states_.size(1) + sample) * bytes;
-  std::memcpy(to, static_cast<const char*>(y.data_ptr()) + size_t(r) * bytes, bytes);
+  if (bytes > 0) std::memcpy(to, static_cast<const char*>(y.data_ptr()) + size_t(r) * bytes, bytes);
 }
 
 Tensor Checkpoints::at_step(int64_t n, const Tensor& samples) const {

@@ -101,7 +101,7 @@ void Stepper::advance(Work& work, const std::vector<char>& accepted) {
   auto* to = static_cast<char*>(work.y.data_ptr());
   const auto* from = static_cast<const char*>(work.next.data_ptr());
   for (size_t r = 0; r < accepted.size(); ++r) {
-    if (accepted[r]) std::memcpy(to + r * bytes, from + r * bytes, bytes);
+    if (accepted[r] && bytes > 0) std::memcpy(to + r * bytes, from + r * bytes, bytes);
   }
 }
 
@@ -163,7 +163,7 @@ void ExplicitStepper::advance(Work& work, const std::vector<char>& accepted) {
   auto* to = static_cast<char*>(work.k.data_ptr());
   const auto* from = to + last * work.k.stride(0) * work.k.element_size();
   for (size_t r = 0; r < accepted.size(); ++r) {
-    if (accepted[r]) std::memcpy(to + r * bytes, from + r * bytes, bytes);
+    if (accepted[r] && bytes > 0) std::memcpy(to + r * bytes, from + r * bytes, bytes);
   }
 }
 

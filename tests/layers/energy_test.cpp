@@ -182,13 +182,13 @@ TEST(ConjugateResidual, EndsAfterAsManyStepsAsThereAreEigenvalues) {
 }
 
 TEST(ConjugateResidual, NeedsFewerProductsThanAnderson) {
-  const Tensor a = symmetric(spread_values(40, 100) / 100, 22), b = randn({3, 40}, at::kDouble, 23);
+  const Tensor a = symmetric(spread_values(40, 30) / 30, 22), b = randn({3, 40}, at::kDouble, 23);
   const Map f = ops::gradient_step(quadratic(a, b), at::ones({}, at::kDouble));
   const StopRule stop{.max_steps = 500, .rel_tol = 1e-8};
   const Report own = solve(f, at::zeros_like(b), ConjugateResidual{}, stop).report,
                anderson = solve(f, at::zeros_like(b), Anderson{}, stop).report;
   EXPECT_TRUE(own.converged());
-  EXPECT_LT(own.evaluations, anderson.evaluations);
+  EXPECT_LT(own.evaluations, 0.8 * anderson.evaluations);
 }
 
 TEST(Energy, AHopfieldNetworkRetrievesItsPatternsInOneStep) {
