@@ -95,8 +95,8 @@ struct Request {
               "--figure '{}'; expected a name that ends in .svg", figure);
     if (std::filesystem::exists(figure)) {
       DEQ_CHECK(std::filesystem::is_regular_file(figure) &&
-                    read_file(figure, 1 << 26).rfind("<svg", 0) == 0,
-                "--figure '{}' exists and is no picture; expected a new name", figure);
+                    read_file(figure, 1 << 26).rfind(kPictureStart, 0) == 0,
+                "--figure '{}' exists and is no picture of measure's; expected a new name", figure);
     }
   }
 };

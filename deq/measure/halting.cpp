@@ -52,7 +52,8 @@ SweptRule parse_known(const std::string& text, const std::string& name, const st
                           fmt::join(known, ", ")));
 }
 
-/// One solve's evaluations.
+/// One solve's evaluations. A sample that halts stays where its rule leaves it: a state behind the
+/// step is evaluated once more.
 class HaltingSolve {
  public:
   HaltingSolve(Map::Series f, std::unique_ptr<HaltingJudge> judge)
@@ -60,9 +61,12 @@ class HaltingSolve {
 
   Tensor operator()(const Tensor& z, const std::vector<int64_t>& done) {
     const Tensor fz = f_(z, done);
-    const Tensor now = judge_->halts({z, fz, fz});
-    halted_ = halted_.defined() ? halted_.logical_or(now) : now;
-    return at::where(beside_states(halted_.to(z.device()), z), z, fz);
+    const Tensor before = halted_, now = judge_->halts({z, fz, fz});
+    halted_ = before.defined() ? before.logical_or(now) : now;
+    const Tensor stays = judge_->leaves_before() ? halted_
+                         : before.defined()      ? before
+                                                 : at::zeros_like(now);
+    return at::where(beside_states(stays.to(z.device()), z), z, fz);
   }
 
  private:

@@ -248,14 +248,14 @@ std::string picture(const std::vector<Chart>& charts) {
     top += kLine;
   }
   return fmt::format(
-      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' width='{0}' height='{1}'>\n"
+      "{4}'0 0 {0} {1}' width='{0}' height='{1}'>\n"
       "<style>.paper{{fill:#fff}}text{{fill:#55555a;font:13px system-ui,sans-serif}}"
       ".title{{font-weight:bold}}.grid{{stroke:#d8d8dc}}"
       "polyline{{fill:none;stroke-width:2;stroke:var(--c)}}circle{{fill:var(--c)}}{2}"
       "@media(prefers-color-scheme:dark){{.paper{{fill:#161618}}text{{fill:#b8b8be}}"
       ".grid{{stroke:#3a3a3e}}}}</style>\n<rect class='paper' width='100%' height='100%'/>\n"
       "{3}</svg>\n",
-      kWidth, top, kSeriesColours, body);
+      kWidth, top, kSeriesColours, body, kPictureStart);
 }
 
 }  // namespace deq

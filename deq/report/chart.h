@@ -56,6 +56,9 @@ struct Chart {
   std::vector<Series> series;
 };
 
+/// How every picture begins, so that no other drawing is taken for one and replaced.
+inline constexpr const char* kPictureStart = "<svg xmlns='http://www.w3.org/2000/svg' viewBox=";
+
 /// The charts one below the other as an SVG file, light and dark; those without a point are left
 /// out.
 std::string picture(const std::vector<Chart>& charts);

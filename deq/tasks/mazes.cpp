@@ -126,6 +126,12 @@ auto mazes_of(int64_t pairs) {
   };
 }
 
+/// Rooms and the squares between them.
+void check_odd(const char* name, const std::vector<int64_t>& sizes) {
+  for (const int64_t size : sizes)
+    DEQ_CHECK(size % 2 == 1, "{} = {}; expected an odd number", name, size);
+}
+
 ProblemMaker maker(int64_t training_pairs = 1) {
   return {Mazes::name, symbols({"#", ".", "S", "E"}), symbols({".", "*"}), mazes_of(1),
           mazes_of(training_pairs)};
@@ -138,6 +144,9 @@ Corpus Mazes::load(const std::filesystem::path& data) const {
   DEQ_CHECK(valid_size == 0 || valid_size >= 3,
             "task-valid-size = {}; expected 3 to 999, or 0 for that of training", valid_size);
   check_sizes("task-test-sizes", test_sizes, 3, 999);
+  check_odd("task-size", {size});
+  if (valid_size > 0) check_odd("task-valid-size", {valid_size});
+  check_odd("task-test-sizes", test_sizes);
   return make_problems(maker(pairs), problems, {size, valid_size, test_sizes}, data);
 }
 

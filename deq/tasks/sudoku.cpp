@@ -70,7 +70,7 @@ Boards read_boards(const fs::path& path, int64_t side) {
       continue;
     }
     DEQ_CHECK(columns.size() > std::max<size_t>(1, levels), "{}: {} columns; expected {}", where,
-              columns.size(), levels + 1);
+              columns.size(), levels > 0 ? "puzzle,solution,level" : "puzzle,solution");
     SudokuPuzzle read{read_board(columns[0], side, false, where),
                       read_board(columns[1], side, true, where)};
     for (size_t i = 0; i < read.puzzle.size(); ++i)

@@ -28,12 +28,15 @@ class Steps {
       if (model.options().depth.step_embedding)
         embedding_ = model.named_parameters()["step_embedding"];
     } else {
-      most_ = how.equilibrium.stop.max_steps;
+      most_ = how.equilibrium.stop.max_steps - 1;  // the last evaluation judges
+      judged_ = 1;
       damping_ = solver.get_if<Picard>()->damping;
     }
   }
 
   int64_t most() const { return most_; }
+  /// Evaluations that a problem which never halts has had beside its steps.
+  int64_t judged() const { return judged_; }
   double damping() const { return damping_; }
   /// What f sees of z in its rows' step number `step` (B), from 0.
   Tensor seen(const Tensor& z, const Tensor& step) const {
@@ -46,7 +49,7 @@ class Steps {
   }
 
  private:
-  int64_t most_ = 0;
+  int64_t most_ = 0, judged_ = 0;
   double damping_ = 1;
   Tensor embedding_;  // (L, D)
 };
@@ -100,7 +103,7 @@ Halted run_halting(Model& model, const Tensor& tokens, const Halting& rule,
   const Tensor seen = steps.seen(left, level);
   const Tensor after = f(seen);
   found.report = report_of_chain(left, after, step, 1.0, how.equilibrium.stop);
-  found.report.steps = taken.to(at::kCPU);
+  found.report.steps = (taken + steps.judged() * halted.logical_not().to(at::kLong)).to(at::kCPU);
   found.report.evaluations = step + 1;
   return found;
 }

@@ -9,8 +9,9 @@ namespace deq {
 struct Halted {
   at::Tensor z;       ///< (B, ..., D)
   at::Tensor halted;  ///< (B) bool; false: the steps ran out first
-  /// A row for each problem: the residual of f at z, one evaluation more than `steps` says, and
-  /// whether that is converged. The rule's word is not taken for it.
+  /// A row for each problem: the residual of f at z, and whether that is converged: the rule's word
+  /// is not taken for it. That is one evaluation more than `steps` says, but where the steps of an
+  /// equilibrium ran out, which is left where the same limit leaves it without a rule.
   Report report;
 };
 

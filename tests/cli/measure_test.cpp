@@ -210,9 +210,11 @@ TEST_F(MeasureTest, BadInputIsOneLine) {
   refused("memory --depths 2", "task-vocabulary = 0");
   refused("memory --task bytes --figure plot.png", "expected a name that ends in .svg");
   const std::string mine = at("mine.svg");
-  testing::spill(mine, "my notes");
-  refused("convergence " + at("run") + " --figure " + mine, "is no picture");
-  EXPECT_EQ(testing::slurp(mine), "my notes");
+  for (const std::string text : {"my notes", "<svg>my drawing</svg>"}) {
+    testing::spill(mine, text);
+    refused("convergence " + at("run") + " --figure " + mine, "is no picture");
+    EXPECT_EQ(testing::slurp(mine), text);
+  }
   EXPECT_EQ(run_deq("measure nothing 2>/dev/null").exit_code, 2);
   EXPECT_EQ(run_deq("measure 2>/dev/null").exit_code, 2);
   EXPECT_EQ(run_deq("measure --help >/dev/null").exit_code, 0);

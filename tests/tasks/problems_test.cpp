@@ -118,6 +118,12 @@ TEST(Problems, ValidationMayBeOfAnotherSize) {
   EXPECT_EQ(valid(Bits{.valid_length = 30, .problems = few}).size(1), 2 * 30 + 1);
   EXPECT_EQ(valid(ListOps{.length = 32, .valid_depth = 8, .problems = few}).size(1), 4 * 32);
   EXPECT_SAYS(error_of([] { Mazes({.valid_size = 2}).load(""); }), "task-valid-size = 2");
+  EXPECT_SAYS(error_of([] { Mazes({.size = 8}).load(""); }), "task-size = 8; expected an odd");
+  EXPECT_SAYS(error_of([] { Mazes({.valid_size = 14}).load(""); }), "task-valid-size = 14; exp");
+  EXPECT_SAYS(error_of([] {
+                Mazes({.test_sizes = {13, 14}}).load("");
+              }),
+              "task-test-sizes = 14; expected an odd number");
   EXPECT_SAYS(error_of([] { ListOps({.length = 32, .valid_depth = 43}).load(""); }),
               "task-valid-depth = 43; expected 0 to 42");
 }

@@ -143,7 +143,7 @@ TEST(Sudoku, ReadsFilesAndTheirLevels) {
   const std::string good = text(boards[0].solution);
   EXPECT_SAYS(says("0000,1234"), "bad.csv, line 2: a board of 4 places; expected 16");
   EXPECT_SAYS(says(std::string(16, '7') + "," + good), "'7' on a board; expected 1234");
-  EXPECT_SAYS(says(good), "1 columns; expected");
+  EXPECT_SAYS(says(good), "1 columns; expected puzzle,solution");
   EXPECT_SAYS(says(std::string(16, '0') + "," + std::string(16, '1')), "its solution is none");
   std::string other = good;
   std::swap(other[0], other[1]);

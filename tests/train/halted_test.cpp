@@ -80,13 +80,15 @@ TEST(Halted, ProblemsAreLeftWhereTheyHaltAndFJudgesThem) {
         ++n;
       EXPECT_EQ(found.report.steps[b].item<int64_t>(), n);
       different.insert(n);
-      const Tensor own = states[size_t(n)][b], fz = f(states[size_t(n)])[b];
+      const auto left = size_t(std::min<int64_t>(n, 5));  // the sixth evaluation judges
+      const Tensor own = states[left][b], fz = f(states[left])[b];
       EXPECT_LT((found.z[b] - own).abs().max().item<double>(), 1e-5);
       EXPECT_NEAR(found.report.residual[b].item<double>(),
                   ((fz - own).norm() / fz.norm()).item<double>(), 1e-5);
     }
     EXPECT_GT(different.size(), 1u) << "or nothing is tested";
-    EXPECT_EQ(found.report.evaluations, *different.rbegin() + 1) << "and one that judges";
+    EXPECT_EQ(*different.rbegin(), 6) << "or nothing runs out of steps";
+    EXPECT_EQ(found.report.evaluations, 6) << "with the one that judges";
     EXPECT_LT(found.report.converged_share(), 1) << "the rule's word is no convergence";
   }
 }
@@ -126,6 +128,25 @@ TEST(Halted, ByTheResidualStepsAreThoseOfASolveAtThatTolerance) {
   for (int64_t b = 0; b < 20; ++b)
     EXPECT_EQ(found.report.steps[b].item<int64_t>(), solved.report.steps[b].item<int64_t>());
   EXPECT_TRUE(at::allclose(found.z, solved.z, 1e-4, 1e-5));
+}
+
+TEST(Halted, WhatDoesNotHaltIsWhereTheLimitLeavesIt) {
+  for (const int64_t limit : {1, 2, 9, 14}) {
+    TrainOptions options = halting_options();
+    options.equilibrium.stop = {.max_steps = limit, .rel_tol = 1e-12};
+    const Trained trained(options);
+    c10::NoGradGuard no_tape;
+    ForwardOptions how;
+    how.equilibrium = for_evaluation(options.equilibrium);
+    const LayerOutput solved = trained.model->forward(trained.split.tokens, {}, how);
+    for (const Halting& rule :
+         {Halting(HaltByResidual{.threshold = 1e-9}), Halting(HaltByChange{.threshold = 1e-12})}) {
+      const Halted found = trained.halted(rule);
+      EXPECT_EQ(found.halted.sum().item<int64_t>(), 0);
+      EXPECT_TRUE(at::allclose(found.z, solved.z, 1e-6, 1e-7)) << rule.name() << " " << limit;
+      EXPECT_EQ(found.report.steps.min().item<int64_t>(), limit);
+    }
+  }
 }
 
 /// Where levels see an embedding of their own, the one that judged is the one that is reported.
