@@ -123,10 +123,12 @@ void bind_spectral_radius(py::module_& module) {
       .def_readonly("radius", &SpectralRadius::radius, "(B) double")
       .def_readonly("residual", &SpectralRadius::residual,
                     "(B) double, |v^T J - lambda v| / |lambda| of that eigenvalue")
+      .def_readonly("moved", &SpectralRadius::moved,
+                    "(B) double, the part of the radius that the rounding of J moves it by")
       .def_readonly("products", &SpectralRadius::products, "v^T J of the whole batch")
       .def_property_readonly("converged", &SpectralRadius::converged,
-                             "whether every residual is at most 1e-3; a radius that is not "
-                             "converged may be far off");
+                             "whether every residual, and every part that rounding moves, is "
+                             "at most 1e-3; a radius that is not converged may be far off");
   module.def("spectral_radius", &measure_spectral_radius);
 }
 

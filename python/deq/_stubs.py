@@ -60,6 +60,7 @@ class Report:
 class SpectralRadius:
     radius: Tensor
     residual: Tensor
+    moved: Tensor
     products: int
     converged: bool
 

@@ -252,6 +252,62 @@ TEST_P(Radius, OfMatricesThatAreNotNormal) {
   }
 }
 
+TEST(Radius, IsProportionalToJ) {
+  for (const int64_t n : {4, 200}) {
+    const Tensor turn = orthogonal(n, 131);
+    for (const double c : {1e-310, 1e-163, 1e-160, 1e-155, 1e150, 1e156, 1e160, 1e300}) {
+      for (const Tensor& M : {turn, at::eye(n, at::kDouble)}) {
+        at::manual_seed(1);
+        const SpectralRadius rho = spectral_radius(linear(M * c), at::zeros({2, n}, at::kDouble));
+        EXPECT_LT(largest(rho.radius / c - 1), 1e-3) << c << rho.radius;
+        EXPECT_TRUE(rho.converged()) << c << rho.residual << rho.moved;
+      }
+    }
+    for (const double c : {1e-35, 1e-30, 1e30, 1e36}) {
+      at::manual_seed(1);
+      const Tensor z = at::zeros({2, n}, at::kFloat);
+      const SpectralRadius rho = spectral_radius(linear(turn * c), z);
+      EXPECT_LT(largest(rho.radius / c - 1), 1e-3) << c << rho.radius;
+      EXPECT_TRUE(rho.converged()) << c << rho.residual << rho.moved;
+    }
+  }
+  // Of numbers of very different sizes, of each sample; and beyond all numbers.
+  const Tensor apart = at::tensor({0.0, 1e180, 1e-180, 0.0}, at::kDouble).view({2, 2});
+  EXPECT_LT(largest(spectral_radius(linear(apart), at::zeros({1, 2}, at::kDouble)).radius - 1),
+            1e-9);
+  const Tensor scales = at::tensor({1e-200, 1e200}, at::kDouble).view({2, 1});
+  const SpectralRadius both =
+      spectral_radius([&](const Tensor& z) { return z * scales; }, at::zeros({2, 3}, at::kDouble));
+  EXPECT_LT(largest(both.radius / scales.view(-1) - 1), 1e-9);
+  const SpectralRadius beyond =
+      spectral_radius(linear(at::full({3, 3}, 1e308, at::kDouble)), at::zeros({1, 3}, at::kDouble));
+  EXPECT_FALSE(beyond.converged()) << beyond.radius;
+}
+
+Tensor jordan(int64_t n, double eigenvalue, double above) {
+  return eigenvalue * at::eye(n, at::kDouble) + at::diag(at::full({n - 1}, above, at::kDouble), 1);
+}
+
+TEST_P(Radius, ThatRoundingMovesHasNotConverged) {
+  for (const Case& s : {Case{"chain", jordan(130, 0, 1), 0}, Case{".5", jordan(130, .5, 1), .5}}) {
+    for (const int64_t seed : {1, 2, 3, 4, 5}) {
+      at::manual_seed(seed);
+      const SpectralRadius rho =
+          spectral_radius(linear(s.M), at::zeros({2, s.M.size(0)}, GetParam()));
+      const bool right = largest(rho.radius - s.radius) <= 1e-2;
+      EXPECT_TRUE(right || !rho.converged()) << s.name << rho.radius << rho.moved;
+    }
+  }
+  // In coordinates of no order, all of J is known and its radius is not; in its own, it is.
+  const Tensor turn = orthogonal(100, 132);
+  const Tensor z = at::zeros({1, 100}, GetParam());
+  const Tensor chain = jordan(100, .5, 1);
+  EXPECT_FALSE(spectral_radius(linear(turn.matmul(chain).matmul(turn.t())), z).converged());
+  const SpectralRadius own = spectral_radius(linear(chain), z);
+  EXPECT_TRUE(own.converged());
+  EXPECT_NEAR(own.radius.item<double>(), .5, 1e-12);
+}
+
 TEST(Radius, OfAJacobianThatIsNotFiniteIsNone) {
   const Tensor z = at::ones({2, 3}, at::kDouble);
   z[0].neg_();

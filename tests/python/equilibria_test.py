@@ -191,6 +191,7 @@ class Values(unittest.TestCase):
         found = deq.spectral_radius(f, torch.zeros(2, 3))
         self.assertTrue(found.converged)
         self.close(found.radius, torch.full((2,), 0.9), 1e-9)
+        self.assertLess(found.moved.max().item(), 1e-5)
         torch.manual_seed(0)
         weight = torch.ones(3, requires_grad=True)
         loss = deq.jacobian_loss(lambda z: z * diagonal * weight, torch.zeros(2, 3), probes=4000)
