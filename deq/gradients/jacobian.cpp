@@ -65,7 +65,8 @@ Tensor middle_of(const Tensor& rows) {
   const Tensor sizes = rows.abs(), none = sizes.eq(0);
   const Tensor largest = std::get<1>(at::frexp(sizes.amax(1)));
   const Tensor least = std::get<1>(at::frexp(sizes.masked_fill(none, kInfinity).amin(1)));
-  const Tensor exponent = at::floor_divide(largest + least, 2) - 1;
+  const Tensor middle = at::floor_divide(largest + least, 2) - 1;
+  const Tensor exponent = at::maximum(middle, largest - 1000);  // the largest stays a number
   const Tensor usable = rows.isfinite().all(1).logical_and(none.all(1).logical_not());
   return at::exp2(at::where(usable, exponent, at::zeros_like(exponent)).to(at::kDouble));
 }
@@ -162,13 +163,15 @@ bool known(const Tensor& errors) {
 /// By what part of itself the radius moves where J moves by its rounding. The residual cannot tell:
 /// it is that of a J nearby, whose eigenvalues are far off where J is far from normal.
 Tensor moved_by_rounding(const Subspace& s, const Tensor& radius, double rounding) {
-  const Tensor H = s.H.masked_fill(s.H.isfinite().logical_not(), 0);
+  const Tensor& H = s.H;
   const at::Generator same = at::make_generator<at::CPUGeneratorImpl>(1);
   const Tensor noise = at::randn(H.sizes(), same, H.options());
   // Where J is known number by number, each of them is rounded.
   const double part = s.all ? kRoundings * rounding : std::max(kRoundings * rounding, kShaken);
   const Tensor size = part * (s.all ? H.abs() : H.norm(2, {1, 2}, true) / double(H.size(1)));
-  const Tensor moved = sizes_of(at::linalg_eigvals(H + noise * size)).amax(1) * s.unit;
+  const Tensor tried = H + noise * size, lost = tried.isfinite().all(2).all(1).logical_not();
+  const Tensor values = at::linalg_eigvals(tried.masked_fill(lost.view({-1, 1, 1}), 0));
+  const Tensor moved = (sizes_of(values).amax(1) * s.unit).masked_fill(lost, kNaN);
   const Tensor change = (moved - radius).abs();
   return at::where(change == 0, change, change / radius);
 }

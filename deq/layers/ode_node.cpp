@@ -49,9 +49,7 @@ struct SolveNode : Node {
     if (!gradients[0].defined()) return variable_list(num_outputs());
     TapedField taped(f, captured, autocast, mode);
     variable_list found{adjoint->pull(gradients[0], taped)};
-    const variable_list sums = taped.take_sums();
-    for (size_t i = 0; i < sums.size(); ++i)  // undefined where no step was made
-      found.push_back(sums[i].defined() ? sums[i] : zeros_for(captured[i]));
+    for (Tensor& sum : taped.take_sums()) found.push_back(sum);
     return found;
   }
 

@@ -275,6 +275,11 @@ TEST(Radius, IsProportionalToJ) {
   const Tensor apart = at::tensor({0.0, 1e180, 1e-180, 0.0}, at::kDouble).view({2, 2});
   EXPECT_LT(largest(spectral_radius(linear(apart), at::zeros({1, 2}, at::kDouble)).radius - 1),
             1e-9);
+  const Tensor far_apart = at::tensor({1e308, 1e-320, 0.0, 1.0}, at::kDouble).view({2, 2});
+  EXPECT_LT(
+      largest(spectral_radius(linear(far_apart), at::zeros({1, 2}, at::kDouble)).radius / 1e308 -
+              1),
+      1e-9);
   const Tensor scales = at::tensor({1e-200, 1e200}, at::kDouble).view({2, 1});
   const SpectralRadius both =
       spectral_radius([&](const Tensor& z) { return z * scales; }, at::zeros({2, 3}, at::kDouble));
