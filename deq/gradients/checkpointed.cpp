@@ -24,12 +24,12 @@ using torch::autograd::variable_list;
 /// backward.
 struct SegmentNode : Node {
   std::vector<Map> levels;
-  AutocastState autocast;  // in which they were evaluated
-  Draws draws;             // with which
-  Tensor start, end;       // detached
-  Unwritten unwritten;     // what it captured, and the start
-  Unwritten kept;          // the end, which is the user's
-  edge_list captured;      // the edges after the first; those an enclosing segment may redirect
+  AutocastState autocast;   // in which they were evaluated
+  Draws draws;              // with which
+  Tensor start, end;        // detached
+  Unwritten unwritten;      // what it captured, and the start
+  int64_t end_version = 0;  // the end is the user's, who may write to it
+  edge_list captured;       // the edges after the first; those an enclosing segment may redirect
 
   variable_list apply(variable_list&& gradients) override {
     DEQ_CHECK(!c10::GradMode::is_enabled(),
@@ -49,7 +49,7 @@ struct SegmentNode : Node {
     if (!again.requires_grad()) return variable_list(num_outputs());
     variable_list found =
         gradients_to(again, gradients[0], mark, leaf, captured, Checkpointed::name);
-    if (kept.hold()) check_same(again, end, rounding_of(end), Checkpointed::name);
+    if (end._version() == end_version) check_same(again, end, slack_of(end), Checkpointed::name);
     return found;
   }
 
@@ -63,7 +63,7 @@ struct SegmentNode : Node {
   void release_variables() override {
     start.reset();
     end.reset();
-    unwritten = kept = Unwritten();
+    unwritten = Unwritten();
     captured.clear();
     levels.clear();
   }
@@ -90,7 +90,7 @@ Tensor run_segment(std::vector<Map> levels, const Tensor& z) {
   node->end = output.detach();
   node->unwritten.add(start);
   node->unwritten.add(captured);
-  node->kept.add(output);
+  node->end_version = output._version();
   node->captured = captured;
   edge_list edges = torch::autograd::collect_next_edges(z);
   edges.insert(edges.end(), captured.begin(), captured.end());

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Dispatch.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -12,6 +11,7 @@
 #include <limits>
 
 #include "deq/solvers/layout.h"
+#include "deq/solvers/solver_loop.h"
 
 namespace deq {
 namespace {
@@ -149,13 +149,6 @@ Dominant dominant(const Subspace& s) {
           s.Q.matmul(vector.contiguous().unsqueeze(2)).squeeze(2)};
 }
 
-/// Of a type's numbers.
-double rounding_of(at::ScalarType type) {
-  return AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, type, "rounding_of", [] {
-    return double(std::numeric_limits<scalar_t>::epsilon());
-  });
-}
-
 bool known(const Tensor& errors) {
   return errors.le(SpectralRadius::kTolerance).all().item<bool>();
 }
@@ -206,7 +199,7 @@ SpectralRadius spectral_radius(const Map& f, const Tensor& z, int64_t max_produc
     const Tensor v = rows.to(z.options()).reshape(z.sizes());
     return layout.fold(jacobian.vjp(v)).to(options.device(at::kCPU));
   };
-  const double rounding = rounding_of(z.scalar_type());
+  const double rounding = epsilon_of(z.scalar_type());
   const auto keep = [&](const Subspace& space) {
     const Dominant now = dominant(space);
     found.radius = now.radius;

@@ -5,11 +5,11 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
-#include <algorithm>
 #include <cmath>
 #include <mutex>
 
 #include "deq/base/error.h"
+#include "deq/solvers/solver_loop.h"
 
 namespace deq {
 
@@ -49,11 +49,6 @@ void Unwritten::add(const std::vector<torch::autograd::Edge>& captured) {
   }
 }
 
-bool Unwritten::hold() const {
-  return std::all_of(tensors_.begin(), tensors_.end(),
-                     [](const auto& one) { return one.first._version() == one.second; });
-}
-
 void Unwritten::check(const char* mode) const {
   for (const auto& [tensor, version] : tensors_) {
     DEQ_CHECK(tensor._version() == version,
@@ -63,12 +58,9 @@ void Unwritten::check(const char* mode) const {
   }
 }
 
-double rounding_of(const at::Tensor& state) {
+double slack_of(const at::Tensor& state) {
   const c10::AutoGradMode no_tape(false);
-  const at::ScalarType type = state.scalar_type();
-  return (type == at::kDouble  ? 1e-8
-          : type == at::kFloat ? 1e-4
-                               : 0.1) *
+  return 0.25 * std::sqrt(epsilon_of(state.scalar_type())) *
          state.norm(2, at::kDouble).item<double>();
 }
 

@@ -48,9 +48,7 @@ class Unwritten {
   void add(const at::Tensor& tensor);
   /// The leaves among what a function captured.
   void add(const std::vector<torch::autograd::Edge>& captured);
-  /// Whether none was written since.
-  bool hold() const;
-  /// Throws deq::Error, beginning with `mode`, where one was.
+  /// Throws deq::Error, beginning with `mode`, where one was written since.
   void check(const char* mode) const;
 
  private:
@@ -59,7 +57,7 @@ class Unwritten {
 
 /// How far apart, as a norm, two evaluations of one f of the size of `state` may lie: well above
 /// the rounding of its type.
-double rounding_of(const at::Tensor& state);
+double slack_of(const at::Tensor& state);
 
 /// Throws deq::Error, beginning with `mode`, where the norm of `again` - `before` is larger than
 /// `most`: f is no longer the same. What is not finite is not compared.

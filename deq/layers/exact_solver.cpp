@@ -15,7 +15,6 @@ namespace {
 
 constexpr int64_t kExchanges = 20;
 constexpr double kFree = 1e-12;  // what multipliers may be moved by; less is rounding
-constexpr double kWrong = 1e-2;  // of what counts as 0: a sign that is wrong
 // Of the program's largest number in every row's size: a share of 1e-9 is then 1e-12 of it, which
 // rounding in a program of some condition comes to.
 constexpr double kOfLargest = 1e-3;
@@ -195,7 +194,7 @@ bool ExactSolver::signs_are_right() {
   std::vector<uint8_t> next = held_;
   for (int64_t r = 0; r < m_; ++r) {
     const double own = held_[size_t(r)] ? lam_[size_t(r)] : s_[size_t(r)];
-    if (own >= -kWrong * (held_[size_t(r)] ? weak_lam(r) : weak_s(r))) continue;
+    if (own >= -limits_.wrong * (held_[size_t(r)] ? weak_lam(r) : weak_s(r))) continue;
     right = false;
     next[size_t(r)] = !held_[size_t(r)];
   }

@@ -21,9 +21,6 @@ constexpr int64_t kQuick = 16;
 // methods for sparse least squares: the benefits of regularization", 1996).
 constexpr double kShift = 1e-8, kMostGrowth = 1e6;
 constexpr int kRefinements = 10;
-constexpr double kWrong = 1e-2;       // of what counts as 0: a sign that is wrong
-constexpr double kExact = 1e-10;      // of a row's own terms, left over
-constexpr double kPerhapsWeak = 4.0;  // of it: what may be 0 by the row's own size
 
 }  // namespace
 
@@ -216,7 +213,7 @@ void SparseSolver::polish(const QuadraticLimits& limits, QuadraticState& state,
     // Of what is large because K is nearly singular, little would be left over of anything.
     const double size = std::max({largest(q), largest(nu, p_ + m_), std::min(1e3, reach)});
     const double share = left_by_row();
-    if (!(left <= 1e-11 * size) || !(share <= kExact) || !regular(factor)) return;
+    if (!(left <= 1e-11 * size) || !(share <= limits.exact) || !regular(factor)) return;
     for (int64_t r = 0; r < m_; ++r) s_[size_t(r)] = 0;
     add_times(pattern_.G, G_.data(), x_.data(), s_.data());
     bool wrong = false, weak = false;
@@ -227,8 +224,8 @@ void SparseSolver::polish(const QuadraticLimits& limits, QuadraticState& state,
       const double most = held ? most_lam : std::max(reach, std::fabs(h[size_t(r)])),
                    bound = limits.weak * most;
       state.residual = std::max(state.residual, -sign / most);
-      weak |= std::fabs(sign) <= kPerhapsWeak * bound;
-      if (sign >= -kWrong * bound) continue;
+      weak |= std::fabs(sign) <= limits.perhaps * bound;
+      if (sign >= -limits.wrong * bound) continue;
       wrong = true;
       factor.held[size_t(r)] = !held;
     }

@@ -61,11 +61,10 @@ class HaltingSolve {
 
   Tensor operator()(const Tensor& z, const std::vector<int64_t>& done) {
     const Tensor fz = f_(z, done);
-    const Tensor before = halted_, now = judge_->halts({z, fz, fz});
-    halted_ = before.defined() ? before.logical_or(now) : now;
-    const Tensor stays = judge_->leaves_before() ? halted_
-                         : before.defined()      ? before
-                                                 : at::zeros_like(now);
+    const Tensor now = judge_->halts({z, fz, fz});
+    const Tensor before = halted_.defined() ? halted_ : at::zeros_like(now);
+    halted_ = before.logical_or(now);
+    const Tensor& stays = judge_->leaves_before() ? halted_ : before;
     return at::where(beside_states(stays.to(z.device()), z), z, fz);
   }
 

@@ -16,9 +16,6 @@ HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 
 constexpr int64_t kLargestInLanes = 32;
-constexpr double kWrong = 1e-2;       // of what counts as 0: a sign that is wrong
-constexpr double kExact = 1e-10;      // of a row's own terms, left over
-constexpr double kPerhapsWeak = 4.0;  // of it: what may be 0 by the row's own size
 
 template <class V>
 HWY_INLINE double* lane_of(V* x, int64_t i) {
@@ -233,7 +230,7 @@ class Group {
     // Of what is large because K is nearly singular, little would be left over of anything.
     const V size = max(largest(f_, n_, largest(y_, p_, largest(lam_, m_))),
                        min(V(1e3), max(V(1e-6), largest(z_, n_))));
-    const Mask regular = V(1e-10) < worst && left <= size * V(1e-11) && share <= V(kExact);
+    const Mask regular = V(1e-10) < worst && left <= size * V(1e-11) && share <= V(limits_.exact);
     V residual = share;
     Mask wrong = V(1.0) < V(0.0), weak = wrong;
     for (int64_t r = 0; r < m_; ++r) {
@@ -242,8 +239,8 @@ class Group {
       const V most = select(held, most_lam, size_of_slack(r));
       const V bound = most * V(limits_.weak);
       residual = max(residual, -sign / most);
-      wrong = wrong || sign < bound * V(-kWrong);
-      weak = weak || abs(sign) <= bound * V(kPerhapsWeak);
+      wrong = wrong || sign < bound * V(-limits_.wrong);
+      weak = weak || abs(sign) <= bound * V(limits_.perhaps);
     }
     const Mask right = open && regular && !wrong;
     for (int64_t i = 0; i < count_; ++i) {
@@ -261,8 +258,8 @@ class Group {
     for (int64_t r = 0; r < m_; ++r) {
       const Mask held = V(0.5) < held_[r];
       const V slack = size_of_slack(r) * V(limits_.weak);
-      const Mask next =
-          (held && multiplier * V(-kWrong) <= lam_[r]) || (!held && slack_[r] < slack * V(-kWrong));
+      const Mask next = (held && multiplier * V(-limits_.wrong) <= lam_[r]) ||
+                        (!held && slack_[r] < slack * V(-limits_.wrong));
       held_[r] = select(again, select(next, V(1.0), V(0.0)), held_[r]);
     }
     return again;

@@ -55,9 +55,13 @@ struct QuadraticLimits {
   double gap = 1e-10;      ///< the interior point ends at this product of slack and multiplier
   double residual = 1e-8;  ///< and at this residual
   double weak = 1e-9;      ///< slacks and multipliers below this share of their size are none
-  int64_t exchanges = 4;   ///< of active rows, before a sample is given up
-  bool warm = false;       ///< begin with the rows that `active` holds, and no interior point
-  bool polish = true;      ///< else the interior point is all
+  /// Of what is none: a sign that is wrong; and what may be none by its row's own size, where it is
+  /// measured by the sample's.
+  static constexpr double wrong = 1e-2, perhaps = 4;
+  static constexpr double exact = 1e-10;  ///< of a row's own terms, left over
+  int64_t exchanges = 4;                  ///< of active rows, before a sample is given up
+  bool warm = false;   ///< begin with the rows that `active` holds, and no interior point
+  bool polish = true;  ///< else the interior point is all
   double concave =
       1e-10;  ///< of Q, as a share of its largest entry, is none; negative: not looked at
 };

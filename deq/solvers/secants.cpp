@@ -3,8 +3,12 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <cmath>
+#include <map>
+
 #include "deq/ops/rows.h"
 #include "deq/solvers/layout.h"
+#include "deq/solvers/solver_loop.h"
 
 namespace deq {
 
@@ -14,56 +18,58 @@ namespace {
 
 /// What is left of a step beside the newer ones is rounding below this share of the step, or of f:
 /// the square root of a number's precision.
-double rounding(const Tensor& y) { return y.scalar_type() == at::kDouble ? 1.5e-8 : 3.5e-4; }
+double rounding(const Tensor& y) { return std::sqrt(epsilon_of(y.scalar_type())); }
 
 Tensor norms(const Tensor& rows) { return ops::row_dots({rows}, rows).sqrt_(); }  // (B, 1) double
+
+/// Rows `index` of `from` to the same rows of `to`.
+void copy_rows(const Tensor& from, const std::vector<int64_t>& index, Tensor to) {
+  if (int64_t(index.size()) == from.size(0)) {
+    to.copy_(from);
+    return;
+  }
+  const Tensor rows = at::tensor(index, at::kLong).to(from.device());
+  to.index_copy_(0, rows, from.index_select(0, rows));
+}
 
 Tensor rows_of(const Tensor& z) { return Layout(z, Scope::Sample, Order::Forward).fold(z); }
 
 }  // namespace
 
-Tensor Secants::moved(const Tensor& z) const {
-  if (z_.empty()) return at::ones({z.size(0)}, at::kBool);
-  return z.ne(seen(0).z).any(1);
-}
-
-void Secants::write(int64_t slot, const Tensor& samples, const Tensor& z, const Tensor& fz) {
-  if (samples.size(0) == z.size(0)) {
-    z_[size_t(slot)].copy_(z);
-    fz_[size_t(slot)].copy_(fz);
-  } else if (samples.size(0) > 0) {
-    z_[size_t(slot)].index_copy_(0, samples, z.index_select(0, samples));
-    fz_[size_t(slot)].index_copy_(0, samples, fz.index_select(0, samples));
-  }
-}
-
 Tensor Secants::see(const Tensor& z, const Tensor& fz) {
   const c10::AutoGradMode no_tape(false);
   const Tensor rows = rows_of(z.detach()), images = rows_of(fz.detach());
-  const Tensor moves = moved(rows);
-  if (!count_.defined()) count_ = at::zeros({rows.size(0)}, rows.options().dtype(at::kLong));
+  const Tensor moves = (last_.defined() ? rows.ne(last_).any(1) : rows.new_ones({rows.size(0)}))
+                           .to(at::kCPU, at::kBool);
+  last_ = rows;
+  count_.resize(size_t(rows.size(0)), 0);
   if (int64_t(z_.size()) <= memory_) {  // as many as a sample has moved
     z_.push_back(at::zeros_like(rows));
     fz_.push_back(at::zeros_like(rows));
   }
-  const Tensor slots = count_.remainder(memory_ + 1);
-  for (size_t slot = 0; slot < z_.size(); ++slot)
-    write(int64_t(slot), slots.eq(int64_t(slot)).logical_and_(moves).nonzero().view(-1), rows,
-          images);
-  count_.add_(moves);
+  std::map<int64_t, std::vector<int64_t>> samples;  // by slot
+  for (size_t b = 0; b < count_.size(); ++b) {
+    if (moves[int64_t(b)].item<bool>()) samples[count_[b]++ % (memory_ + 1)].push_back(int64_t(b));
+  }
+  for (const auto& [slot, own] : samples) {
+    copy_rows(rows, own, z_[size_t(slot)]);
+    copy_rows(images, own, fz_[size_t(slot)]);
+  }
   return fz;
 }
 
 Secants::Seen Secants::seen(int64_t ago) const {
-  const Tensor slot = (count_ - 1 - ago).remainder(memory_ + 1);
-  Seen found{at::zeros_like(z_[0]), at::zeros_like(z_[0]), (count_ > ago).view({-1, 1})};
-  for (size_t s = 0; s < z_.size(); ++s) {
-    const Tensor samples = slot.eq(int64_t(s)).nonzero().view(-1);
-    if (samples.size(0) == slot.size(0)) return {z_[s], fz_[s], found.known};
-    if (samples.size(0) == 0) continue;
-    found.z.index_copy_(0, samples, z_[s].index_select(0, samples));
-    found.fz.index_copy_(0, samples, fz_[s].index_select(0, samples));
+  Seen found{at::zeros_like(last_), at::zeros_like(last_), at::zeros({last_.size(0)}, at::kBool)};
+  std::map<int64_t, std::vector<int64_t>> samples;  // by slot
+  for (size_t b = 0; b < count_.size(); ++b) {
+    if (count_[b] > ago) samples[(count_[b] - 1 - ago) % (memory_ + 1)].push_back(int64_t(b));
   }
+  for (const auto& [slot, own] : samples) {
+    copy_rows(z_[size_t(slot)], own, found.z);
+    copy_rows(fz_[size_t(slot)], own, found.fz);
+    for (const int64_t b : own) found.known[b] = true;
+  }
+  found.known = found.known.to(last_.device()).view({-1, 1});
   return found;
 }
 
@@ -103,6 +109,7 @@ void Secants::finish() {
   }
   z_.clear();
   fz_.clear();
+  last_.reset();
 }
 
 Tensor Secants::adjoint(const Tensor& g) const {

@@ -30,9 +30,6 @@ class Secants {
 
  private:
   at::Tensor see(const at::Tensor& z, const at::Tensor& fz);
-  /// The samples that moved since they were last seen.
-  at::Tensor moved(const at::Tensor& z) const;
-  void write(int64_t slot, const at::Tensor& samples, const at::Tensor& z, const at::Tensor& fz);
 
   /// Where samples stood, by the number of evaluations that they have moved in since, (B, n) each.
   struct Seen {
@@ -43,7 +40,8 @@ class Secants {
 
   int64_t memory_;
   std::vector<at::Tensor> z_, fz_;  // memory + 1 slots of (B, n), in turn for each sample
-  at::Tensor count_;                // (B) int64: evaluations in which it has moved
+  at::Tensor last_;                 // (B, n) of the latest evaluation
+  std::vector<int64_t> count_;      // (B): evaluations in which it has moved
   std::vector<at::Tensor> differences_, sums_;  // of y_i and s_i + y_i, each (B, n)
 };
 

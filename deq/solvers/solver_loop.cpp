@@ -27,7 +27,9 @@ double share(double part, double whole) {
 // An f that sums in another order each time, as on a GPU, may differ by so many roundings of |f|.
 constexpr double kRoundings = 16;
 
-double epsilon(at::ScalarType type) {
+}  // namespace
+
+double epsilon_of(at::ScalarType type) {
   switch (type) {
     case at::kDouble:
       return std::numeric_limits<double>::epsilon();
@@ -40,9 +42,7 @@ double epsilon(at::ScalarType type) {
   }
 }
 
-}  // namespace
-
-double round_off(at::ScalarType type) { return kRoundings * epsilon(type); }
+double round_off(at::ScalarType type) { return kRoundings * epsilon_of(type); }
 
 Measured::Measured(const Tensor& z, const Tensor& fz, const StopRule& stop, TensorPool* pool) {
   const ops::RowResidual found = ops::row_residual(z, fz, pool);
