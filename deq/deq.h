@@ -12,6 +12,7 @@
 #include "deq/gradients/jacobian.h"
 #include "deq/gradients/phantom.h"
 #include "deq/gradients/reversible.h"
+#include "deq/gradients/spectral_radius.h"
 #include "deq/gradients/unrolled.h"
 #include "deq/layers/clauses.h"
 #include "deq/layers/compose.h"

@@ -4,6 +4,7 @@
 
 #include "deq/gradients/implicit.h"
 #include "deq/gradients/jacobian.h"
+#include "deq/gradients/spectral_radius.h"
 #include "deq/layers/equilibrium.h"
 #include "deq/solvers/limits.h"
 #include "python/bindings.h"

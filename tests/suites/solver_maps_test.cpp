@@ -108,14 +108,16 @@ TEST(SolverMaps, PlainIterationNeverBeatsAndersonByMuch) {
 }
 
 TEST(SolverMaps, PlainStepsThatGrowEndAndCostFewEvaluations) {
+  int64_t sum = 0;
   for (const uint64_t seed : {1, 2, 3, 4}) {
     const Tensor values = at::linspace(-3, 0.99, 100, at::kDouble);
     const RandomMap map = linear("expands", with_eigenvalues(values, seed), seed + 90);
     const Report report =
-        solve(map.f, map.z0, Anderson{}, {.max_steps = 400, .rel_tol = 1e-6}).report;
+        solve(map.f, map.z0, Anderson{.memory = 5}, {.max_steps = 400, .rel_tol = 1e-6}).report;
     EXPECT_TRUE(report.converged()) << seed;
-    EXPECT_LE(report.evaluations, 210) << seed;
+    sum += report.evaluations;
   }
+  EXPECT_LE(sum, 700) << "618; 1,007 where such steps lengthen the next mixtures";
 }
 
 }  // namespace
