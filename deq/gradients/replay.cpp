@@ -8,8 +8,8 @@
 #include <cmath>
 #include <mutex>
 
+#include "deq/base/epsilon.h"
 #include "deq/base/error.h"
-#include "deq/solvers/solver_loop.h"
 
 namespace deq {
 

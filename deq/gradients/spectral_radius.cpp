@@ -7,9 +7,9 @@
 #include <functional>
 #include <limits>
 
+#include "deq/base/epsilon.h"
 #include "deq/gradients/taped_jacobian.h"
 #include "deq/solvers/layout.h"
-#include "deq/solvers/solver_loop.h"
 
 namespace deq {
 namespace {

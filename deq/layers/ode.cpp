@@ -97,6 +97,10 @@ class Solve {
     DEQ_CHECK(!std::holds_alternative<Backsolve>(options.gradient) || tableau,
               "the gradient 'backsolve' has no stiff method, whose equation is unstable backwards; "
               "expected 'checkpointed' or 'interpolated'");
+    DEQ_CHECK(!fixed || std::isinf(options.max_step),
+              "OdeOptions.max_step = {}: the steps of runge_kutta4 are as long as its `steps` say; "
+              "expected none",
+              options.max_step);
     if (reversible_) {
       twice_ = std::make_unique<Field>(doubled(f, p.shape, p.y0.scalar_type()));
       stepper = reversible_stepper(*tableau, field, p.allowed, reversible_->coupling,
@@ -111,6 +115,7 @@ class Solve {
     course.times = p_.times;
     course.allowed = p_.allowed;
     course.max_steps = options_.max_steps;
+    course.max_step = options_.max_step;
     course.outputs = p_.n;
     course.keep_record = true;
     course.keep_states = differentiable_ && std::holds_alternative<Checkpointed>(options_.gradient);
@@ -150,6 +155,7 @@ class Solve {
     return continuous_adjoint({.method = options_.method,
                                .rel_tol = options_.rel_tol,
                                .max_steps = options_.max_steps,
+                               .max_step = options_.max_step,
                                .record = outcome.record,
                                .times = p_.times,
                                .values = outcome.values,

@@ -6,6 +6,7 @@
 #include <concepts>
 #include <functional>
 #include <initializer_list>
+#include <limits>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -158,6 +159,9 @@ struct OdeOptions {
   OdeGradient gradient = Checkpointed{};
   OdeEvent event = {};
   int64_t max_steps = 10000;  ///< attempts of a sample
+  /// A step sees f at its stages alone: what is narrower than a step may be passed over, and is not
+  /// where this is its width. Of methods that choose their steps.
+  double max_step = std::numeric_limits<double>::infinity();
 
   static void fields(auto& self, auto&& field) {
     field("method", self.method, "Runge-Kutta or Rosenbrock method");
@@ -166,6 +170,7 @@ struct OdeOptions {
     field("gradient", self.gradient, "how gradients cross the solution");
     field("event", self.event);
     field("max_steps", self.max_steps, "steps of a sample at most", at_least(1));
+    field("max_step", self.max_step, "length of a step at most", above(0));
   }
 };
 

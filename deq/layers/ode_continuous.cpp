@@ -135,6 +135,7 @@ class ContinuousAdjoint : public Adjoint {
     if (!along_.path)
       course.allowed.absolute = at::cat({along_.allowed.absolute, course.allowed.absolute});
     course.max_steps = along_.max_steps;
+    course.max_step = along_.max_step;
     course.outputs = start.size(1);
     course.extend = true;
     const OdeMethod method = tableau_of(along_.method) ? along_.method : OdeMethod(Kvaerno5{});

@@ -34,6 +34,7 @@ struct Continuous {
   OdeMethod method;
   double rel_tol = 0;
   int64_t max_steps = 0;
+  double max_step = std::numeric_limits<double>::infinity();
   Record record;
   Times times;
   at::Tensor values;                 ///< (slots, B, n), of the solution

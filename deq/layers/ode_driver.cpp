@@ -148,6 +148,8 @@ class Drive {
       own.target = stepper_.lands() ? times().at(own.slot, sample(r)) : own.end;
       const double left = own.target - work_.t[r];
       if (fixed) own.next = left / double(fixed - own.in_interval);
+      if (std::abs(own.next) > course_.max_step)
+        own.next = std::copysign(course_.max_step, own.next);
       own.meets =
           fixed ? own.in_interval + 1 == fixed : std::abs(own.next) * 1.01 >= std::abs(left);
       work_.h[r] = own.meets ? left : own.next;

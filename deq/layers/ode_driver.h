@@ -25,6 +25,7 @@ struct Course {
   Times times;
   ops::Allowance allowed;
   int64_t max_steps = 0;
+  double max_step = std::numeric_limits<double>::infinity();
   int64_t outputs = 0;       ///< numbers of a state that are returned, its first
   bool keep_record = false;  ///< accepted steps
   bool keep_states = false;  ///< and states of some

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <limits>
 
+#include "deq/base/epsilon.h"
+
 namespace deq::ode {
 
 using at::Tensor;
@@ -77,7 +79,7 @@ Events::Events(const OdeEvent& event, int64_t samples, at::IntArrayRef shape, at
     : event_(event),
       shape_(shape.begin(), shape.end()),
       type_(type),
-      rounding_(type == at::kFloat ? double(std::numeric_limits<float>::epsilon()) : kEpsilon),
+      rounding_(epsilon_of(type)),
       left_(size_t(samples), 0.0),
       largest_(size_t(samples), 0.0),
       size_at_start_(size_t(samples), 0.0),

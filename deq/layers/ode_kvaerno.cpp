@@ -10,6 +10,7 @@
 
 #include <cmath>
 
+#include "deq/base/epsilon.h"
 #include "deq/layers/ode_stiff.h"
 
 namespace deq::ode {
@@ -79,8 +80,9 @@ const std::vector<std::vector<double>>& table_dense() {
 }
 
 constexpr int kIterations = 12;
-constexpr double kSmall = 1e-3;  // of an iterate's error, in units of what is allowed
-constexpr double kFailed = 1e4;  // the error of a step whose stages are not found
+constexpr double kSmall = 1e-3;   // of an iterate's error, in units of what is allowed
+constexpr double kRoundings = 4;  // of y, that an iterate's error may be whatever kSmall says
+constexpr double kFailed = 1e4;   // the error of a step whose stages are not found
 
 class Kvaerno : public Stepper {
  public:
@@ -95,8 +97,12 @@ class Kvaerno : public Stepper {
     at_.refresh(work, f_);
     at_.factor(work, kGamma);
     store(work.k, 0, work.head(at_.f), work.rows);
+    // In float, and with tight tolerances, rounding alone moves an iterate by more than kSmall.
+    const Tensor rounding = work.y * (kRoundings * epsilon_of(work.y.scalar_type()));
+    auto small = ops::allowed_norm(rounding, work.y, allowed_, work.rows);
+    for (double& size : small) size = std::max(size, kSmall);
     std::vector<char> failed(size_t(work.rows), 0);
-    for (int i = 1; i < kStages; ++i) find_stage(work, i, failed);
+    for (int i = 1; i < kStages; ++i) find_stage(work, i, small, failed);
     auto errors =
         ops::stage_error(work.y, work.next, work.k, table_error(), work.h, allowed_, work.rows);
     for (size_t r = 0; r < errors.size(); ++r) {
@@ -155,7 +161,7 @@ class Kvaerno : public Stepper {
   static constexpr double kRounding = 1e-14;
 
   /// Newton's iteration of one stage, each row for as long as it needs; `next` is its state.
-  void find_stage(Work& work, int i, std::vector<char>& failed) {
+  void find_stage(Work& work, int i, const std::vector<double>& small, std::vector<char>& failed) {
     const auto b = size_t(work.rows);
     ops::stage_sum(known_, work.y, work.k, table_a()[size_t(i)], work.h, work.rows);
     std::vector<double> step;
@@ -177,7 +183,7 @@ class Kvaerno : public Stepper {
       for (size_t r = 0; r < b; ++r) {
         if (!open[r]) continue;
         const double rate = iteration > 0 ? size[r] / before[r] : 0.5;
-        if (!std::isfinite(size[r]) || (iteration > 0 && rate > 1 && size[r] > kSmall)) {
+        if (!std::isfinite(size[r]) || (iteration > 0 && rate > 1 && size[r] > small[r])) {
           failed[r] = 1;
           open[r] = 0;
           continue;
@@ -185,7 +191,7 @@ class Kvaerno : public Stepper {
         take[r] = 1;
         before[r] = size[r];
         const double left = size[r] * (iteration > 0 ? rate / std::max(1 - rate, 0.1) : 1);
-        if (left <= kSmall || size[r] == 0) open[r] = 0;
+        if (left <= small[r] || size[r] == 0) open[r] = 0;
         any |= open[r];
       }
       take_rows(state, change, take);

@@ -3,7 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <cmath>
-#include <limits>
+
+#include "deq/base/epsilon.h"
 
 namespace deq {
 
@@ -14,11 +15,6 @@ OdeTimes::OdeTimes(std::initializer_list<double> times)
 
 namespace ode {
 namespace {
-
-double roundings(at::ScalarType type, double count) {
-  return count * (type == at::kFloat ? double(std::numeric_limits<float>::epsilon())
-                                     : std::numeric_limits<double>::epsilon());
-}
 
 void check_times(const Times& times) {
   for (int64_t b = 0; b < times.samples; ++b) {
@@ -64,7 +60,7 @@ Problem checked(const OdeFunction& f, const Tensor& y0, const OdeTimes& times,
                 t.size(0) >= 1 && (t.dim() == 1 || t.size(1) == p.B),
             "times have shape [{}]; expected (T) or (T, {}), T >= 1, floating",
             t.defined() ? fmt::format("{}", fmt::join(t.sizes(), ", ")) : "", p.B);
-  const double least = roundings(y0.scalar_type(), 4);
+  const double least = 4 * epsilon_of(y0.scalar_type());
   DEQ_CHECK(options.rel_tol >= least,
             "OdeOptions.rel_tol = {}; expected >= {:.2g}, 4 roundings of {}", options.rel_tol,
             least, c10::toString(y0.scalar_type()));

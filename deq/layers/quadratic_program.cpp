@@ -5,8 +5,7 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <limits>
-
+#include "deq/base/epsilon.h"
 #include "deq/base/error.h"
 #include "deq/layers/solved_programs.h"
 
@@ -218,8 +217,7 @@ Optimum optimum(const QuadraticProgram& program, const ProgramNumbers& numbers,
     differentiable |= t->defined() && t->requires_grad();
   differentiable &= c10::GradMode::is_enabled();
   const at::ScalarType type = program.q.scalar_type();
-  const double precision = type == at::kFloat ? std::numeric_limits<float>::epsilon()
-                                              : std::numeric_limits<double>::epsilon();
+  const double precision = epsilon_of(type);
   const Solved solved =
       std::make_shared<SolvedWithPlaces>(numbers, options, precision, differentiable);
   Optimum found;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "deq/base/epsilon.h"
 #include "deq/ops/rows.h"
 #include "deq/solvers/layout.h"
 #include "deq/solvers/solver_loop.h"

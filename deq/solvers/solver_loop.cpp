@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/base/epsilon.h"
 #include "deq/base/threads.h"
 #include "deq/ops/rows.h"
 
@@ -28,19 +29,6 @@ double share(double part, double whole) {
 constexpr double kRoundings = 16;
 
 }  // namespace
-
-double epsilon_of(at::ScalarType type) {
-  switch (type) {
-    case at::kDouble:
-      return std::numeric_limits<double>::epsilon();
-    case at::kHalf:
-      return std::numeric_limits<c10::Half>::epsilon();
-    case at::kBFloat16:
-      return std::numeric_limits<c10::BFloat16>::epsilon();
-    default:
-      return std::numeric_limits<float>::epsilon();
-  }
-}
 
 double round_off(at::ScalarType type) { return kRoundings * epsilon_of(type); }
 

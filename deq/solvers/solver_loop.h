@@ -27,9 +27,6 @@ at::Tensor tensor_of(const std::vector<T>& values, at::ScalarType type) {
   return at::from_blob(const_cast<T*>(values.data()), {int64_t(values.size())}, type).clone();
 }
 
-/// Between 1 and the next number of a floating type.
-double epsilon_of(at::ScalarType type);
-
 /// Share of |f(z)| below which a difference may be one of rounding.
 double round_off(at::ScalarType type);
 

@@ -191,6 +191,25 @@ TEST(ConjugateResidual, NeedsFewerProductsThanAnderson) {
   EXPECT_LT(own.evaluations, 0.8 * anderson.evaluations);
 }
 
+// From rounding in r, which must not grow from step to step.
+TEST(ConjugateResidual, ReachesTightTolerancesOfStiffMaps) {
+  for (const double condition : {100.0, 1e3, 1e4}) {
+    for (const uint64_t seed : {40, 41, 42}) {
+      const Tensor a = symmetric(spread_values(40, condition) / condition, seed);
+      const Tensor b = randn({3, 40}, at::kDouble, seed + 10);
+      const Map f = ops::gradient_step(quadratic(a, b), at::ones({}, at::kDouble));
+      for (const double tolerance : {1e-3, 1e-5, 1e-8}) {
+        const StopRule stop{.max_steps = 2000, .rel_tol = tolerance};
+        const Report own = solve(f, at::zeros_like(b), ConjugateResidual{}, stop).report,
+                     anderson = solve(f, at::zeros_like(b), Anderson{}, stop).report;
+        EXPECT_TRUE(own.converged()) << describe(own) << ", condition " << condition;
+        EXPECT_LT(own.evaluations, (tolerance < 1e-3 ? 0.8 : 1) * double(anderson.evaluations))
+            << "condition " << condition << ", to " << tolerance;
+      }
+    }
+  }
+}
+
 TEST(Energy, AHopfieldNetworkRetrievesItsPatternsInOneStep) {
   const int64_t K = 6, D = 32;
   const Tensor patterns = randn({K, D}, at::kDouble, 24).sign();

@@ -43,6 +43,41 @@ TEST(Ode, MeetsItsToleranceWithEveryMethod) {
   }
 }
 
+/// A bump of the width 0.02 at t = 5.
+Tensor bump(const Tensor& t, const Tensor& y) {
+  return at::exp(-0.5 * ((t - 5) / 0.02).square()).unsqueeze(1).expand_as(y);
+}
+
+TEST(Ode, SeesWhatIsAsWideAsALongestStep) {
+  const double area = 0.02 * std::sqrt(2 * M_PI);
+  for (const OdeMethod& method : ode_methods()) {
+    OdeOptions options{.method = method};
+    options.max_step = 0.04;
+    if (std::holds_alternative<RungeKutta4>(method)) {
+      EXPECT_NE(message_of([&] {
+                  integrate(&bump, at::zeros({1, 1}), {0, 10}, options);
+                }).find("max_step = 0.04"),
+                std::string::npos);
+      continue;
+    }
+    for (const OdeGradient& gradient : {OdeGradient(Checkpointed{}), OdeGradient(Interpolated{})}) {
+      options.gradient = gradient;
+      Tensor height = at::ones({}, at::kDouble).requires_grad_(true);
+      const auto high = [height](const Tensor& t, const Tensor& y) { return height * bump(t, y); };
+      const Trajectory y = integrate(high, at::zeros({1, 1}, at::kDouble), {0, 10}, options);
+      EXPECT_NEAR(y.y[1].item<double>(), area, 1e-5 * area) << name_of(method);
+      EXPECT_GE(y.report.steps.item<int64_t>(), 250) << name_of(method);
+      EXPECT_NEAR(torch::autograd::grad({y.y[1].sum()}, {height})[0].item<double>(), area,
+                  1e-4 * area)
+          << name_of(method);
+    }
+  }
+  EXPECT_NE(message_of([&] {
+              integrate(&bump, at::zeros({1, 1}), {0, 10}, {.max_step = 0});
+            }).find("max_step = 0"),
+            std::string::npos);
+}
+
 TEST(Ode, GoesBackwardsAndNowhere) {
   const auto decay = [](const Tensor&, const Tensor& y) { return -y; };
   Tensor y0 = at::ones({3, 1}, at::kDouble).requires_grad_(true);
