@@ -87,6 +87,9 @@ std::vector<double> logarithmic_ticks(const Range& range) {
 std::string number(double value) {
   const double size = std::abs(value);
   if (size < 1e-12) return "0";
+  if (size >= 1e15) return fmt::format("{:.3g}", value);
+  if (size >= 1e12) return fmt::format("{:.3g}T", value / 1e12);
+  if (size >= 1e9) return fmt::format("{:.3g}G", value / 1e9);
   if (size >= 1e6) return fmt::format("{:.3g}M", value / 1e6);
   if (size >= 1e4) return fmt::format("{:.4g}k", value / 1e3);
   if (size >= 1000) return fmt::format("{:.0f}", value);

@@ -1,10 +1,12 @@
 // deq report as a user runs it: the page of real runs, and what it refuses.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "deq/measure/memory_tracks.h"
+#include "deq/report/chart.h"
 #include "deq/runs/run.h"
 #include "tests/base/scratch.h"
 #include "tests/cli/command.h"
@@ -223,6 +225,14 @@ TEST_F(ReportTest, AKilledRunIsReportedUpToItsLastWholeLine) {
   };
   EXPECT_GE(steps("12"), 1u) << "the last step";
   EXPECT_EQ(steps("13"), 0u);
+}
+
+TEST(Chart, NumbersItsAxesShortly) {
+  for (const auto& [largest, label] : std::map<double, std::string>{
+           {4e3, "2000"}, {4e4, "20k"}, {4e6, "2M"}, {4e9, "2G"}, {4e12, "2T"}, {4e-3, "0.002"}}) {
+    const std::string drawn = line_chart({{"a", {{0, 1}, {largest, 2}}}}, {"title", "x", "y"});
+    EXPECT_NE(drawn.find(">" + label + "<"), std::string::npos) << drawn;
+  }
 }
 
 TEST_F(ReportTest, BadInputIsOneLineAndLosesNothing) {

@@ -108,11 +108,24 @@ TEST(Shards, MakeTheStepOfTheWholeBatch) {
     expect_the_step_of_the_whole(of_problems(), uneven_problems(), count);
 }
 
-/// The estimate, the residual and what is weighed by them count as rows do.
-TEST(Shards, WeighWhatIsAMeanOverRows) {
+/// Of problems of two bits some are right before anything is learned.
+TEST(Shards, WeighTheRestOfAllRows) {
   TrainOptions options = of_problems();
-  options.loop.path.rest_weight = 3;
-  expect_the_step_of_the_whole(options, uneven_problems(), 3);
+  options.loop.batch.batch = 20;
+  options.loop.path.rest_weight = 30;
+  const Corpus corpus =
+      load(Task(PrefixSums{.length = 2, .problems = {.train = 40, .valid = 4, .test = 4}}), "");
+  expect_the_step_of_the_whole(options, corpus, 5);
+  Trainer whole(options, corpus);
+  options.loop.batch.shards = 5;
+  Trainer parts(options, corpus);
+  const double rest = whole.step().rest;
+  EXPECT_GT(rest, 0);
+  EXPECT_NEAR(parts.step().rest, rest, 1e-4 * rest);
+}
+
+/// The estimate and the residual count as rows do.
+TEST(Shards, WeighWhatIsAMeanOverRows) {
   TrainOptions stirred = plain_options();
   stirred.loop.stability.jacobian_weight = 2;
   stirred.loop.stability.jacobian_frequency = 1;
