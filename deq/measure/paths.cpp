@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <map>
+
 #include "deq/measure/starts.h"
 #include "deq/models/leaving.h"
 #include "deq/train/score.h"
@@ -42,9 +44,32 @@ void compare(PathRow& row, const End& found, const End& wanted) {
   row.cosine += ((a * b).sum(1) / (norm(a) * norm(b))).sum().item<double>();
 }
 
-End rolled(const End& end) {
-  return {end.z.roll(1, 0).contiguous(), end.answer.roll(1, 0), end.right.roll(1, 0),
-          end.converged.roll(1, 0)};
+/// Problems of one extent, side by side, and what their solves from zeros end in.
+struct Solved {
+  Batch batch;
+  End own;
+};
+
+/// By extent, in order: what batches they are in changes nothing.
+std::map<std::vector<int64_t>, std::vector<Solved>> by_extent(const std::vector<Solved>& all) {
+  std::map<std::vector<int64_t>, std::vector<Solved>> found;
+  for (const Solved& one : all) found[one.batch.tokens.sizes().slice(1).vec()].push_back(one);
+  return found;
+}
+
+/// Of each problem what the one before it ends in; of the first the last.
+End rolled(const std::vector<Solved>& alike) {
+  const auto part = [&](Tensor End::*member) {
+    std::vector<Tensor> parts;
+    for (const Solved& one : alike) parts.push_back(one.own.*member);
+    return at::cat(parts).roll(1, 0);
+  };
+  return {part(&End::z), part(&End::answer), part(&End::right), part(&End::converged)};
+}
+
+End rows_of(const End& end, int64_t first, int64_t count) {
+  const auto part = [&](const Tensor& t) { return t.narrow(0, first, count).contiguous(); };
+  return {part(end.z), part(end.answer), part(end.right), part(end.converged)};
 }
 
 /// The problems with their answers written in; undefined where they cannot hold them.
@@ -71,6 +96,8 @@ std::vector<PathRow> measure_paths(Model& model, const Split& split, const Trial
                             {"its solution's state"},
                             {"(not solved: another problem's state)"}};
   const StartOf random = random_start(seed, std, 0);
+  std::vector<Solved> all;
+  bool holds = true;  // every problem can hold its answer
   for_each_batch(split, options.batch, {}, [&](const Batch& batch) {
     const Map f = leaving(model, batch.tokens);
     const Tensor zeros = zero_state(model, batch.tokens);
@@ -78,13 +105,26 @@ std::vector<PathRow> measure_paths(Model& model, const Split& split, const Trial
     const End own = from(zeros);
     compare(rows[1], from(random(zeros, batch.first_lane)), own);
     compare(rows[2], from(own.z), own);
-    if (const Tensor full = with_answers(batch, as_input); full.defined())
-      compare(rows[3], from(solved(model, leaving(model, full), batch, zeros, options).z), own);
-    if (zeros.size(0) < 2) return;
-    const End other = rolled(own);
-    compare(rows[0], from(other.z), own);
-    compare(rows[4], other, own);
+    holds = holds && with_answers(batch, as_input).defined();
+    all.push_back({batch, own});
   });
+  for (const auto& [batch, own] : all) {
+    if (!holds) break;
+    const Map full = leaving(model, with_answers(batch, as_input));
+    const End solution = solved(model, full, batch, zero_state(model, batch.tokens), options);
+    compare(rows[3], solved(model, leaving(model, batch.tokens), batch, solution.z, options), own);
+  }
+  for (const auto& [extent, alike] : by_extent(all)) {
+    const End others = rolled(alike);
+    if (others.z.size(0) < 2) continue;
+    int64_t first = 0;
+    for (const auto& [batch, own] : alike) {
+      const End other = rows_of(others, first, own.z.size(0));
+      first += own.z.size(0);
+      compare(rows[0], solved(model, leaving(model, batch.tokens), batch, other.z, options), own);
+      compare(rows[4], other, own);
+    }
+  }
   for (PathRow& row : rows) {
     for (double* sum : {&row.same, &row.right, &row.converged, &row.distance, &row.cosine})
       *sum /= double(row.problems);  // NaN of none
