@@ -94,6 +94,8 @@ class Answers {
     if (!known_.not_kept.empty())
       fmt::print(stderr, "the threshold is not kept: {}\n", known_.not_kept);
     if (style_.quiet) return;
+    if (known_.forgotten > 0)
+      fmt::print(stderr, "thresholds of other weights are forgotten: {}\n", known_.forgotten);
     std::string text = fmt::format("trusted: {} of {}", trusted_, problems_);
     if (invalid_ > 0) text += fmt::format("; invalid: {}", invalid_);
     if (untrained_ > 0)
@@ -162,10 +164,12 @@ class Answers {
 };
 
 KnownTrust known_trust(const TrainedModel& run, const AnswerOptions& how, const std::string& data,
-                       bool quiet) {
+                       const Style& style) {
   Progress progress;
   const auto show = [&](double share) {
-    if (!quiet)
+    if (share == 0 && !style.quiet)
+      fmt::print(stderr, "choosing a threshold on the validation split, once for trust.json\n");
+    if (!style.json && !style.quiet)
       progress.show(share, fmt::format("choosing a threshold on valid {:.0f}%", 100 * share),
                     false);
   };
@@ -202,6 +206,8 @@ int answer(int argc, char** argv) {
   if (const auto code = parse(app, argc, argv)) return *code;
   use_threads(threads);
 
+  DEQ_CHECK(!style.json || !style.picture,
+            "--pretty: no picture stands in an object of --json; expected one of the two");
   check_unlocked(folder);
   TrainedModel run = load_run(folder, checkpoint, device);
   check_run(run);
@@ -217,7 +223,7 @@ int answer(int argc, char** argv) {
   const auto problems =
       run.options.task->read(piped ? standard_input() : read_file(file, kMostText),
                              piped ? "standard input" : file, run.vocabulary);
-  const KnownTrust known = known_trust(run, options.how, data, style.json || style.quiet);
+  const KnownTrust known = known_trust(run, options.how, data, style);
   Answers answers(run, known, style);
   for (const WrittenProblem& problem : problems) {
     const Answered found = answer_problem(*run.model, problem.tokens, options.how);

@@ -126,6 +126,7 @@ int eval(int argc, char** argv) {
   EvalOptions options{
       run.options.equilibrium, run.options.eval, {}, run.options.task, run.options.model.halting};
   assign_options(options, flags);
+  check_task_options(run, data, split, flags);
   set_task(run, options.task);
   settle(options.equilibrium, run.options.model, flags);
   check_evaluation(run.options.task, flags, leak);

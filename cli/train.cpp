@@ -121,6 +121,20 @@ struct Arguments {
   ProcessArguments processes;
 };
 
+/// What began the weights that the checkpoint has changes nothing of a run that goes on from it.
+void check_goes_on(const std::string& folder, const TrainOptions& run, const Assignments& given) {
+  if (!std::filesystem::exists(std::filesystem::path(folder) / "last.safetensors")) return;
+  for (const OptionInfo& info : selected_options(run.model)) {
+    const auto found = given.find(info.key);
+    const bool begins =
+        info.key == "init_std" || info.key == "embedding_init_std" || info.key == "halting_bias";
+    DEQ_CHECK(!begins || found == given.end() || found->second == info.value,
+              "{} = {}: the weights of run '{}' began with {}, and it goes on from them; expected "
+              "a new run with it",
+              dashed(info.key), found->second, folder, info.value);
+  }
+}
+
 /// The run's own options where it goes on, which rank 0 reads, then those of file and flags. For so
 /// many processes.
 TrainOptions options_of(const Arguments& arguments, ProcessGroup& group, int64_t processes) {
@@ -130,6 +144,7 @@ TrainOptions options_of(const Arguments& arguments, ProcessGroup& group, int64_t
     together(group, [&] {
       if (!group.first()) return;
       options = read_run_options(arguments.folder);
+      check_goes_on(arguments.folder, options, merged(arguments.config, arguments.flags));
       text = to_toml(selected_options(options));
     });
     text = broadcast_text(group, text);

@@ -48,6 +48,9 @@ class Run {
         data_sum_(data_sum(trainer_.corpus().train)) {
     check_data();
     const bool resumed = restore(resume);
+    DEQ_CHECK(trainer_.steps_done() <= options.loop.limits.steps,
+              "steps = {}: run '{}' has made {}; expected as many or more",
+              options.loop.limits.steps, folder.string(), trainer_.steps_done());
     check_weights();
     on_first([&] { begin_files(resumed); });
     if (group_->first() && observer_.started) observer_.started(trainer_, resumed);
@@ -255,8 +258,9 @@ class Run {
   bool restore(bool resume) {
     TensorFile file;
     on_first([&] {
-      if (resume && fs::exists(folder_ / kLast))
-        file = read_checkpoint(folder_, trainer_, options_.loop, data_sum_, progress_);
+      if (!resume || !fs::exists(folder_ / kLast)) return;
+      file = read_checkpoint(folder_, trainer_, options_.loop, data_sum_, progress_);
+      check_shapes(folder_, options_, trainer_, file);
     });
     file.tensors = broadcast_tensors(*group_, file.tensors);
     if (file.tensors.empty()) return false;

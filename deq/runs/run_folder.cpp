@@ -2,9 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "deq/files/sha256.h"
+#include "deq/runs/run.h"
 #include "deq/runs/run_files.h"
 
 namespace deq {
@@ -21,7 +23,48 @@ std::map<std::string, std::string> cut_of_data(const Trainer& trainer,
                     : std::pair{"length", std::to_string(batch.length)}};
 }
 
+/// Whether the checkpoint holds weights of this model's names and shapes.
+bool fits(const Model& model, const TensorFile& checkpoint) {
+  const NamedTensors weights = named_tensors(model);
+  size_t held = 0;
+  for (const auto& [name, tensor] : checkpoint.tensors) held += name.rfind("model.", 0) == 0;
+  return held == weights.size() &&
+         std::all_of(weights.begin(), weights.end(), [&](const auto& own) {
+           const auto found = checkpoint.tensors.find("model." + own.first);
+           return found != checkpoint.tensors.end() && found->second.sizes() == own.second.sizes();
+         });
+}
+
+/// Whether this option alone makes another model of the run's.
+bool reshapes(TrainOptions run, const OptionInfo& option, const Vocabularies& symbols,
+              const TensorFile& checkpoint) {
+  try {
+    assign_options(run.model, {{option.key, option.value}});
+    return !fits(*make_model(run.task, run.model, symbols), checkpoint);
+  } catch (const Error&) {
+    return true;
+  }
+}
+
 }  // namespace
+
+void check_shapes(const fs::path& folder, const TrainOptions& options, const Trainer& trainer,
+                  const TensorFile& checkpoint) {
+  if (fits(trainer.model(), checkpoint)) return;
+  const TrainOptions run = read_run_options(folder);
+  std::map<std::string, std::string> own;
+  for (const OptionInfo& info : selected_options(run.model)) own[info.key] = info.value;
+  for (const OptionInfo& info : selected_options(options.model)) {
+    const auto found = own.find(info.key);
+    const std::string value = found == own.end() ? "" : found->second;
+    if (value == info.value || !reshapes(run, info, trainer.model().symbols(), checkpoint))
+      continue;
+    throw Error(
+        fmt::format("{} = {}: the weights of run '{}' have other shapes; expected {}, the "
+                    "run's",
+                    dashed(info.key), info.value, folder.string(), value.empty() ? "none" : value));
+  }
+}
 
 void prepare_folder(const fs::path& folder, bool resume) {
   std::error_code error;

@@ -39,4 +39,9 @@ TensorFile read_checkpoint(const std::filesystem::path& folder, const Trainer& t
                            const TrainOptions::Loop& loop, const std::string& train_data,
                            Progress& progress);
 
+/// Throws deq::Error, which names the option, where a model of other shapes than the checkpoint's
+/// is to go on from it.
+void check_shapes(const std::filesystem::path& folder, const TrainOptions& options,
+                  const Trainer& trainer, const TensorFile& checkpoint);
+
 }  // namespace deq

@@ -12,4 +12,9 @@ namespace deq {
 /// in the run's vocabulary. Throws deq::Error for data and splits that there are none of.
 Split split_of(const TrainedModel& run, const std::string& data, const std::string& name);
 
+/// Throws deq::Error for an option of the task among `given` without which the split is the same,
+/// as the number of training problems is of a test. `run` is as it was loaded, before `given`.
+void check_task_options(const TrainedModel& run, const std::string& data, const std::string& name,
+                        const Assignments& given);
+
 }  // namespace deq

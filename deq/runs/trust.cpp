@@ -71,15 +71,34 @@ Trust trust_in(const Json& row) {
   return trust;
 }
 
+/// SHA-256 of a file, or of the names and the sums of a folder's files.
+std::string sum_of(const std::filesystem::path& data) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(data)) return sha256_hex_of_file(data);
+  std::map<std::string, std::string> sums;
+  for (const auto& entry : fs::directory_iterator(data)) {
+    if (entry.is_regular_file())
+      sums[entry.path().filename().string()] = sha256_hex_of_file(entry.path());
+  }
+  Sha256 all;
+  for (const auto& [name, sum] : sums) all.update(name + "\n" + sum + "\n");
+  return all.hex();
+}
+
 /// Those of these weights; none of a file that is no list of them, which is written anew.
-std::vector<Trust> read_trusts(const std::filesystem::path& path, const std::string& weights) {
+/// `forgotten` counts those of others.
+std::vector<Trust> read_trusts(const std::filesystem::path& path, const std::string& weights,
+                               int64_t& forgotten) {
   std::vector<Trust> found;
   if (!std::filesystem::exists(path)) return found;
   try {
     const Json rows = Json::parse(read_file(path, kMaxFile));
     for (const Json& row : rows) {
       Trust trust = trust_in(row);
-      if (trust.weights == weights) found.push_back(std::move(trust));
+      if (trust.weights == weights)
+        found.push_back(std::move(trust));
+      else
+        ++forgotten;
     }
   } catch (const Json::exception&) {
     found.clear();
@@ -143,17 +162,20 @@ KnownTrust trust_of(const TrainedModel& run, const AnswerOptions& options, const
   const std::filesystem::path path = std::filesystem::path(run.folder) / kTrust;
   const std::string weights = sum_of(*run.model);
   auto settings = settings_of(run, options);
-  if (!data.empty()) settings["data"] = data;
-  std::vector<Trust> known = read_trusts(path, weights);
+  if (!data.empty()) settings["data"] = sum_of(std::filesystem::path(data));
+  int64_t forgotten = 0;
+  std::vector<Trust> known = read_trusts(path, weights, forgotten);
   for (const Trust& trust : known) {
     if (trust.settings == settings) return {trust};
   }
   const Corpus corpus = load_corpus(run, data);
   const Split judged = beginning(corpus.valid, kMostJudged);
+  if (progress) progress(0);
   KnownTrust found{
       choose_trust(judge(*run.model, judged, options, progress), options.equilibrium.stop), true};
   found.trust.weights = weights;
   found.trust.settings = settings;
+  found.forgotten = forgotten;
   set_sizes(corpus.train, found.trust);
   known.push_back(found.trust);
   Json rows = Json::array();

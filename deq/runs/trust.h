@@ -40,13 +40,15 @@ Trust choose_trust(const std::vector<Judged>& judged, const StopRule& stop);
 /// A run's trust, and where it is from.
 struct KnownTrust {
   Trust trust;
-  bool chosen = false;   ///< now, by judging the validation split
-  std::string not_kept;  ///< why it could not be written; empty: it was, or stands there
+  bool chosen = false;    ///< now, by judging the validation split
+  int64_t forgotten = 0;  ///< that stood there and were of other weights
+  std::string not_kept;   ///< why it could not be written; empty: it was, or stands there
 };
 
 /// From trust.json, where that is of these weights and settings; or else chosen on the first 2,000
 /// problems of the validation split, of `data` where it is given, and written there beside those of
-/// other settings. `progress` hears the share done.
+/// other settings and of data of other contents. `progress` hears the share done, 0 before the
+/// first.
 KnownTrust trust_of(const TrainedModel& run, const AnswerOptions& options, const std::string& data,
                     const std::function<void(double)>& progress = {});
 

@@ -66,6 +66,11 @@ class Answer : public ::testing::Test {
     for (std::string line; std::getline(lines, line);) found.push_back(Json::parse(line));
     return found;
   }
+  static int count_of(const std::string& all, const std::string& part) {
+    int found = 0;
+    for (size_t at = all.find(part); at != std::string::npos; at = all.find(part, at + 1)) ++found;
+    return found;
+  }
   static Json trust(const std::string& run) {
     return Json::parse(slurp(fs::path(run) / "trust.json"));
   }
@@ -183,7 +188,8 @@ TEST_F(Answer, ThresholdsBelongToWeightsAndSettings) {
   // Other weights: what was chosen for these is forgotten.
   fs::copy_file(fs::path(path("untrained")) / "best.safetensors",
                 fs::path(run) / "best.safetensors", fs::copy_options::overwrite_existing);
-  rows(run + one, 3);
+  EXPECT_SAYS(run_deq("answer " + run + one + " 2>&1 >/dev/null").text,
+              "thresholds of other weights are forgotten: 3");
   ASSERT_EQ(trust(run).size(), 1u);
   EXPECT_NE(trust(run)[0]["weights"], made[0]["weights"]);
   for (const char* broken : {"", "[1]", "{\"threshold\": 3}", "[{\"threshold\": \"a\"}]"}) {
@@ -191,6 +197,31 @@ TEST_F(Answer, ThresholdsBelongToWeightsAndSettings) {
     rows(run + one, 3);
     EXPECT_EQ(trust(run).size(), 1u);
   }
+}
+
+/// Whose paths say nothing of what is in them.
+TEST_F(Answer, ThresholdsBelongToTheContentsOfData) {
+  std::string lines;
+  for (int i = 0; i < 80; ++i) lines += i % 3 ? "1 0\t1 1\n" : "0 1 1\t0 1 0\n";
+  const std::string data = text("own.tsv", lines), one = " " + text("one.txt", "0 1 1\n");
+  make("own", " --task pairs --data " + data +
+                  " --task-valid-share 0.4 --cell shift --cell-width 8 --cell-inner 16"
+                  " --solver sweep --batch 4 --steps 2 --threads 1");
+  const auto said = [&](const std::string& file) {
+    const auto output = run_command("cd " + fs::path(data).parent_path().string() + " && " +
+                                    testing::limited("answer " + path("own") + one + " --data " +
+                                                     file + " --json 2>&1 >/dev/null"));
+    return count_of(output.text, "choosing a threshold on the validation split");
+  };
+  EXPECT_EQ(said("own.tsv"), 1);
+  EXPECT_EQ(said(data), 0) << "the same by another path";
+  EXPECT_EQ(trust(path("own")).size(), 1u);
+  text("own.tsv", lines + lines);
+  EXPECT_EQ(said("own.tsv"), 1) << "others by the same path";
+  EXPECT_EQ(said("own.tsv"), 0);
+  EXPECT_EQ(trust(path("own")).size(), 2u);
+  text("own.tsv", lines);
+  EXPECT_EQ(said("own.tsv"), 0) << "beside each other";
 }
 
 TEST_F(Answer, AFolderThatCannotBeWrittenToIsSaid) {
@@ -275,6 +306,7 @@ TEST_F(Answer, BadInputIsOneLine) {
   expect_one_error_line("answer " + path("nowhere") + " x", "nowhere");
   expect_one_error_line(sums + text("ok.txt", "01\n") + " --max-steps 0", "max-steps = 0");
   expect_one_error_line(sums + path("ok.txt") + " --starts 0", "starts = 0; expected in [1,");
+  expect_one_error_line(sums + path("ok.txt") + " --pretty --json", "--pretty: no picture");
   expect_one_error_line(sums + path("ok.txt") + " --start-seed 3",
                         "start-seed = 3: nothing is drawn; expected starts >= 2 with it");
   expect_one_error_line("answer " DEQ_SOURCE_DIR "/models/shakespeare " + path("ok.txt"),
