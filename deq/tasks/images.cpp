@@ -111,6 +111,10 @@ Corpus load_images(const Images& task, const fs::path& data, const Vocabulary* a
             task.train > 0 ? fmt::format("task-train = {}", task.train) : "some");
   const Labelled train = part(all, 0, task.train > 0 ? task.train : left),
                  valid = part(all, left, task.valid);
+  const int64_t side = std::min(all.images.size(1), all.images.size(2));
+  DEQ_CHECK(answers || task.moved < side,
+            "task-moved = {}: images are of {} x {} pixels; expected less than {}", task.moved,
+            all.images.size(1), all.images.size(2), side);
   const int64_t classes =
       answers ? answers->size() : std::max<int64_t>(2, train.labels.max().item<int64_t>() + 1);
   DEQ_CHECK(classes <= kMostClasses, "{} classes; expected at most {}", classes, kMostClasses);

@@ -199,6 +199,14 @@ Corpus Sudoku::load(const fs::path& data) const {
             "'{}' has a column 'level': its boards are for tests; expected a file without it to "
             "train on",
             printable(data.string(), 400));
+  if (boards > 0 && !data.empty()) {
+    const int64_t all = int64_t(read_boards(data, side).puzzles.size());
+    const int64_t left = all - problems.valid - problems.test;
+    DEQ_CHECK(
+        boards <= left,
+        "task-boards = {}: of the {} boards of '{}' {} are left to train on; expected no more",
+        boards, all, printable(data.string(), 400), left);
+  }
   return corpus;
 }
 
@@ -206,6 +214,8 @@ Corpus Sudoku::load(const fs::path& data, const Vocabulary& inputs,
                     const Vocabulary& answers) const {
   validate(*this, "Sudoku");
   DEQ_CHECK(side == 4 || side == 9 || side == 16, "task-side = {}; expected 4, 9 or 16", side);
+  DEQ_CHECK(givens <= side * side, "task-givens = {}: a board has {} places; expected no more",
+            givens, side * side);
   check_vocabularies(maker(side), inputs, answers);
   Corpus corpus;
   corpus.vocabulary = inputs;

@@ -1,5 +1,7 @@
 #include "deq/train/options.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <set>
 
 #include "deq/cells/conditions.h"
@@ -16,6 +18,7 @@
 #include "deq/layers/condition.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/sweep.h"
+#include "deq/tasks/masked.h"
 #include "deq/tasks/sudoku.h"
 
 namespace deq {
@@ -140,9 +143,74 @@ void add_idle_tables(Idle& idle, const ModelOptions& model) {
   }
 }
 
+struct OfTheTask {
+  Task task;
+  static void fields(auto& self, auto&& field) { field("task", self.task); }
+};
+
+/// The options of a task that are not its defaults: a run's file has all of them.
+Assignments chosen_options(const Task& task) {
+  Assignments values, chosen;
+  const auto is_same = [&](const Task& known) { return known.name() == std::string(task.name()); };
+  const auto& known = TaskData::known();
+  const auto base = std::find_if(known.begin(), known.end(), is_same);
+  for (const OptionInfo& info : selected_options(OfTheTask{*base})) values[info.key] = info.value;
+  for (const OptionInfo& info : selected_options(OfTheTask{task})) {
+    if (values[info.key] != info.value) chosen[info.key] = info.value;
+  }
+  return chosen;
+}
+
 bool unrolls(const Gradient& gradient) {
   return gradient.is<Unrolled>() || gradient.is<Checkpointed>() ||
          gradient.is<ReversibleUnrolled>();
+}
+
+int64_t pool_of(const Task& task) {
+  for (const OptionInfo& info : selected_options(OfTheTask{task})) {
+    if (info.key == "task_pool") return std::stoll(info.value);
+  }
+  return 0;
+}
+
+/// Of which problems are trained on, and of how a file is cut.
+void add_idle_problems(Idle& idle, const TrainOptions& options) {
+  const Assignments chosen = chosen_options(options.task);
+  const auto add_chosen = [&](const char* key, const std::string& why) {
+    if (chosen.count(key)) add(idle, {key}, why);
+  };
+  const int64_t pool = pool_of(options.task);
+  if (pool > 0 && !options.task.is<Sudoku>())
+    add_chosen("task_train", fmt::format("an epoch has the same task-pool = {} problems each time; "
+                                         "expected task-pool = 0 with it",
+                                         pool));
+  const auto* masked = options.task.get_if<Masked>();
+  if (masked && masked->longest > masked->length)
+    add_chosen(
+        "task_longest",
+        fmt::format("a piece has task-length = {} characters; expected no more", masked->length));
+  std::error_code ignored;
+  const std::filesystem::path data(options.data);
+  if (std::filesystem::is_directory(data, ignored) &&
+      !std::filesystem::exists(data / "input.txt", ignored)) {
+    for (const char* key : {"task_valid_share", "task_test_share"})
+      add_chosen(key, fmt::format("'{}' is a folder with its splits; expected one file with it",
+                                  options.data));
+  }
+}
+
+/// Of levels where there are none, and of clusters of a vocabulary that has one.
+void add_idle_structure(Idle& idle, const ModelOptions& model) {
+  const DepthOptions& depth = model.depth;
+  const auto add_off = [&](const char* key, bool differs) {
+    if (differs && depth.depth == 0)
+      add(idle, {key}, "an equilibrium has no levels; expected depth >= 1 with it");
+  };
+  add_off("tied", !depth.tied);
+  add_off("injection", !depth.injection);
+  add_off("checkpointed", depth.checkpointed);
+  if (model.embedding.cutoffs.empty() && model.embedding.div_val > 1)
+    add(idle, {"embedding_div_val"}, "there is one cluster; expected embedding-cutoffs with it");
 }
 
 Idle idle_options(const TrainOptions& options) {
@@ -178,6 +246,8 @@ Idle idle_options(const TrainOptions& options) {
   if (options.task.is<Sudoku>() && !options.data.empty())
     add(idle, {"task_pool"},
         fmt::format("boards are those of {}; expected no data with it", options.data));
+  add_idle_problems(idle, options);
+  add_idle_structure(idle, options.model);
   add_idle_tables(idle, options.model);
   idle.merge(idle_cuts(options.task));
   return idle;
@@ -255,6 +325,8 @@ void settle(TrainOptions& options, const Assignments& given) {
 void check_evaluation(const Task& task, const Assignments& given, bool measures_leak) {
   Idle idle = idle_cuts(task);
   if (measures_leak) idle.erase("eval_lanes");
+  add(idle, {"halting_cost", "halting_prior", "halting_weight", "halting_bias"},
+      "it is of training; expected halting-threshold to move where problems halt");
   check_effect(idle, given);
 }
 

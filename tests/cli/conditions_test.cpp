@@ -19,7 +19,7 @@ using testing::spill;
 using Json = nlohmann::json;
 
 constexpr const char* kParity =
-    " --task parity --task-test-lengths 9 --task-train 600 --task-pool 600"
+    " --task parity --task-test-lengths 9 --task-pool 600"
     " --task-valid 60 --task-test 60 --cell maxsat-chain --max-steps 60 --gradient-max-steps 60"
     " --batch 50 --optimizer sgd --decay constant --clip 1 --threads 1 --seed 2"
     " --eval-every 12 --log-every 1";

@@ -132,6 +132,9 @@ TEST_F(HaltingTest, BadInputIsOneLine) {
   expect_one_error_line("eval " + at("act") + " --halting head", "the model was trained with act");
   expect_one_error_line("eval " + at("act") + " --solver anderson --solver-scope sample",
                         "halting = act with solver anderson");
+  for (const char* of_training : {"act --halting-cost 1", "act --halting-bias 1",
+                                  "ponder --halting-prior 0.5", "head --halting-weight 2"})
+    expect_one_error_line("eval " + at(of_training), "it is of training");
   expect_one_error_line("sweep " + at("act") + " --halting trained:2 --out " + at("bad"),
                         "halting-threshold = 2");
   EXPECT_FALSE(fs::exists(at("x")));

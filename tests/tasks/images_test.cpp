@@ -167,6 +167,7 @@ TEST_F(ImagesTest, BadFilesAreOneLine) {
   EXPECT_SAYS(error_of([&] { task.load(""); }), "data is not set; expected a folder");
   EXPECT_SAYS(says({.valid = 20}), "20 training images, of which task-valid = 20 leave 0");
   EXPECT_SAYS(says({.valid = 5, .train = 16}), "leave 15; expected task-train = 16");
+  EXPECT_SAYS(says({.valid = 5, .moved = 3}), "task-moved = 3: images are of 3 x 4 pixels");
   const fs::path images = scratch / "t10k-images-idx3-ubyte",
                  labels = scratch / "train-labels-idx1-ubyte";
   const std::string whole = testing::slurp(images), known = testing::slurp(labels);
