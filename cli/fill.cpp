@@ -47,6 +47,21 @@ const Masked& masked_of(const TrainedModel& run) {
   return *task;
 }
 
+/// Throws deq::Error for what is given and changes nothing.
+void check_append(const AppendOptions& how, const Assignments& given) {
+  for (const auto& [key, value] : given)
+    DEQ_CHECK(how.append > 0 || key == "append",
+              "{} = {}: nothing follows the text; expected --append N with it", dashed(key), value);
+  check_draws(how.sampling, given);
+}
+
+/// The same of a text without holes.
+void check_filled(const Assignments& given) {
+  for (const char* key : {"refine", "alternatives"})
+    DEQ_CHECK(!given.count(key), "{} = {}: the text has no hole to fill; expected one with it", key,
+              given.at(key));
+}
+
 void check_holes(const Masked& task, const at::Tensor& text, int64_t hole) {
   const int64_t holes = text.eq(hole).sum().item<int64_t>(), length = text.size(0);
   const double share = double(holes) / double(length);
@@ -192,6 +207,7 @@ int fill(int argc, char** argv) {
   AppendOptions more;
   assign_options(more, behind);
   check_sampling(more.sampling);
+  check_append(more, behind);
   // What follows is a hole as well, behind the text.
   const auto problems =
       task.read_text(more.append > 0 ? text + "_" : text, "the text", run.vocabulary);
@@ -205,8 +221,11 @@ int fill(int argc, char** argv) {
   const std::vector<int64_t> as_input = as_inputs(run);
 
   Filled found{.answer = at::full_like(problem, -1), .holes = {}, .converged = true};
-  if (problem.eq(hole).any().item<bool>())
+  if (problem.eq(hole).any().item<bool>()) {
     found = deq::fill(*run.model, problem, hole, as_input, options);
+  } else {
+    check_filled(flags);
+  }
   const std::string filled = task.show({problem, found.answer, run.vocabulary, run.answers});
   Appended behind_it;
   if (more.append > 0)

@@ -56,6 +56,12 @@ Given read_given(const TrainedModel& run, const TimeSeries& task, const Argument
             rows, task.context + arguments.back, task.context,
             arguments.back > 0 ? fmt::format(" and --back {}", arguments.back) : "");
   given.known = scaled(given.table, given.columns).narrow(0, 0, rows - arguments.back);
+  const int64_t last = rows - arguments.back, first = last - task.context;
+  DEQ_CHECK(given.known.narrow(0, first, task.context).isfinite().any().item<bool>(),
+            "{}: rows {} to {} ({} to {}) have no value in any column; expected one to forecast "
+            "from",
+            given.table.source, first + 1, last, given.table.clock.at(first),
+            given.table.clock.at(last - 1));
   return given;
 }
 

@@ -141,10 +141,7 @@ int generate(int argc, char** argv) {
   assign_options(options, flags);
   check_sampling(options.sampling);
   settle(options.equilibrium, run.options.model, flags);
-  for (const char* key : {"temperature", "top_k", "top_p", "seed"})
-    DEQ_CHECK(!options.sampling.greedy || !flags.count(key),
-              "{} = {}: nothing is drawn with --greedy; expected one of the two", dashed(key),
-              flags[key]);
+  check_draws(options.sampling, flags);
   const PromptReading reading =
       reading_of(run.options.eval.length, run.options.eval.history, options.history);
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());

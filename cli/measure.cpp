@@ -52,6 +52,24 @@ void check_one_metric(const std::vector<std::string>& folders) {
               metric(folders.front()), folder, metric(folder));
 }
 
+/// What is given and changes nothing of any of these networks.
+void check_cost(const std::vector<std::string>& folders, const Assignments& given) {
+  const auto solves = [](const std::string& folder) {
+    return !read_run_options(folder).model.is_explicit();
+  };
+  DEQ_CHECK(!given.count("max_steps") || std::any_of(folders.begin(), folders.end(), solves),
+            "max-steps = {}: an explicit network has no equilibrium; expected a run that has",
+            given.at("max_steps"));
+  const auto decodes = [](const std::string& folder) {
+    return continues_text(read_run_options(folder).task);
+  };
+  const bool any = std::any_of(folders.begin(), folders.end(), decodes);
+  DEQ_CHECK(any || !given.count("decode"),
+            "decode = {}: task {} answers whole problems, with no token to follow; expected a run "
+            "of a text",
+            given.at("decode"), task_name(read_run_options(folders.front()).task));
+}
+
 /// Adds the rows and charts of one run to those of the others.
 void append(Measurement& all, const Measurement& found) {
   all.columns = found.columns;
@@ -133,6 +151,7 @@ int cost(int argc, char** argv) {
   if (const auto code = request.parse(how, argc, argv)) return *code;
   assign_options(how, request.flags);
   check_one_metric(request.folders);
+  check_cost(request.folders, request.flags);
   Measurement all;
   Progress progress;
   for (size_t i = 0; i < request.folders.size(); ++i) {
@@ -209,6 +228,8 @@ int layers(int argc, char** argv) {
   request.app.add_flag("--json", as_json, "print an array of objects in place of a table");
   if (const auto code = request.parse(how, argc, argv)) return *code;
   assign_options(how, request.flags);
+  DEQ_CHECK(!how.data.empty() || !request.flags.count("epochs"),
+            "epochs = {}: nothing is trained without images; expected --data with it", how.epochs);
   const std::vector<LayerCost> costs = measure_layers(how);
   if (as_json) {
     fmt::print("{}\n", json(costs));

@@ -1,12 +1,11 @@
 // What the kinds of `deq measure` share on the command line.
 #pragma once
 
-#include <algorithm>
 #include <filesystem>
-#include <set>
 
 #include "cli/options.h"
 #include "cli/parse.h"
+#include "cli/run_names.h"
 #include "cli/threads.h"
 #include "deq/files/files.h"
 #include "deq/measure/measurement.h"
@@ -59,18 +58,12 @@ struct Request {
     add_options(app, how, flags, defaults);
     if (const auto code = cli::parse(app, argc, argv)) return code;
     use_threads(threads);
+    check_different(folders);
     check_figure();
     return std::nullopt;
   }
 
-  /// What a table calls the runs: their folders' names, or paths where these do not differ.
-  std::vector<std::string> names() const {
-    std::vector<std::string> found;
-    for (const std::string& folder : folders)
-      found.push_back(std::filesystem::path(folder).lexically_normal().filename().string());
-    const bool differ = std::set<std::string>(found.begin(), found.end()).size() == found.size();
-    return differ && std::count(found.begin(), found.end(), "") == 0 ? found : folders;
-  }
+  std::vector<std::string> names() const { return names_of(folders); }
   TrainedModel run(size_t number = 0) const {
     TrainedModel found = load_run(folders[number], checkpoint);
     ReadingOptions how;

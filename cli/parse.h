@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,6 +26,26 @@ inline void complete_switches(const CLI::App& app, std::vector<std::string>& arg
   }
 }
 
+/// The name of an option that was given an empty text and has no use for one; "" without any. Lists
+/// may be empty, and what stands for nothing where it is.
+inline std::string empty_option(const CLI::App& app) {
+  static const std::set<std::string> kMayBeEmpty{"data",         "prompt",    "sets",
+                                                 "task-columns", "task-time", "only"};
+  for (const CLI::Option* option : app.get_options()) {
+    const std::string name = option->get_single_name();
+    const auto& given = option->results();
+    if (!option->nonpositional() || option->get_type_name() == "INT,INT,..." ||
+        kMayBeEmpty.contains(name))
+      continue;
+    if (std::count(given.begin(), given.end(), "") > 0 && option->get_expected_min() > 0)
+      return "--" + name;
+  }
+  for (const CLI::App* below : app.get_subcommands()) {
+    if (const std::string name = empty_option(*below); !name.empty()) return name;
+  }
+  return "";
+}
+
 /// Parses a command's arguments (those after its name). Gives the exit code where the command is
 /// done with that: 0 after --help, 2 after a usage error, which it has then printed.
 inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
@@ -33,7 +54,11 @@ inline std::optional<int> parse(CLI::App& app, int argc, char** argv) {
   std::reverse(arguments.begin(), arguments.end());  // CLI11 takes them from the back
   try {
     app.parse(std::move(arguments));
-    return std::nullopt;
+    const std::string empty = empty_option(app);
+    if (empty.empty()) return std::nullopt;
+    fmt::print(stderr, "error: {} is empty; expected a value; see `{} --help`\n", empty,
+               app.get_name());
+    return 2;
   } catch (const CLI::Success& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/parse.h"
+#include "cli/run_names.h"
 #include "cli/threads.h"
 #include "deq/files/files.h"
 #include "deq/measure/memory_tracks.h"
@@ -85,10 +86,13 @@ int report(int argc, char** argv) {
   if (const auto code = parse(app, argc, argv)) return *code;
   use_threads(threads);
 
+  DEQ_CHECK(wanted.data.empty() || wanted.count > 0,
+            "data = {}: nothing is solved with --solves 0; expected one of the two", wanted.data);
   if (out.empty()) {
     const std::filesystem::path folder = folders.size() == 1 ? folders.front() : "";
     out = (folder / "report.html").string();
   }
+  check_different(folders);
   check_replaceable(out);
   std::vector<RunRecord> records;
   for (const std::string& folder : folders) records.push_back(read_run(folder));

@@ -13,6 +13,7 @@
 #include "cli/options.h"
 #include "cli/parse.h"
 #include "cli/progress.h"
+#include "cli/run_names.h"
 #include "cli/threads.h"
 #include "deq/files/files.h"
 #include "deq/files/folder_lock.h"
@@ -64,21 +65,40 @@ void check_replaceable(const fs::path& out) {
   }
 }
 
-/// What tables call the runs: their folders' names, or paths where these do not differ.
-std::vector<std::string> names_of(const std::vector<std::string>& folders) {
-  std::set<std::string> different;
-  std::vector<std::string> names;
-  for (const std::string& folder : folders) {
-    names.push_back(fs::path(folder).lexically_normal().filename().string());
-    if (names.back().empty())
-      names.back() = fs::path(folder).lexically_normal().parent_path().filename().string();
-    different.insert(names.back());
-  }
-  return different.size() == names.size() && !different.contains("") ? names : folders;
+void check_limits(const SweepOptions& options, const Assignments& solving) {
+  DEQ_CHECK(options.limits.empty() || !solving.count("max_steps"),
+            "max-steps = {}: step limits are those of --limits {}; expected one of the two",
+            solving.at("max_steps"), fmt::join(options.limits, ","));
+}
+
+/// What is given and changes nothing of any of these runs.
+void check_effect(const std::vector<TrainedModel>& runs, const Assignments& given) {
+  const auto any = [&](auto is) { return std::any_of(runs.begin(), runs.end(), is); };
+  const std::string names = runs.size() == 1 ? fmt::format("run '{}' is", runs.front().folder)
+                                             : std::string("all of the runs are");
+  const bool solves = any([](const TrainedModel& run) { return !run.model->is_explicit(); });
+  for (const char* key : {"limits", "starts", "paths", "pictures", "start_std", "start_seed"})
+    DEQ_CHECK(solves || !given.count(key),
+              "{} = {}: {} explicit, of one depth; expected equilibria", dashed(key), given.at(key),
+              names);
+  const auto rules = given.find("halting");
+  if (rules == given.end() || rules->second == "none") return;
+  const bool ends = any([](const TrainedModel& run) {
+    const DepthOptions& depth = run.options.model.depth;
+    return depth.depth == 0 || depth.tied;
+  });
+  DEQ_CHECK(ends, "halting = {}: {} of levels that are not tied, and all are taken; expected tied",
+            rules->second, names);
+  const bool learned =
+      any([](const TrainedModel& run) { return run.options.model.halting->halts(); });
+  DEQ_CHECK(learned || rules->second.find("trained") == std::string::npos,
+            "halting = {}: {} trained without a rule; expected residual:T or change:T",
+            rules->second, names);
 }
 
 /// Before anything is loaded: what can be refused at once.
 void check_runs(const std::vector<std::string>& folders) {
+  check_different(folders);
   for (const std::string& folder : folders) {
     check_unlocked(folder);
     const auto task = [](const std::string& run) {
@@ -136,6 +156,7 @@ std::vector<SweptRun> sweep_all(const Request& request, Progress* progress) {
     check_sweepable(runs.back());
     check_symbols(runs.back(), runs.front());
   }
+  check_effect(runs, request.flags);
   const Corpus corpus = load_corpus(runs.front(), request.data);
   std::vector<SweptRun> found;
   for (size_t i = 0; i < runs.size(); ++i)
@@ -183,6 +204,7 @@ int sweep(int argc, char** argv) {
   if (request.out.empty())
     request.out =
         request.folders.size() > 1 ? "sweep" : (fs::path(request.folders[0]) / "sweep").string();
+  check_limits(request.options, request.solving);
   check_runs(request.folders);
   check_replaceable(request.out);
   Progress progress;

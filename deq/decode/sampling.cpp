@@ -21,6 +21,13 @@ void check_sampling(const SamplingOptions& options) {
   validate(options, "Sampling");
 }
 
+void check_draws(const SamplingOptions& options, const Assignments& given) {
+  for (const char* key : {"temperature", "top_k", "top_p", "seed"})
+    DEQ_CHECK(!options.greedy || !given.count(key),
+              "{} = {}: nothing is drawn with --greedy; expected one of the two", dashed(key),
+              given.at(key));
+}
+
 Tensor restrict(const Tensor& log_probabilities, const SamplingOptions& options) {
   check_sampling(options);
   constexpr double kNever = -std::numeric_limits<double>::infinity();

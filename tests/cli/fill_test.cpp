@@ -161,6 +161,11 @@ TEST_F(Fill, BadInputIsOneLine) {
   wrong("ab_defgh --alternatives 0", "alternatives");
   wrong("'' --append 2", "append = 2 behind an empty text");
   wrong("abc --append 2 --temperature 0", "temperature = 0");
+  for (const char* drawn : {"seed 3", "temperature 0.5", "top-k 2", "top-p 0.5", "greedy true"})
+    wrong(std::string("abc_ --") + drawn, "nothing follows the text; expected --append N with it");
+  wrong("abc --append 2 --greedy --seed 3", "seed = 3: nothing is drawn with --greedy");
+  wrong("abc --append 2 --refine 2", "refine = 2: the text has no hole to fill");
+  wrong("abc --append 2 --alternatives 2", "alternatives = 2: the text has no hole to fill");
   EXPECT_EQ(run_deq("fill " + run() + " 2>/dev/null").exit_code, 2);
 }
 

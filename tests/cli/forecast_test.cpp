@@ -256,6 +256,16 @@ TEST_F(ForecastCommand, BadInputIsOneLine) {
   wrong(file() + " --horizon 0", "horizon = 0; expected 1 to 1048576 rows");
   wrong(file() + " --horizon 100000000000", "horizon = 100000000000; expected 1 to 1048576 rows");
   wrong(file() + " --horizon -3", "horizon = -3");
+  for (const char* empty : {"--horizon \"\"", "--page \"\"", "--checkpoint ''", "--max-steps ''"}) {
+    const std::string name = std::string(empty).substr(0, std::string(empty).find(' '));
+    const auto output = run_deq("forecast " + run() + " " + file() + " " + empty + " 2>&1");
+    EXPECT_EQ(output.exit_code, 2) << empty;
+    EXPECT_SAYS(output.text, "error: " + name + " is empty; expected a value");
+  }
+  std::string gaps = csv(20);
+  for (int t = 0; t < kContext; ++t) gaps += fmt::format("2031-01-{:02},,nan\n", t + 1);
+  wrong(with("gaps.csv", gaps),
+        "gaps.csv: rows 21 to 44 (2031-01-01 to 2031-01-24) have no value in any column");
   wrong("/nowhere.csv", "/nowhere.csv");
   wrong(with("few.csv", csv(kContext - 1)), "23 rows; expected at least 24: task-context = 24");
   wrong(file() + " --back 390", "400 rows; expected at least 414");

@@ -2,6 +2,8 @@
 // what it was trained with.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "tests/base/scratch.h"
@@ -24,8 +26,13 @@ class OptionsOfARun : public ::testing::Test {
   static void SetUpTestSuite() {
     scratch_ = new Scratch;
     testing::spill(*scratch_ / "text.txt", testing::small_text());
+    make("copies", kCopy + std::string(" --steps 2") + kPlainSequences);
+    make("levels", on_text() + " --depth 2");
   }
   static void TearDownTestSuite() { delete scratch_; }
+  static void make(const std::string& name, const std::string& options) {
+    ASSERT_EQ(run_deq("train " + at(name) + options + " 2>&1").exit_code, 0);
+  }
   static std::string at(const std::string& name) { return (*scratch_ / name).string(); }
   static std::string on_text() {
     return " --data " + at("text.txt") + " --task bytes --steps 2 --init-std 0.5" + kPlain;
@@ -62,9 +69,6 @@ TEST_F(OptionsOfARun, EvaluationObeysItsOwnSolver) {
 TEST_F(OptionsOfARun, WhatChangesNothingIsAnError) {
   const std::string run = at("run"), copies = at("copies"), levels = at("levels");
   ASSERT_EQ(run_deq("train " + run + on_text() + " 2>&1").exit_code, 0);
-  ASSERT_EQ(run_deq("train " + copies + kCopy + " --steps 2" + kPlainSequences + " 2>&1").exit_code,
-            0);
-  ASSERT_EQ(run_deq("train " + levels + on_text() + " --depth 2 2>&1").exit_code, 0);
   // No gradient is taken there.
   for (const char* command : {"eval ", "generate ", "measure decoding "}) {
     for (const char* flag : {"--gradient unrolled", "--gradient-max-steps 3"}) {
@@ -90,6 +94,83 @@ TEST_F(OptionsOfARun, WhatChangesNothingIsAnError) {
                         "solves nothing in training");
   expect_one_error_line(fresh + " --gradient-solver-decay 0.9", "weighs its positions alike");
   expect_one_error_line("train " + at("fresh") + kCopy + " --length 9", "never cut");
+}
+
+TEST_F(OptionsOfARun, WhatIsOfAnotherSplitIsAnError) {
+  const std::string sums = at("sums"), nine = "--split 9 ", few = " --task-test 5";
+  ASSERT_EQ(run_deq("train " + sums +
+                    " --task prefix-sums --task-length 6 --task-test-lengths 9 --task-train 64"
+                    " --task-valid 20 --task-test 8 --cell shift --cell-width 8 --cell-inner 8"
+                    " --solver sweep --steps 2 --threads 1 2>&1")
+                .exit_code,
+            0);
+  const auto refused = [&](const std::string& arguments, const std::string& says) {
+    expect_one_error_line("eval " + sums + " " + arguments, says);
+  };
+  refused("--task-train 65", "task-train = 65: the problems of split test are the same without it");
+  refused("--task-pool 5", "task-pool = 5: the problems of split test");
+  refused(nine + "--task-valid 5" + few, "task-valid = 5: the problems of split 9");
+  refused(nine + "--task-length 5", "task-length = 5: the problems of split 9");
+  refused("--split valid" + few, "task-test = 5: the problems of split valid");
+  refused("--task-test-lengths 9,12", "task-test-lengths = 9,12: the problems of split test");
+  for (const std::string used :
+       {nine + few, std::string("--split valid --task-valid 5 --task-train 64"),
+        std::string("--split 12 --task-test-lengths 12 --task-seed 4")})
+    EXPECT_EQ(run_deq("eval " + sums + " " + used + " 2>&1").exit_code, 0) << used;
+}
+
+TEST_F(OptionsOfARun, WhatCannotGoOnLeavesTheRunAsItWas) {
+  const std::string run = at("goes-on");
+  ASSERT_EQ(run_deq("train " + run + on_text() + " 2>&1").exit_code, 0);
+  const auto files = [&] {
+    std::map<std::string, std::string> found;
+    for (const auto& entry : std::filesystem::directory_iterator(run))
+      found[entry.path().filename().string()] = testing::slurp(entry.path());
+    return found;
+  };
+  const auto before = files();
+  const std::pair<const char*, std::string> bad[] = {
+      {"--steps 1", "steps = 1: run '" + run + "' has made 2; expected as many or more"},
+      {"--cell-width 24", "cell-width = 24: the weights of run '" + run +
+                              "' have other shapes; "
+                              "expected 16, the run's"},
+      {"--cell-inner 30", "cell-inner = 30: the weights"},
+      {"--cell gru --depth 1", "cell = gru: the weights"},
+      {"--init-std 0.1", "init-std = 0.1: the weights of run '" + run + "' began with 0.5"}};
+  for (const auto& [option, says] : bad) {
+    expect_one_error_line("train " + run + " --resume " + option, says);
+    EXPECT_EQ(files(), before) << option;
+  }
+  EXPECT_EQ(run_deq("train " + run + " --resume --steps 3 --init-std 0.5 2>&1").exit_code, 0);
+}
+
+TEST_F(OptionsOfARun, WhatATaskDoesNotHaveIsAnError) {
+  const std::string to = "train " + at("none");
+  std::filesystem::create_directory(at("split"));
+  std::string boards = "puzzle,solution\n";
+  for (int i = 0; i < 9; ++i) boards += "123434122143432.,1234341221434321\n";
+  testing::spill(*scratch_ / "boards.csv", boards);
+  const std::string board = " --task sudoku --task-side 4 --cell conv",
+                    data = " --data " + at("boards.csv") + " --task-valid 2 --task-test 2";
+  const std::pair<std::string, std::string> bad[] = {
+      {board + " --task-givens 17", "task-givens = 17: a board has 16 places"},
+      {board + data + " --task-boards 6",
+       "task-boards = 6: of the 9 boards of '" + at("boards.csv") + "' 5 are left to train on"},
+      {" --task masked --data " + at("text.txt") + " --task-length 8 --task-longest 9 --cell conv",
+       "task-longest = 9: a piece has task-length = 8 characters"},
+      {" --task parity --task-train 9 --cell conv", "task-train = 9: an epoch has the same"},
+      {" --task bytes --data " + at("split") + " --task-valid-share 0.1",
+       "task-valid-share = 0.1: '" + at("split") + "' is a folder"},
+      {on_text() + " --checkpointed true", "checkpointed = true: an equilibrium has no levels"},
+      {on_text() + " --tied false", "tied = false: an equilibrium has no levels"},
+      {on_text() + " --embedding-div-val 2", "embedding-div-val = 2: there is one cluster"}};
+  for (const auto& [options, says] : bad) expect_one_error_line(to + options, says);
+  EXPECT_FALSE(std::filesystem::exists(at("none")));
+  expect_one_error_line("measure cost " + at("copies") + " --decode 5",
+                        "decode = 5: task copy-memory answers whole problems");
+  expect_one_error_line("measure cost " + at("levels") + " --max-steps 5",
+                        "max-steps = 5: an explicit network has no equilibrium");
+  expect_one_error_line("measure layers --epochs 2", "epochs = 2: nothing is trained");
 }
 
 // 0% of the adjoint's rows converge in one step: a gradient that is none must not look like one.

@@ -179,7 +179,10 @@ TEST_F(ReportTest, RunsOfDifferentVocabulariesAreSaidToBe) {
 
 TEST_F(ReportTest, EverySeriesLooksDifferent) {
   std::string runs;
-  for (int i = 0; i < 10; ++i) runs += " " + folder("a");
+  for (int i = 0; i < 10; ++i) {
+    fs::copy(folder("a"), folder("a" + std::to_string(i)));
+    runs += " " + folder("a" + std::to_string(i));
+  }
   const std::string out = folder("ten.html");
   ASSERT_EQ(run_deq("report" + runs + " --solves 0 --out " + out).exit_code, 0);
   const std::string page = testing::slurp(out);
@@ -262,6 +265,8 @@ TEST_F(ReportTest, BadInputIsOneLineAndLosesNothing) {
   ASSERT_EQ(run_deq("train " + copies + kCopy + " --steps 2" + kPlainSequences + " 2>&1").exit_code,
             0);
   expect_one_error_line("report " + folder("a") + " " + copies, "runs cannot be compared");
+  expect_one_error_line("report " + folder("a") + " " + folder("a") + "/", "is named twice");
+  expect_one_error_line("report " + folder("a") + " --solves 0 --data x", "data = x: nothing is");
 }
 
 }  // namespace
