@@ -13,7 +13,8 @@ Tensor jacobian_loss(const Map& f, const Tensor& z, int64_t probes) {
   const TapedJacobian jacobian(f, z, c10::GradMode::is_enabled());
   Tensor sum;
   for (int64_t k = 0; k < probes; ++k) {
-    const Tensor product = jacobian.vjp(at::randn_like(z)).square().mean();
+    const Tensor squares = jacobian.vjp(at::randn_like(z)).square();
+    const Tensor product = z.numel() > 0 ? squares.mean() : squares.sum();
     sum = sum.defined() ? sum + product : product;
   }
   return sum / double(probes);

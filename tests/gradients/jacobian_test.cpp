@@ -95,6 +95,14 @@ TEST(JacobianLoss, CostsNoMoreThroughKernelsThanWithoutThem) {
   EXPECT_LE(double(with), 1.01 * double(without));
 }
 
+TEST(JacobianLoss, OfNoSampleIsZero) {
+  const Tensor weight = at::ones({3}, at::kDouble).requires_grad_(true);
+  const Tensor loss =
+      jacobian_loss([&](const Tensor& z) { return weight * z; }, at::zeros({0, 3}, at::kDouble), 2);
+  EXPECT_EQ(loss.item<double>(), 0);
+  EXPECT_EQ(largest(torch::autograd::grad({loss}, {weight})[0]), 0);
+}
+
 TEST(JacobianLoss, WrongArgumentsAreErrors) {
   const Tensor z = at::zeros({2, 3}, at::kDouble);
   const Map f = [](const Tensor& z) { return 0.5 * z; };
