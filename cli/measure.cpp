@@ -2,10 +2,9 @@
 // table and as a picture.
 
 #include "cli/commands.h"
+#include "cli/given.h"
 #include "cli/measure_request.h"
 #include "cli/progress.h"
-#include "deq/base/toml.h"
-#include "deq/files/files.h"
 #include "deq/measure/convergence.h"
 #include "deq/measure/cost.h"
 #include "deq/measure/decoding.h"
@@ -24,7 +23,7 @@ int memory(int argc, char** argv) {
                   "Memory of a training step against depth: the equilibrium, and its cell as a "
                   "weight-tied network, checkpointed or not. On made-up tokens.");
   std::string config;
-  Assignments given, model_flags;
+  Assignments model_flags;
   MemoryOptions how;
   TrainOptions options;
   request.app.add_option("--config", config, "TOML file with options by the names of the flags");
@@ -32,9 +31,9 @@ int memory(int argc, char** argv) {
   add_options(request.app, options, model_flags);
   if (const auto code = request.parse(how, argc, argv)) return *code;
   assign_options(how, request.flags);
-  if (!config.empty()) given = parse_toml(read_file(config, 1 << 24), config);
-  for (const auto& [key, value] : model_flags) given[key] = value;
-  assign_options(options, given);
+  Places places;
+  const Assignments given = given_options(config, model_flags, places);
+  assign_options(options, given, places);
   settle(options, given);
   use_threads(options.loop.run.threads);
   request.print(measure_memory(options, how));

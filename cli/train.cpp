@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/given.h"
 #include "cli/help.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
@@ -14,8 +15,6 @@
 #include "cli/progress.h"
 #include "cli/scores.h"
 #include "cli/threads.h"
-#include "deq/base/toml.h"
-#include "deq/files/files.h"
 #include "deq/runs/dry_run.h"
 #include "deq/runs/run.h"
 
@@ -87,14 +86,6 @@ RunObserver make_observer(const TrainOptions& options, const std::string& folder
   return observer;
 }
 
-/// Options from the file of --config, then those of flags on top.
-Assignments merged(const std::string& config, const Assignments& flags) {
-  Assignments all;
-  if (!config.empty()) all = parse_toml(read_file(config, 1 << 24), config);
-  for (const auto& [key, value] : flags) all[key] = value;
-  return all;
-}
-
 void print_dry_run(const DryRun& run, const TrainOptions& options) {
   const auto solve = [](const char* name, const Report& report) {
     fmt::print("{:<12}{} evaluations, mean residual {:.1e}, converged {:.1f}% of rows\n", name,
@@ -148,13 +139,14 @@ TrainOptions options_of(const Arguments& arguments, ProcessGroup& group, int64_t
       text = to_toml(selected_options(options));
     });
     text = broadcast_text(group, text);
-    if (!group.first()) assign_options(options, parse_toml(text, "config.toml"));
+    if (!group.first()) assign_toml(options, text, "config.toml");
   }
   together(group, [&] {
-    Assignments given = merged(arguments.config, arguments.flags);
+    Places places;
+    Assignments given = given_options(arguments.config, arguments.flags, places);
     // As many parts as there are processes to share them, unless the user or the run says.
     if (processes > 1 && !arguments.resume) given.emplace("shards", std::to_string(processes));
-    assign_options(options, given);
+    assign_options(options, given, places);
     settle(options, given);
     check_shards(options, processes);
   });

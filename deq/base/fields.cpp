@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "deq/base/option_error.h"
 #include "deq/base/printable.h"
 
 namespace deq {
@@ -173,6 +174,16 @@ const char* type_name(const detail::Scalar& value) {
   return kNames[value.index()];
 }
 
+/// What goes wrong in `use` is about the option `key`.
+template <class Use>
+void about(const std::string& key, const Use& use) {
+  try {
+    use();
+  } catch (const Error& error) {
+    throw OptionError(key, error.what());
+  }
+}
+
 /// Collects every option, those of alternatives that are not selected included.
 struct List : detail::Leaf {
   bool only_selected;
@@ -238,21 +249,22 @@ struct Assign : detail::Leaf {
               const Range& range) override {
     const std::string* text = take(key);
     if (!text) return;
-    std::visit(
-        [&]<class T>(T* place) {
-          T parsed{};
-          from_text(key, *text, parsed);
-          if constexpr (std::is_arithmetic_v<T>) check_range(dashed(key), double(parsed), range);
-          *place = std::move(parsed);
-        },
-        value);
+    const auto set = [&]<class T>(T* place) {
+      T parsed{};
+      from_text(key, *text, parsed);
+      if constexpr (std::is_arithmetic_v<T>) check_range(dashed(key), double(parsed), range);
+      *place = std::move(parsed);
+    };
+    about(key, [&] { std::visit(set, value); });
   }
   void enumeration(const std::string& key, size_t& value, const std::vector<std::string>& names,
                    const char*) override {
-    if (const std::string* text = take(key)) value = index_of(key, *text, names);
+    const std::string* text = take(key);
+    if (text) about(key, [&] { value = index_of(key, *text, names); });
   }
   void choice(const std::string& key, detail::Alternatives& value, const char*) override {
-    if (const std::string* text = take(key)) value.choose(index_of(key, *text, value.names()));
+    const std::string* text = take(key);
+    if (text) about(key, [&] { value.choose(index_of(key, *text, value.names())); });
     detail::Walk nested(*this, key + "_");
     value.walk_held(nested);
   }
@@ -324,12 +336,14 @@ void reject_unknown(const std::string& key, const std::vector<OptionInfo>& known
       const bool prefixes = key.rfind(choice.key + "_", 0) == 0 && choice.type == "choice";
       if (prefixes && (!owner || choice.key.size() > owner->key.size())) owner = &choice;
     }
-    DEQ_CHECK(!owner, "{} is not an option of {} '{}'", dashed(key), dashed(owner->key),
-              owner->value);
+    if (owner)
+      throw OptionError(key, fmt::format("{} is not an option of {} '{}'", dashed(key),
+                                         dashed(owner->key), owner->value));
   }
   const std::string near = nearest(dashed(key), keys);
-  throw Error(fmt::format("unknown option '{}'{}", printable(dashed(key)),
-                          near.empty() ? "" : fmt::format("; the nearest is '{}'", near)));
+  throw OptionError(key,
+                    fmt::format("unknown option '{}'{}", printable(dashed(key)),
+                                near.empty() ? "" : fmt::format("; the nearest is '{}'", near)));
 }
 
 }  // namespace detail

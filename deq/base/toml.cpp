@@ -112,7 +112,7 @@ class Reader {
       if (line != rest_.npos) advance(line + 1);
       refuse("not UTF-8 text");
     }
-    take("\xef\xbb\xbf");  // some editors begin a file with it
+    rest_ = without_mark(rest_);
   }
 
   /// The next key and its value, up to the end of their line; false at the end of the text.
@@ -120,6 +120,7 @@ class Reader {
     skip_blank(true);
     if (rest_.empty()) return false;
     if (rest_.front() == '[') refuse("tables are not options; these are flat, `key = value`");
+    key_place_ = place();
     key = read_key();
     skip_blank(false);
     if (rest_.starts_with('.'))
@@ -135,10 +136,14 @@ class Reader {
   }
 
   [[noreturn]] void refuse(const std::string& reason) const {
-    throw Error(fmt::format("{}:{}: {}", printable(source_, 400), line_, reason));
+    throw Error(fmt::format("{}: {}", place(), reason));
   }
 
+  /// Where the last key stands.
+  const std::string& key_place() const { return key_place_; }
+
  private:
+  std::string place() const { return fmt::format("{}:{}", printable(source_, 400), line_); }
   void advance(size_t count) {
     for (size_t i = 0; i < count; ++i) line_ += rest_[i] == '\n';
     rest_.remove_prefix(count);
@@ -280,16 +285,18 @@ class Reader {
   std::string_view rest_;
   const std::string& source_;
   int line_ = 1;
+  std::string key_place_;
 };
 
 }  // namespace
 
-Assignments parse_toml(const std::string& text, const std::string& source) {
+Assignments parse_toml(const std::string& text, const std::string& source, Places* places) {
   Assignments values;
   Reader reader(text, source);
   for (std::string key, value; reader.next(key, value);) {
     const bool is_new = values.emplace(underscored(key), value).second;
     if (!is_new) reader.refuse(printable(key) + " is set twice");
+    if (places) places->emplace(underscored(key), reader.key_place());
   }
   return values;
 }

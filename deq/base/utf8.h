@@ -13,4 +13,7 @@ size_t utf8_length(std::string_view text, size_t at);
 /// The offset of the first byte that is no part of well-formed UTF-8, or npos.
 size_t find_invalid_utf8(std::string_view text);
 
+/// The text behind a byte order mark, with which some editors begin a file.
+std::string_view without_mark(std::string_view text);
+
 }  // namespace deq

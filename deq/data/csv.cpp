@@ -2,11 +2,10 @@
 
 #include "deq/base/error.h"
 #include "deq/base/printable.h"
+#include "deq/base/utf8.h"
 
 namespace deq {
 namespace {
-
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 char separator_of(std::string_view text) {
   const std::string_view first = text.substr(0, text.find('\n'));
@@ -96,9 +95,7 @@ class CsvReader {
 }  // namespace
 
 std::vector<CsvRow> parse_csv(std::string_view text, const std::string& source) {
-  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark)
-    text.remove_prefix(kByteOrderMark.size());
-  CsvReader reader(text, source);
+  CsvReader reader(without_mark(text), source);
   std::vector<CsvRow> rows;
   size_t filled = 0;  // rows up to the last that is not blank
   while (!reader.done()) {

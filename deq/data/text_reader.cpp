@@ -9,7 +9,6 @@ namespace deq {
 namespace {
 
 constexpr int64_t kChunk = int64_t{1} << 20;
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 }  // namespace
 
@@ -65,9 +64,10 @@ void TextReader::read_until(int64_t end, const Use& use) {
     std::string_view piece = std::string_view(carry_).substr(0, cut);
     check(piece);
     int64_t offset = position_ - int64_t(carry_.size());
-    if (offset == 0 && unit_ != Unit::Byte && piece.substr(0, 3) == kByteOrderMark) {
-      piece.remove_prefix(3);
-      offset += 3;
+    if (offset == 0 && unit_ != Unit::Byte) {
+      const size_t all = piece.size();
+      piece = without_mark(piece);
+      offset = int64_t(all - piece.size());
     }
     use(piece, offset);
     const bool unfinished = last && unit_ == Unit::Word && carry_.back() != '\n';

@@ -1,5 +1,6 @@
 #include "deq/data/vocabulary.h"
 
+#include <algorithm>
 #include <cmath>
 #include <unordered_map>
 
@@ -216,6 +217,7 @@ std::string Vocabulary::serialize() const {
 }
 
 Vocabulary Vocabulary::parse(std::string_view text, const std::string& source) {
+  text = without_mark(text);
   std::string_view first = text.substr(0, text.find('\n'));
   const size_t ending = first.ends_with('\r') ? 2 : 1;  // CRLF; a token's own \r is escaped
   first.remove_suffix(ending - 1);
@@ -224,8 +226,11 @@ Vocabulary Vocabulary::parse(std::string_view text, const std::string& source) {
       "{} is no vocabulary: its first line is '{}'; expected '{}word', byte, character or symbol",
       source, printable(first, 60), kHeader);
   const auto known = detail::enum_names<Unit>();
-  const std::string name(first.substr(kHeader.size()));
-  const Unit unit = Unit(detail::index_of(source + ": unit", name, known));
+  const std::string_view name = first.substr(kHeader.size());
+  const auto found = std::find(known.begin(), known.end(), name);
+  DEQ_CHECK(found != known.end(), "{}:1: unknown unit '{}'; known: {}", source, printable(name),
+            join(known, ", "));
+  const Unit unit = Unit(found - known.begin());
   DEQ_CHECK(text.size() > first.size() && text.back() == '\n',
             "{} is cut off: it does not end with a newline", source);
   std::vector<std::string> tokens;

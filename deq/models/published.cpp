@@ -105,8 +105,10 @@ auto with_config(const std::string& config_json, Use&& use) {
   try {
     return use(Json::parse(config_json));
   } catch (const Json::exception& error) {
+    std::string_view text = error.what();
+    text.remove_prefix(std::min(text.size(), text.find(']') + 2));  // "[json.exception....] "
     throw Error(fmt::format("config: {}; expected an object with the published settings",
-                            printable(error.what(), 200)));
+                            printable(text, 200)));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "deq/base/printable.h"
 #include "deq/base/toml.h"
+#include "deq/base/utf8.h"
 #include "deq/cells/transformer.h"
 #include "deq/cells/trellisnet.h"
 #include "deq/files/files.h"
@@ -77,7 +78,7 @@ Vocabulary ordered_vocabulary(const Corpus& corpus, WordOrder order) {
 
 /// A word a line, each once; lines may end in CRLF.
 std::vector<std::string> listed_words(const std::string& path) {
-  std::istringstream lines(read_file(path, kMaxText));
+  std::istringstream lines{std::string(without_mark(read_file(path, kMaxText)))};
   std::vector<std::string> words;
   std::map<std::string, size_t> places;
   for (std::string line; std::getline(lines, line);) {
@@ -157,12 +158,19 @@ TrainOptions import_published(const fs::path& weights, const fs::path& folder,
   const TensorFile file = load_tensors(weights);
   const std::string config = config_of(file, weights, options);
   TrainOptions run;
-  run.model = published_options(config);
+  int64_t tokens = 0;
+  try {
+    run.model = published_options(config);
+    take_lengths(config, run);
+    tokens = published_vocabulary(config);
+  } catch (const Error& error) {
+    const std::string source = options.config.empty() ? weights.string() : options.config;
+    throw Error(fmt::format("{}: {}", printable(source, 400), error.what()));
+  }
   run.data = options.data.empty() ? "" : fs::absolute(options.data).lexically_normal().string();
-  take_lengths(config, run);
   validate(run, "published settings");
-  check_size(run.model, published_vocabulary(config), file, weights);
-  const Vocabulary vocabulary = vocabulary_of(options, published_vocabulary(config));
+  check_size(run.model, tokens, file, weights);
+  const Vocabulary vocabulary = vocabulary_of(options, tokens);
   LanguageModel model(run.model, vocabulary.size());
   check_types(model, file, weights);
   load_published(model, published_weights(file));

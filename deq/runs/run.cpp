@@ -144,7 +144,7 @@ class Run {
     on_first([&] {
       if (!resume || !fs::exists(folder_ / kVocabulary)) return;
       vocabulary = Vocabulary::load(folder_ / kVocabulary).serialize();
-      answers = answers_in(folder_).serialize();
+      answers = answers_in(folder_, options_.task->own_answers()).serialize();
     });
     vocabulary = broadcast_text(*group_, vocabulary);
     answers = broadcast_text(*group_, answers);

@@ -14,10 +14,12 @@ inline constexpr const char* kMetrics = "metrics.jsonl";
 inline constexpr const char* kVocabulary = "vocab.txt";
 inline constexpr const char* kAnswers = "answers.txt";
 
-/// Of targets; the vocabulary itself where a run has but one.
-inline Vocabulary answers_in(const std::filesystem::path& folder) {
-  return Vocabulary::load(folder /
-                          (std::filesystem::exists(folder / kAnswers) ? kAnswers : kVocabulary));
+/// Of targets; the vocabulary itself where a run has but one. `own`: it has one of its own.
+inline Vocabulary answers_in(const std::filesystem::path& folder, bool own) {
+  const bool there = std::filesystem::exists(folder / kAnswers);
+  DEQ_CHECK(there || !own, "'{}' is missing; expected the answers' vocabulary of the run",
+            (folder / kAnswers).string());
+  return Vocabulary::load(folder / (there ? kAnswers : kVocabulary));
 }
 
 }  // namespace deq

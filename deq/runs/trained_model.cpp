@@ -16,7 +16,7 @@ TrainOptions read_run_options(const fs::path& folder) {
   DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing", folder.string());
   const fs::path path = folder / "config.toml";
   TrainOptions options;
-  assign_options(options, parse_toml(read_file(path, kMaxText), path.string()));
+  assign_toml(options, read_file(path, kMaxText), path.string());
   return options;
 }
 
@@ -25,13 +25,16 @@ TrainedModel load_run(const fs::path& folder, const std::string& checkpoint,
   const at::Device place = use_device(device);
   DEQ_CHECK(checkpoint.empty() || checkpoint == "best" || checkpoint == "last",
             "unknown checkpoint '{}'; known: best, last", checkpoint);
-  TrainedModel run{read_run_options(folder),
+  const TrainOptions options = read_run_options(folder);
+  TrainedModel run{options,
                    Vocabulary::load(folder / kVocabulary),
-                   answers_in(folder),
+                   answers_in(folder, options.task->own_answers()),
                    nullptr,
                    checkpoint,
                    folder.string()};
   if (checkpoint.empty()) run.weights = fs::exists(folder / kBest) ? "best" : "last";
+  DEQ_CHECK(!checkpoint.empty() || fs::exists(folder / kBest) || fs::exists(folder / kLast),
+            "run folder '{}' has no weights; expected {} or {}", folder.string(), kBest, kLast);
   const fs::path path = folder / (run.weights + ".safetensors");
   TensorFile file = load_tensors(path);
   require_all_read(file, path.string());

@@ -222,6 +222,29 @@ TEST(Toml, AListIsNoNumberAndARealNoWholeNumber) {
   EXPECT_EQ(refused("verbose = 1\n"), "verbose = 1; expected true or false");
 }
 
+TEST(Toml, AnOptionIsNamedByItsPlace) {
+  const auto refused = [](const std::string& text) {
+    return error_of([&] {
+      Options options;
+      assign_toml(options, text, "c.toml");
+    });
+  };
+  const std::pair<const char*, const char*> cases[] = {
+      {"\n\nsede = 1\n", "c.toml:3: unknown option 'sede'; the nearest is 'seed'"},
+      {"title = \"\"\"\n\n\"\"\"\nseed = 'a'\n", "c.toml:4: seed = a; expected a whole number"},
+      {"# ü\r\nrate = [1]\r\n", "c.toml:2: rate = [1]; expected a number"},
+      {"verbose =\n", "c.toml:1: verbose has no value"},
+      {"\xEF\xBB\xBFseed = true", "c.toml:1: seed = true; expected a whole number"}};
+  for (const auto& [text, expected] : cases) EXPECT_EQ(refused(text), expected);
+
+  Options options;
+  Places places{{"seed", "here"}};
+  EXPECT_EQ(error_of([&] {
+              assign_options(options, {{"rate", "x"}}, places);
+            }),
+            "rate = x; expected a number");
+}
+
 TEST(Toml, TextThatNoFileCanHoldIsRefusedWhenWritten) {
   Options options;
   options.title = "\xff";

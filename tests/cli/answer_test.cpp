@@ -329,6 +329,18 @@ TEST_F(Answer, ARunWhoseFilesDoNotFitIsAnError) {
   spill(config, held);
   expect_one_error_line("answer " + run + " " + text("s.txt", "1234341.21434321\n"),
                         "task sudoku has 10 symbols, vocab.txt 5; expected the same");
+  spill(config, held + "foo = 1\n");
+  expect_one_error_line("answer " + run + " " + path("s.txt"), "unknown option 'foo'");
+  spill(config, held);
+  fs::rename(fs::path(run) / "answers.txt", path("elsewhere"));
+  expect_one_error_line("answer " + run + " " + path("s.txt"),
+                        "answers.txt' is missing; expected the answers' vocabulary");
+  fs::rename(path("elsewhere"), fs::path(run) / "answers.txt");
+  fs::rename(fs::path(run) / "best.safetensors", path("elsewhere"));
+  fs::remove(fs::path(run) / "last.safetensors");
+  expect_one_error_line("answer " + run + " " + path("s.txt"),
+                        "has no weights; expected best.safetensors or last.safetensors");
+  fs::rename(path("elsewhere"), fs::path(run) / "best.safetensors");
   spill(fs::path(run) / "vocab.txt", "# deq vocabulary: symbol\na\nb\n");
   expect_one_error_line("answer " + run + " " + path("s.txt"), "vocab.txt does not fit");
 }

@@ -155,7 +155,9 @@ TEST(Vocabulary, RefusesBadFiles) {
   };
   EXPECT_SAYS(says(""), "v.txt is no vocabulary");
   EXPECT_SAYS(says("the\ncat\n"), "its first line is 'the'");
-  EXPECT_SAYS(says("# deq vocabulary: syllable\na\n"), "known: word, byte, character, symbol");
+  EXPECT_SAYS(says("# deq vocabulary: syllable\na\n"),
+              "v.txt:1: unknown unit 'syllable'; known: word, byte, character, symbol");
+  EXPECT_EQ(Vocabulary::parse("\xEF\xBB\xBF" + header + "a\n", "v.txt").token(0), "a");
   EXPECT_SAYS(says(header + "a\nb"), "is cut off");
   EXPECT_SAYS(says(header + "a\n\nb\n"), "v.txt:3: the line is empty");
   EXPECT_SAYS(says(header + "a b\n"), "v.txt:2: byte 0x20");

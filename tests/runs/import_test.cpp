@@ -143,6 +143,8 @@ TEST(Import, NamesWhatDoesNotFit) {
     c.config = R"({"kind": "deq-trellisnet", "vocab": 20})";
     c.save();
     expect_refused(c, {}, "d_embed");
+    testing::spill(c.scratch / "c.json", "{\"kind\":");
+    expect_refused(c, {.config = (c.scratch / "c.json").string()}, "c.json: config: parse error");
   }
   {
     Case c(kTrellisNet);
