@@ -65,8 +65,9 @@ at::Tensor parse_idx(std::string_view bytes, const std::string& source) {
     numbers = size == 0 ? 0 : std::min(numbers, kMostBytes) * size;  // cannot overflow
   }
   DEQ_CHECK(numbers <= kMostBytes && bytes.size() - begin == numbers * width,
-            "{}: {} bytes behind sizes [{}] of {}; expected {} of each number", source,
-            bytes.size() - begin, fmt::join(sizes, ", "), c10::toString(type), width);
+            "{}: {} bytes behind sizes [{}] of {}; expected {}", source, bytes.size() - begin,
+            fmt::join(sizes, ", "), c10::toString(type),
+            numbers <= kMostBytes ? std::to_string(numbers * width) : "smaller sizes");
   at::Tensor out = at::empty(sizes, type);
   char* to = static_cast<char*>(out.data_ptr());
   if (numbers > 0) std::memcpy(to, bytes.data() + begin, numbers * width);

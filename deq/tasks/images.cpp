@@ -34,10 +34,11 @@ Labelled read_labelled(const fs::path& folder, const char* set) {
               packed ? ": unpack the .gz beside it with gunzip" : "");
   }
   Labelled read{read_idx(images), read_idx(labels)};
-  DEQ_CHECK(
-      read.images.dim() == 3 && read.images.scalar_type() == at::kByte && read.images.numel() > 0,
-      "'{}' holds [{}] of {}; expected images, rows, columns of Byte", shown(images),
-      fmt::join(read.images.sizes(), ", "), c10::toString(read.images.scalar_type()));
+  DEQ_CHECK(read.images.dim() == 3 && read.images.scalar_type() == at::kByte,
+            "'{}' holds [{}] of {}; expected images, rows, columns of Byte", shown(images),
+            fmt::join(read.images.sizes(), ", "), c10::toString(read.images.scalar_type()));
+  DEQ_CHECK(read.images.numel() > 0, "'{}' holds [{}], no pixel; expected an image at least",
+            shown(images), fmt::join(read.images.sizes(), ", "));
   DEQ_CHECK(read.labels.dim() == 1 && read.labels.scalar_type() == at::kByte &&
                 read.labels.size(0) == read.images.size(0),
             "'{}' holds [{}] of {}; expected {} labels of Byte, as there are images", shown(labels),
@@ -90,9 +91,9 @@ Vocabulary numbers(int64_t count) {
 }
 
 void check_labels(const Labelled& set, int64_t classes, const char* name) {
-  const int64_t most = set.labels.max().item<int64_t>();
-  DEQ_CHECK(most < classes, "{} labels: {}; expected 0 to {}, as in training", name, most,
-            classes - 1);
+  const int64_t most = set.labels.max().item<int64_t>(), at = set.labels.argmax().item<int64_t>();
+  DEQ_CHECK(most < classes, "{} labels: {}, of image {}; expected 0 to {}, as in training", name,
+            most, at + 1, classes - 1);
 }
 
 Corpus load_images(const Images& task, const fs::path& data, const Vocabulary* answers) {
@@ -117,7 +118,9 @@ Corpus load_images(const Images& task, const fs::path& data, const Vocabulary* a
             all.images.size(1), all.images.size(2), side);
   const int64_t classes =
       answers ? answers->size() : std::max<int64_t>(2, train.labels.max().item<int64_t>() + 1);
-  DEQ_CHECK(classes <= kMostClasses, "{} classes; expected at most {}", classes, kMostClasses);
+  DEQ_CHECK(classes <= kMostClasses,
+            "'{}': {} classes, by the largest of the training labels; expected at most {}",
+            shown(data), classes, kMostClasses);
   check_labels(train, classes, "training");
   check_labels(valid, classes, "validation");
   check_labels(test, classes, "test");

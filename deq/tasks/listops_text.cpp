@@ -7,6 +7,7 @@
 
 #include "deq/base/printable.h"
 #include "deq/files/files.h"
+#include "deq/tasks/lines.h"
 #include "deq/tasks/listops.h"
 
 namespace deq {
@@ -77,16 +78,14 @@ Split listops_split(const std::vector<Ids>& expressions, int64_t places, bool ev
 
 Corpus load_listops(const std::filesystem::path& path, bool every) {
   const std::string text = read_file(path, kMaxFile);
-  const std::string name = printable(path.string(), 400);
+  const std::string name = path.string();
   const Vocabulary inputs = ListOps().vocabularies().first;
   std::vector<Ids> all;
   std::map<int64_t, std::vector<Ids>> by_depth;
-  int64_t number = 0;
-  for (size_t first = 0; first < text.size();) {
-    const size_t end = std::min(text.find('\n', first), text.size());
-    const std::string_view line = std::string_view(text).substr(first, end - first);
-    first = end + 1;
-    const std::string where = at_line(name, ++number);
+  check_text(text, name);
+  for_each_line(text, [&](std::string_view line, int64_t number) {
+    if (is_blank(line)) return;
+    const std::string where = at_line(name, number);
     const size_t tab = line.find('\t');
     DEQ_CHECK(tab == 1 && line[0] >= '0' && line[0] <= '9',
               "{}: '{}'; expected a value, 0 to 9, a tab and an expression", where,
@@ -97,8 +96,9 @@ Corpus load_listops(const std::filesystem::path& path, bool every) {
               found.value, line[0]);
     all.push_back(placed.symbols);
     by_depth[found.depth].push_back(placed.symbols);
-  }
-  DEQ_CHECK(!all.empty(), "{} has no expressions", name);
+  });
+  DEQ_CHECK(!all.empty(), "'{}' has no expressions; expected lines of a value, a tab and one",
+            printable(name, 400));
   const auto split_of = [every](const std::vector<Ids>& expressions) {
     size_t longest = 0;
     for (const Ids& each : expressions) longest = std::max(longest, each.size());

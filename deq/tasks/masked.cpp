@@ -6,6 +6,7 @@
 #include "deq/base/printable.h"
 #include "deq/data/random.h"
 #include "deq/tasks/characters.h"
+#include "deq/tasks/lines.h"
 
 namespace deq {
 
@@ -186,12 +187,8 @@ std::vector<WrittenProblem> Masked::read_text(std::string_view text, const std::
                                               const Vocabulary& inputs) const {
   const int64_t hole = hole_of(inputs);
   std::vector<WrittenProblem> problems;
-  int64_t line = 0;
-  for (size_t first = 0; first < text.size(); ++line) {
-    const size_t end = std::min(text.find('\n', first), text.size());
-    const std::string_view own = text.substr(first, end - first);
-    first = end + 1;
-    if (own.empty()) continue;
+  for_each_line(text, [&](std::string_view own, int64_t line) {
+    if (own.empty()) return;
     std::vector<int64_t> ids;
     for_each_token(
         Unit::Character, own,
@@ -199,16 +196,15 @@ std::vector<WrittenProblem> Masked::read_text(std::string_view text, const std::
           const auto found = inputs.find(character);
           DEQ_CHECK(character == kWrittenHole || found,
                     "{}: '{}' is not among the {} characters of the run's text",
-                    at_line(source, line + 1), printable(std::string(character)),
-                    inputs.size() - 1);
+                    at_line(source, line), printable(std::string(character)), inputs.size() - 1);
           ids.push_back(character == kWrittenHole ? hole : *found);
         },
         source);
     DEQ_CHECK(std::find(ids.begin(), ids.end(), hole) != ids.end(),
               "{}: no hole; expected an underscore for each character to be found",
-              at_line(source, line + 1));
-    problems.push_back({at::tensor(ids, at::kLong), line + 1});
-  }
+              at_line(source, line));
+    problems.push_back({at::tensor(ids, at::kLong), line});
+  });
   DEQ_CHECK(!problems.empty(), "{}: no text; expected lines with underscores for holes",
             printable(source, 400));
   return problems;

@@ -9,6 +9,7 @@
 
 #include "deq/base/printable.h"
 #include "deq/files/files.h"
+#include "deq/tasks/lines.h"
 #include "deq/tasks/written.h"
 
 namespace deq {
@@ -18,7 +19,6 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kMaxFile = uint64_t(1) << 32;
 constexpr double kMostPlaces = double(int64_t{1} << 29);  // of a split: 8 GiB with its targets
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 constexpr std::string_view kNotScored = "_";
 constexpr size_t kFewest = 3;  // problems of a file that can be cut
 
@@ -92,19 +92,10 @@ Pair read_pair(std::string_view line, int64_t number, const std::string& name, i
 
 PairFile read_pairs(const fs::path& path, int64_t dimensions) {
   PairFile file{path.string(), std::make_unique<const std::string>(read_file(path, kMaxFile)), {}};
-  std::string_view text = *file.text;
-  if (text.substr(0, kByteOrderMark.size()) == kByteOrderMark)
-    text.remove_prefix(kByteOrderMark.size());
-  int64_t number = 0;
-  for (size_t first = 0; first < text.size();) {
-    const size_t end = std::min(text.find('\n', first), text.size());
-    std::string_view line = text.substr(first, end - first);
-    first = end + 1;
-    ++number;
-    if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
-    if (line.find_first_not_of(" \t") == std::string_view::npos) continue;
-    file.pairs.push_back(read_pair(line, number, file.name, dimensions));
-  }
+  check_text(*file.text, file.name);
+  for_each_line(*file.text, [&](std::string_view line, int64_t number) {
+    if (!is_blank(line)) file.pairs.push_back(read_pair(line, number, file.name, dimensions));
+  });
   DEQ_CHECK(!file.pairs.empty(),
             "'{}' has no problems; expected lines of a problem, a tab and its answer",
             printable(file.name, 400));

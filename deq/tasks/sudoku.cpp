@@ -8,6 +8,7 @@
 #include "deq/base/printable.h"
 #include "deq/data/random.h"
 #include "deq/files/files.h"
+#include "deq/tasks/lines.h"
 
 namespace deq {
 namespace {
@@ -41,7 +42,6 @@ Board read_board(std::string_view text, int64_t side, bool full, const std::stri
 }
 
 std::vector<std::string_view> columns_of(std::string_view line) {
-  if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
   std::vector<std::string_view> columns;
   for (size_t first = 0; first <= line.size();) {
     const size_t end = std::min(line.find(',', first), line.size());
@@ -51,37 +51,52 @@ std::vector<std::string_view> columns_of(std::string_view line) {
   return columns;
 }
 
+/// With its one solution.
+SudokuPuzzle read_puzzle(std::string_view puzzle, std::string_view solution, int64_t side,
+                         const std::string& where) {
+  SudokuPuzzle read{read_board(puzzle, side, false, where),
+                    read_board(solution, side, true, where)};
+  for (size_t i = 0; i < read.puzzle.size(); ++i)
+    DEQ_CHECK(read.puzzle[i] == 0 || read.puzzle[i] == read.solution[i],
+              "{}: the solution has {} where {} is given", where, read.solution[i], read.puzzle[i]);
+  DEQ_CHECK(solve_sudoku(read.solution).count == 1, "{}: its solution is none", where);
+  check_sudoku(read.puzzle, where);
+  return read;
+}
+
+/// The name of a test set.
+std::string read_level(std::string_view level, const std::string& where) {
+  const std::set<std::string_view> taken{"", "train", "valid", "test"};
+  DEQ_CHECK(!taken.contains(level), "{}: level '{}'; expected a name other than train, valid, test",
+            where, level);
+  return std::string(level);
+}
+
 Boards read_boards(const fs::path& path, int64_t side) {
   const std::string text = read_file(path, kMaxFile);
-  const std::string name = printable(path.string(), 400);
   Boards boards;
-  size_t levels = 0;
-  int64_t number = 0;
-  for (size_t first = 0; first < text.size();) {
-    const size_t end = std::min(text.find('\n', first), text.size());
-    const auto columns = columns_of(std::string_view(text).substr(first, end - first));
-    first = end + 1;
-    const std::string where = fmt::format("{}, line {}", name, ++number);
-    if (number == 1) {
+  size_t count = 0;  // of columns, as the first line has them; 0: before it
+  bool with_levels = false;
+  check_text(text, path.string());
+  for_each_line(text, [&](std::string_view line, int64_t number) {
+    if (is_blank(line)) return;
+    const auto columns = columns_of(line);
+    const std::string where = at_line(path.string(), number);
+    if (count == 0) {
       DEQ_CHECK(columns.size() >= 2 && columns[0] == "puzzle" && columns[1] == "solution",
-                "{}: '{}'; expected the columns puzzle,solution", where,
-                printable(std::string(columns[0]), 80));
-      levels = columns.size() > 2 && columns[2] == "level" ? 2 : 0;
-      continue;
+                "{}: '{}'; expected the columns puzzle,solution", where, printable(line));
+      count = columns.size();
+      with_levels = count > 2 && columns[2] == "level";
+      return;
     }
-    DEQ_CHECK(columns.size() > std::max<size_t>(1, levels), "{}: {} columns; expected {}", where,
-              columns.size(), levels > 0 ? "puzzle,solution,level" : "puzzle,solution");
-    SudokuPuzzle read{read_board(columns[0], side, false, where),
-                      read_board(columns[1], side, true, where)};
-    for (size_t i = 0; i < read.puzzle.size(); ++i)
-      DEQ_CHECK(read.puzzle[i] == 0 || read.puzzle[i] == read.solution[i],
-                "{}: the solution has {} where {} is given", where, read.solution[i],
-                read.puzzle[i]);
-    DEQ_CHECK(solve_sudoku(read.solution).count == 1, "{}: its solution is none", where);
-    boards.puzzles.push_back(std::move(read));
-    if (levels > 0) boards.levels.emplace_back(columns[levels]);
-  }
-  DEQ_CHECK(!boards.puzzles.empty(), "{} has no boards", name);
+    DEQ_CHECK(columns.size() == count, "{}: {} columns; expected {}, as the first line names",
+              where, columns.size(), count);
+    boards.puzzles.push_back(read_puzzle(columns[0], columns[1], side, where));
+    if (with_levels) boards.levels.push_back(read_level(columns[2], where));
+  });
+  DEQ_CHECK(!boards.puzzles.empty(),
+            "'{}' has no boards; expected a line puzzle,solution and boards below it",
+            printable(path.string(), 400));
   return boards;
 }
 

@@ -16,11 +16,14 @@ struct SudokuSolutions {
   Board first;
   bool complete = true;  ///< false: it ended before it was through, and before the limit
 };
-/// By trying, always at a place with the fewest choices. Throws deq::Error for a board whose size
-/// is not that of a Sudoku of 4, 9, 16 or 25 a side, and for numbers that it cannot have.
-/// Ends after `steps` numbers that were tried.
+/// By trying, always where there are the fewest choices: numbers at a place, or places of a number.
+/// Throws deq::Error for a board whose size is not that of a Sudoku of 4, 9, 16 or 25 a side, and
+/// for numbers that it cannot have. Ends after `steps` numbers that were tried.
 SudokuSolutions solve_sudoku(const Board& puzzle, int64_t limit = 2,
                              int64_t steps = std::numeric_limits<int64_t>::max());
+/// Throws deq::Error, which begins with `where`, unless the puzzle has one solution. What a search
+/// of about a second does not decide passes: there are puzzles that take minutes.
+void check_sudoku(const Board& puzzle, const std::string& where);
 
 /// A full board, and a puzzle from which no given can be taken without a second solution; or one
 /// that has `givens`, where that is more.
@@ -32,7 +35,8 @@ SudokuPuzzle make_sudoku(int64_t side, std::mt19937_64& random, int64_t givens =
 /// Sudoku. With data, a file of lines `puzzle,solution` below a line that names these columns: of
 /// its boards, shuffled, `test` for test, `valid` for validation, the others to train on, as Palm,
 /// Paquet and Winther (2018) split the 49,151 boards of 17 givens. A third column, `level`, makes
-/// it a file of tests alone, with a test set for each level. Without data boards are made, each
+/// it a file of tests alone, with a test set for each level. Throws deq::Error, with the line, for
+/// a puzzle that has not one solution, the one that is stated. Without data boards are made, each
 /// with as few givens as it stands, or with `givens`, `pool` of them to train on.
 ///
 /// A training problem is one of the boards with its numbers renamed and 0 to `more_givens` further

@@ -17,6 +17,8 @@ using at::Tensor;
 namespace {
 
 constexpr const char* kMarkNames[kMarks] = {"<missing>", "<asked>"};
+// Of a column: its squares, and their sums, are numbers with all of their digits.
+constexpr double kLeastStd = 1e-100, kMostStd = 1e100;
 constexpr std::string_view kMean = " mean ", kStd = " std ";
 
 /// Rows of one part that are asked for: from `first` until `end`.
@@ -61,13 +63,16 @@ std::vector<SeriesColumn> fit_columns(const SeriesTable& table, const Part& trai
     DEQ_CHECK(known.numel() > 0,
               "{}, column '{}': no value in the {} rows for training; expected some", table.source,
               printable(name), train.end);
+    const double least = known.min().item<double>(), most = known.max().item<double>();
+    DEQ_CHECK(least < most,
+              "{}, column '{}': {} in all {} rows for training; expected values that differ",
+              table.source, printable(name), least, train.end);
     const double mean = known.mean().item<double>();
     const double std = (known - mean).square().mean().sqrt().item<double>();
-    DEQ_CHECK(
-        known.min().item<double>() < known.max().item<double>() && std > 0 && std::isfinite(std),
-        "{}, column '{}': {} in all {} rows for training; expected values that differ, and "
-        "whose squares are finite",
-        table.source, printable(name), known[0].item<double>(), train.end);
+    DEQ_CHECK(std >= kLeastStd && std <= kMostStd,
+              "{}, column '{}': values from {} to {} in the {} rows for training; expected a "
+              "standard deviation of {} to {}, in other units",
+              table.source, printable(name), least, most, train.end, kLeastStd, kMostStd);
     columns.push_back({name, mean, std});
   }
   return columns;

@@ -65,8 +65,8 @@ struct TimeSeries {
   std::string reading() const { return "series"; }
   int64_t known_vocabulary() const { return 0; }
   /// Throws deq::Error for what `read_table` refuses, for parts with too few rows for a window, for
-  /// a season longer than the context, for a column whose training part is constant or empty, and
-  /// for a value more than 2^27 standard deviations away.
+  /// a season longer than the context, for a column whose training part is constant or empty or has
+  /// a standard deviation outside 1e-100 to 1e100, and for a value more than 2^27 of them away.
   Corpus load(const std::filesystem::path& data) const;
   /// With the columns and the scale of a run, for evaluating.
   Corpus load(const std::filesystem::path& data, const Vocabulary& vocabulary) const;

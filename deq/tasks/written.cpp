@@ -6,6 +6,7 @@
 
 #include "deq/base/printable.h"
 #include "deq/base/utf8.h"
+#include "deq/tasks/lines.h"
 
 namespace deq {
 namespace {
@@ -73,25 +74,22 @@ at::Tensor read_grid(const std::vector<std::string_view>& rows, bool joined, int
 
 }  // namespace
 
-std::vector<LineBlock> line_blocks(std::string_view text) {
-  std::vector<LineBlock> found;
-  int64_t number = 0;
-  bool open = false;
-  for (const std::string_view line : parts_of(text, '\n')) {
-    ++number;
-    const size_t last = line.find_last_not_of(kSpace);
-    const bool blank = last == std::string_view::npos;
-    if (!blank) {
-      if (!open) found.push_back({{}, number});
-      found.back().lines.push_back(line.substr(0, last + 1));
-    }
-    open = !blank;
-  }
-  return found;
-}
-
 std::string at_line(const std::string& source, int64_t line) {
   return fmt::format("{}, line {}", printable(source, 400), line);
+}
+
+std::vector<LineBlock> line_blocks(std::string_view text) {
+  std::vector<LineBlock> found;
+  bool open = false;
+  for_each_line(text, [&](std::string_view line, int64_t number) {
+    const bool blank = is_blank(line);
+    if (!blank) {
+      if (!open) found.push_back({{}, number});
+      found.back().lines.push_back(line.substr(0, line.find_last_not_of(kSpace) + 1));
+    }
+    open = !blank;
+  });
+  return found;
 }
 
 std::vector<int64_t> read_symbols(std::string_view text, const Vocabulary& vocabulary,

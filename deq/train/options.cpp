@@ -318,6 +318,9 @@ void settle(TrainOptions& options, const Assignments& given) {
     options.model.embedding.tie_weights = false;
   if (!given.count("reading"))
     assign_options(options.model, {{"reading", options.task->reading()}});
+  DEQ_CHECK(options.task->reading() != "series" || options.model.ends.reading == Reading::Series,
+            "reading = {}: task {} is of real values; expected series",
+            Names<Reading>::values[size_t(options.model.ends.reading)], options.task.name());
   settle(options.equilibrium, options.model, given);
   check_effect(idle_options(options), given);
 }

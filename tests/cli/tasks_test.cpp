@@ -154,6 +154,7 @@ TEST_F(Tasks, BadInputIsOneLineBeforeAFolderIsMade) {
       {" --task listops --data x.tsv", "task listops makes its own"},
       {" --task bits --embedding-width 5", "reading bits has no tables"},
       {" --task strings --reading bits", "expected the numbers of some bits"},
+      {" --task series --reading symbols", "reading = symbols: task series is of real values"},
       {" --task strings --cell ntm", "cell = ntm"},
       {std::string(" --task strings") + kStack + " --cell-reads 10",
        "cell-reads = 10: a stack has 9 entries"},

@@ -37,8 +37,7 @@ TEST(Idx, ReadsFilesAndNamesThemInErrors) {
   testing::spill(path, bytes({0, 0, 8, 1, 0, 0, 0, 2, 7, 9}));
   EXPECT_EQ(read_idx(path)[1].item<int>(), 9);
   testing::spill(path, bytes({0, 0, 8, 1, 0, 0, 0, 2, 7}));
-  EXPECT_SAYS(error_of([&] { read_idx(path); }),
-              "1 bytes behind sizes [2] of Byte; expected 1 of each");
+  EXPECT_SAYS(error_of([&] { read_idx(path); }), "1 bytes behind sizes [2] of Byte; expected 2");
   EXPECT_THROW(read_idx(scratch / "none"), Error);
 }
 
@@ -53,7 +52,7 @@ TEST(Idx, RefusesWhatIsNone) {
   EXPECT_SAYS(error({0, 0, 8, 2, 0, 0, 0, 1}), "ends within the sizes of its 2 dimensions");
   EXPECT_SAYS(error({0, 0, 8, 1, 0, 0, 0, 1, 5, 6}), "2 bytes behind");
   EXPECT_SAYS(error({0, 0, 14, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}),
-              "0 bytes behind");
+              "of Double; expected smaller sizes");
 }
 
 }  // namespace

@@ -176,6 +176,12 @@ TEST_F(ImagesTest, BadFilesAreOneLine) {
   EXPECT_SAYS(says(task), "71 bytes behind sizes [6, 3, 4]");
   spill(images, idx({6, 4, 3}, whole.substr(16)));
   EXPECT_SAYS(says(task), "test images of [4, 3]; expected [3, 4], as in training");
+  spill(images, idx({0, 3, 4}, ""));
+  EXPECT_SAYS(says(task), "holds [0, 3, 4], no pixel; expected an image at least");
+  spill(images, whole + "x");
+  EXPECT_SAYS(says(task), "73 bytes behind sizes [6, 3, 4]");
+  spill(images, "x" + whole);
+  EXPECT_SAYS(says(task), "89 bytes that are no IDX file");
   spill(images, idx({72}, whole.substr(16)));
   EXPECT_SAYS(says(task), "holds [72] of Byte; expected images, rows, columns of Byte");
   spill(images, whole);
@@ -184,10 +190,11 @@ TEST_F(ImagesTest, BadFilesAreOneLine) {
   std::string other = known.substr(8);
   other.back() = 7;  // of validation
   spill(labels, idx({20}, other));
-  EXPECT_SAYS(says(task), "validation labels: 7; expected 0 to 2, as in training");
+  EXPECT_SAYS(says(task), "validation labels: 7, of image 5; expected 0 to 2, as in training");
   other.front() = char(200);
   spill(labels, idx({20}, other));
-  EXPECT_SAYS(says(task), "201 classes; expected at most 128");
+  EXPECT_SAYS(says(task),
+              "201 classes, by the largest of the training labels; expected at most 128");
   fs::rename(labels, labels.string() + ".gz");
   EXPECT_SAYS(says(task), "no file");
   EXPECT_SAYS(says(task), "unpack the .gz beside it with gunzip");
@@ -201,7 +208,7 @@ TEST_F(ImagesTest, ARunsClassesAreKept) {
   EXPECT_SAYS(error_of([&] {
                 task.load(scratch.folder(), corpus.vocabulary, symbols({"0", "1"}));
               }),
-              "training labels: 2; expected 0 to 1");
+              "training labels: 2, of image 3; expected 0 to 1");
   EXPECT_SAYS(error_of([&] {
                 task.load(scratch.folder(), corpus.vocabulary, symbols({"1", "0"}));
               }),

@@ -226,6 +226,12 @@ TEST(ListOps, BadFilesAndOptionsAreOneLine) {
   EXPECT_SAYS(says("3\t[SM 1 2 ]\n3\t[SM 1 2\n"), "x.tsv, line 2, column 10: an open operation");
   EXPECT_SAYS(says("[SM 1 2 ]\n"), "x.tsv, line 1: '[SM 1 2 ]'; expected a value, 0 to 9, a tab");
   EXPECT_SAYS(says(""), "has no expressions");
+  EXPECT_SAYS(says("3\t[SM 1 2 ]\n\xff"), "x.tsv, line 2: byte 0xff; expected UTF-8");
+  spill(scratch / "x.tsv",
+        "\xEF\xBB\xBF"
+        "3\t[SM 1 2 ]\r\n\r\n");
+  const auto [inputs, answers] = task.vocabularies();
+  EXPECT_EQ(task.load(scratch / "x.tsv", inputs, answers).test.tokens.size(0), 1);
   EXPECT_SAYS(error_of([&] { task.load(scratch / "x.tsv"); }), "task listops makes its own");
   EXPECT_SAYS(error_of([] { ListOps({.depth = 6, .length = 18}).load(""); }),
               "task-length = 18: an expression of depth 6 has 19 symbols at least");

@@ -106,6 +106,9 @@ TEST(Pairs, EveryMistakeIsALine) {
   EXPECT_SAYS(says("a\tx\tx\n"), "train.tsv, line 2: 3 columns");
   EXPECT_SAYS(says("a b\tx\n"), "line 2: an answer of 1 symbols to a problem of 2; expected as");
   EXPECT_SAYS(says("a b\tx x x\n"), "line 2: an answer of 3 symbols to a problem of 2");
+  EXPECT_SAYS(says("a \xff\tx x\n"), "train.tsv, line 2: byte 0xff; expected UTF-8 text");
+  EXPECT_SAYS(says(std::string("\na\0b\tx\n", 7)),
+              "train.tsv, line 3: byte 0x00; expected UTF-8 text, not binary or UTF-16");
   EXPECT_SAYS(says("\n\n\tx\n"), "line 4: a row without a symbol");
   EXPECT_SAYS(says("a \t \n"), "line 2: a row without a symbol");
   EXPECT_SAYS(says("a b\t_ _\n"), "line 2: an answer of nothing but _");

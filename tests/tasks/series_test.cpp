@@ -199,6 +199,16 @@ TEST_F(SeriesTest, BadInputIsOneLine) {
   EXPECT_SAYS(error_of([&] { small().load({}); }), "data is not set; expected a CSV file");
   write(csv(kRows, [](int64_t t, int64_t c) { return c == 1 && t < 140 ? 4 : value_at(t, c); }));
   EXPECT_SAYS(says(), "column 'rate': 4 in all 140 rows for training; expected values that differ");
+  for (const double same : {1e308, 1e-320}) {
+    write(csv(kRows, [&](int64_t t, int64_t c) { return c == 1 ? same : value_at(t, c); }));
+    EXPECT_SAYS(says(), "in all 140 rows for training; expected values that differ");
+  }
+  for (const double size : {1e308, 1e140, 1e-130, 1e-320}) {
+    write(csv(kRows, [&](int64_t t, int64_t c) {
+      return c == 1 ? size / 2 * (1 + double(t % 3) / 2) : value_at(t, c);
+    }));
+    EXPECT_SAYS(says(), "expected a standard deviation of 1e-100 to 1e+100, in other units");
+  }
   write(csv(kRows, [](int64_t t, int64_t c) { return t == 190 ? 1e30 : value_at(t, c); }));
   EXPECT_SAYS(says(), "column 'load': a value is ");
   std::string none = "load\n";

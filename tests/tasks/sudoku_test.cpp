@@ -143,7 +143,7 @@ TEST(Sudoku, ReadsFilesAndTheirLevels) {
   const std::string good = text(boards[0].solution);
   EXPECT_SAYS(says("0000,1234"), "bad.csv, line 2: a board of 4 places; expected 16");
   EXPECT_SAYS(says(std::string(16, '7') + "," + good), "'7' on a board; expected 1234");
-  EXPECT_SAYS(says(good), "1 columns; expected puzzle,solution");
+  EXPECT_SAYS(says(good), "line 2: 1 columns; expected 2, as the first line names");
   EXPECT_SAYS(says(std::string(16, '0') + "," + std::string(16, '1')), "its solution is none");
   std::string other = good;
   std::swap(other[0], other[1]);
@@ -191,6 +191,59 @@ class SudokuFiles : public ::testing::Test {
   testing::Scratch scratch;
   std::vector<SudokuPuzzle> boards;
 };
+
+TEST_F(SudokuFiles, APuzzleWithSeveralSolutionsIsNamedByItsLine) {
+  const auto says = [&](SudokuPuzzle board) {
+    boards[3] = std::move(board);
+    testing::spill(scratch / "m.csv", lines(boards));
+    return error_of([&] { task().load(scratch / "m.csv"); });
+  };
+  EXPECT_SAYS(
+      says({Board(16, 0), boards[3].solution}),
+      "m.csv, line 5: a puzzle with more than one solution, 0 of 16 places given; expected");
+  SudokuPuzzle fewer = boards[4];  // minimal: without one of its givens it has several
+  *std::ranges::find_if(fewer.puzzle, [](int64_t number) { return number != 0; }) = 0;
+  EXPECT_SAYS(says(fewer), std::to_string(given(fewer.puzzle)) + " of 16 places given");
+  boards[3] = boards[4];
+  testing::spill(scratch / "m.csv", lines(boards));
+  EXPECT_NO_THROW(task().load(scratch / "m.csv"));
+}
+
+TEST_F(SudokuFiles, LinesEndAsTheyDo) {
+  std::string windows = "\xEF\xBB\xBF";
+  for (const char each : lines(boards)) windows += each == '\n' ? "\r\n" : std::string(1, each);
+  testing::spill(scratch / "w.csv", windows + "\r\n");
+  const Corpus read = task().load(scratch / "w.csv"), plain = task().load(scratch / "b.csv");
+  EXPECT_TRUE(read.test.tokens.equal(plain.test.tokens));
+}
+
+TEST_F(SudokuFiles, WhatIsNoBoardIsOneLine) {
+  const std::string good = lines({boards[0]}).substr(16);  // below the first line
+  const std::string row = good.substr(0, good.size() - 1), first = "puzzle,solution\n";
+  const std::pair<std::string, const char*> cases[] = {
+      {"", "x.csv' has no boards; expected a line puzzle,solution"},
+      {first, "x.csv' has no boards"},
+      {good, "x.csv, line 1: '"},
+      {first + row + ",1\n", "line 2: 3 columns; expected 2"},
+      {first + "\n" + row + "\xff\n", "line 3: byte 0xff; expected UTF-8 text"},
+      {first + std::string(3, '\0'), "line 2: byte 0x00; expected UTF-8 text, not binary"},
+      {"puzzle,solution,level\n" + row + ",\n", "line 2: level ''; expected a name other than"},
+      {"puzzle,solution,level\n" + row + ",test\n", "line 2: level 'test'"}};
+  for (const auto& [text, expected] : cases) {
+    testing::spill(scratch / "x.csv", text);
+    EXPECT_SAYS(error_of([&] { task().load(scratch / "x.csv"); }), expected);
+  }
+}
+
+TEST(Sudoku, BoardsOfSeventeenGivensAreSolvedInAFewSteps) {
+  const std::string line =
+      "000000010400000000020000000000050407008000300001090000300400200050100000000806000";
+  Board puzzle;
+  for (const char each : line) puzzle.push_back(each - '0');
+  const SudokuSolutions found = solve_sudoku(puzzle, 2, 1000);
+  EXPECT_TRUE(found.complete);
+  EXPECT_EQ(found.count, 1);
+}
 
 TEST_F(SudokuFiles, InOrderTheLastAreTheTest) {
   const Corpus corpus = task().load(scratch / "b.csv");

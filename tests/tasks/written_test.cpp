@@ -234,6 +234,15 @@ TEST(Written, AFullBoardIsNoAnswerToAnotherPuzzle) {
   EXPECT_EQ(task->check(blank, shifted), "box 1 has a number twice");
 }
 
+TEST(Written, AByteOrderMarkAndTheEndsOfLinesAreNoSymbols) {
+  const Vocabulary inputs = symbols({"#", ".", "S", "E"});
+  const auto read = Mazes().read_text("\xEF\xBB\xBFS.E\r\n\r\nS..\r\n..E\r\n", "x", inputs);
+  ASSERT_EQ(read.size(), 2u);
+  EXPECT_EQ(read[0].tokens.sizes(), (at::IntArrayRef{1, 3}));
+  EXPECT_EQ(read[1].tokens.sizes(), (at::IntArrayRef{2, 3}));
+  EXPECT_EQ(read[1].line, 3);
+}
+
 TEST(Written, PuzzlesHaveOneSolution) {
   const Sudoku task{.side = 4};
   const Vocabulary& inputs = load(Task(Sudoku{.side = 4, .problems = kFew}), "").vocabulary;
