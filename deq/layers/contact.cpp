@@ -7,8 +7,8 @@
 #include <algorithm>
 
 #include "deq/base/error.h"
+#include "deq/layers/contact_islands.h"
 #include "deq/layers/contact_numbers.h"
-#include "deq/layers/contact_sample.h"
 #include "deq/ops/tasks.h"
 
 namespace deq {

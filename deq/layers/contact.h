@@ -74,9 +74,11 @@ struct Impact {
   /// combinations is a solution (bodies that friction wedges, and that restitution asks to part);
   /// `NotConvex`, M's symmetric part is not positive definite: a body without mass; `NonFinite`, a
   /// number that is not; `MaxSteps`, none was found. Gradients of all but `Converged` are 0.
-  /// `residual`: the largest violation of a condition, in units of (energy)^1/2, as a share of the
-  /// largest such number, and of the balance of impulses in each row, as a share of the row's
-  /// terms; infinite where there is no v+. `steps`: systems and pivots.
+  /// Solved by islands, which share no velocity and no entry of M; the worst reason counts.
+  /// `residual`: the largest violation of a condition, in units of (energy)^1/2, as a share of what
+  /// its row is made of, or of a thousandth of the island's largest such number, and of the balance
+  /// of impulses in each row, as a share of the row's terms; infinite where there is no v+.
+  /// `steps`: systems and pivots, of the island with most.
   Report report;
   at::Tensor touch;           ///< (B, m) uint8, Touch: the next call's warm start
   at::Tensor weak;            ///< (B) int64, weakly active conditions

@@ -22,7 +22,8 @@ bool no_velocity(const ContactShape& shape, const ContactData& data, double* cer
   for (int64_t i = 0; i < m; ++i) {
     const double* const row = data.normal + i * n;
     for (int64_t j = 0; j < n; ++j) G[size_t(i * n + j)] = -row[j];
-    h[size_t(i)] = data.restitution[i] * dot(row, data.velocity, n) + data.bias[i];
+    if (largest(row, n) > 0)  // else it is no contact
+      h[size_t(i)] = data.restitution[i] * dot(row, data.velocity, n) + data.bias[i];
   }
   const ops::QuadraticShape own{n, p, m};
   const ScaledMatrices matrices(own, Q.data(), data.joint, G.data());

@@ -9,15 +9,15 @@
 namespace deq {
 namespace {
 
-constexpr double kWeak = 1e-9;   // of the size of impulses and speeds: below it both are 0
+constexpr double kWeak = 1e-9;   // of what a row is made of: below it impulses and speeds are 0
 constexpr double kMoves = 1e-7;  // what a null vector may move, in roots of energies
 
 int8_t sign(double x, double bound) { return x > bound ? 1 : x < -bound ? -1 : 0; }
 
 }  // namespace
 
-void ContactSolver::finish(bool differentiable) {
-  hold_weak();
+bool ContactSolver::finish(bool differentiable) {
+  if (!hold_weak()) return false;
   polish();
   ContactAnswer& answer = *answer_;
   for (int64_t j = 0; j < p_; ++j) answer.joint[j] = lam_[size_t(j)];
@@ -34,11 +34,11 @@ void ContactSolver::finish(bool differentiable) {
   write_velocity();
   answer.residual = violation();
   if (!std::isfinite(answer.residual)) answer.reason = Reason::NonFinite;
-  if (!(answer.residual <= options_->stop.rel_tol)) return;
+  if (!(answer.residual <= options_->stop.rel_tol)) return !several_;
   answer.reason = unique_ && smooth() ? Reason::Converged : Reason::NotUnique;
   choose_gradient();
-  if (!differentiable || answer.reason != Reason::Converged) return;
-  ContactFactor& factor = *factor_;
+  if (!differentiable || answer.reason != Reason::Converged) return true;
+  IslandFactor& factor = *factor_;
   factor.held.assign(size_t(shape_.m), HeldContact());
   for (int64_t c = 0; c < count_; ++c) factor.held[size_t(used_[size_t(c)])] = held_[size_t(c)];
   factor.rows.clear(), factor.scale.clear();
@@ -49,6 +49,7 @@ void ContactSolver::finish(bool differentiable) {
     factor.scale.push_back(rho_[size_t(r)]);
   }
   factor.known = true;
+  return true;
 }
 
 /// One step of refinement; then no sign is left that rounding made.
@@ -81,19 +82,21 @@ void ContactSolver::write_velocity() {
 
 /// Of the answer that is returned, by the data themselves.
 double ContactSolver::violation() const {
-  const double unit = size();
   double worst = 0;
   const auto take = [&](double x) {  // a NaN stays
     if (!(std::fabs(x) <= worst) && !std::isnan(worst)) worst = std::fabs(x);
   };
-  const auto see = [&](double x) { take(unit > 0 ? x / unit : x); };
-  for (int64_t j = 0; j < p_; ++j) see(speed(j));
+  const auto see = [&](int64_t r, double x) {
+    const double unit = bound(r, 1);
+    take(std::isinf(unit) ? unit : unit > 0 ? x / unit : x);
+  };
+  for (int64_t j = 0; j < p_; ++j) see(j, speed(j));
   for (int64_t c = 0; c < count_; ++c) {
-    see(std::min(impulse(normal(c)), speed(normal(c))));
+    see(normal(c), std::min(impulse(normal(c)), speed(normal(c))));
     if (!has_friction(c)) continue;
     const double rho = rho_[size_t(tangent(c))];
     const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho, f = impulse(tangent(c));
-    see(f - std::clamp(f - speed(tangent(c)), -most, most));
+    see(tangent(c), f - std::clamp(f - speed(tangent(c)), -most, most));
   }
   std::vector<double> sum(data_.impulse, data_.impulse + n_), terms(static_cast<size_t>(n_));
   for (int64_t i = 0; i < n_; ++i) {
@@ -154,26 +157,26 @@ bool ContactSolver::smooth() const {
 
 /// The rows of the solution, with or without those that are weakly active, which are counted.
 std::vector<HeldContact> ContactSolver::with_weak(bool holds) {
-  const double bound = kWeak * size();
   answer_->weak = 0;
   std::vector<HeldContact> held = held_;
   for (int64_t c = 0; c < count_; ++c) {
     HeldContact& own = held[size_t(c)];
-    if (impulse(normal(c)) <= bound && std::fabs(speed(normal(c))) <= bound) {
+    const double least = bound(normal(c), kWeak), slack = bound(tangent(c), kWeak);
+    if (impulse(normal(c)) <= least && std::fabs(speed(normal(c))) <= least) {
       ++answer_->weak;
       own.normal = holds;
     }
     own.tangent = false, own.slides = 0;
     if (!own.normal) continue;
     const double s = w_[size_t(tangent(c))] * rho_[size_t(tangent(c))];
-    own.slides = int8_t(-sign(s, bound));
+    own.slides = int8_t(-sign(s, slack));
     if (!has_friction(c) || own.slides != 0) continue;
     const double f = impulse(tangent(c));
     const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho_[size_t(tangent(c))];
-    const bool at_bound = std::fabs(f) >= most - bound;
+    const bool at_bound = std::fabs(f) >= most - slack;
     if (at_bound) ++answer_->weak;
     own.tangent = holds || !at_bound;
-    if (!own.tangent) own.slides = sign(f, bound);
+    if (!own.tangent) own.slides = sign(f, slack);
   }
   return held;
 }
@@ -188,23 +191,28 @@ bool ContactSolver::other_system(const std::vector<HeldContact>& held) const {
 }
 
 /// Where contacts are weakly active, impulses may be one of many that no single system shows: then
-/// those of least norm, if their signs are right; and the velocities may be.
-void ContactSolver::hold_weak() {
+/// those of least norm, if their signs are right; and the velocities may be. False where each of
+/// several islands is to be asked.
+bool ContactSolver::hold_weak() {
   const std::vector<HeldContact> found = held_, all = with_weak(true);
-  if (!other_system(all)) {
+  const bool other = other_system(all);
+  if (several_ && (other || answer_->weak > 0 || factor_->system.singular())) return false;
+  if (!other) {
     unique_ = moves_nothing(held_);
-    return;
+    return true;
   }
   const std::vector<double> lam = lam_, w = w_;
   held_ = all;
   const bool fit = solve_held(all, nullptr) && fits();
   unique_ = moves_nothing(all);
-  if (fit) return;
+  if (fit) return true;
   held_ = found;
   factor_held(found);
   x_.resize(system_.size());
   lam_ = lam, w_ = w;
+  measure();
   unique_ = unique_ && moves_nothing(found);
+  return true;
 }
 
 /// What the gradient holds, and the factor of that.

@@ -78,8 +78,13 @@ struct HeldContact {
   bool operator==(const HeldContact&) const = default;
 };
 
-/// What backward needs of a solution.
-struct ContactFactor {
+/// u and y of the adjoint, y by row; before it is solved, the gradients in v+ and in impulses.
+struct ContactAdjoint {
+  std::vector<double> u, joint, normal, tangent;
+};
+
+/// What backward needs of a solution of one island (contact_islands.h).
+struct IslandFactor {
   MassFactor mass;
   SquareFactor system;
   std::vector<HeldContact> held;  // by contact
@@ -87,15 +92,9 @@ struct ContactFactor {
   std::vector<double> scale;      // of these
   bool known = false;
 
-  /// Adds the gradients; the residual of the adjoint system as a share of its right hand side.
-  double differentiate(const ContactShape& shape, const ContactData& data,
-                       const ContactAnswer& answer, const ContactCotangents& g,
-                       const ContactGradients& into) const;
+  /// In place; the residual of the adjoint system as a share of its right hand side.
+  double solve_adjoint(const ContactShape& shape, const ContactData& data,
+                       ContactAdjoint& adjoint) const;
 };
-
-/// Never throws. `warm` may be null. What is kept of it may go to `factor`, which may be null.
-void solve_contact(const ContactShape& shape, const ContactData& data,
-                   const ResolveOptions& options, const uint8_t* warm, ContactAnswer& answer,
-                   ContactFactor* factor);
 
 }  // namespace deq

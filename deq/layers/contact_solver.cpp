@@ -10,7 +10,9 @@
 namespace deq {
 namespace {
 
-constexpr double kSign = 1e-11;  // of the size of impulses and speeds: what has no sign
+constexpr double kSign = 1e-11;  // of what a row is made of: what has no sign
+
+constexpr double kHolds = 1e-9;  // below it a held row of a singular system has its speed
 
 constexpr int kExchanges = 12;
 
@@ -22,50 +24,35 @@ int8_t sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
 
 }  // namespace
 
-void ContactSolver::solve(const ContactShape& shape, const ContactData& data,
-                          const ResolveOptions& options, const uint8_t* warm, ContactAnswer& answer,
-                          ContactFactor& factor, bool differentiable) {
+bool ContactSolver::solve(const ContactShape& shape, const ContactData& data,
+                          const ResolveOptions& options, const uint8_t* warm, const int32_t* island,
+                          ContactAnswer& answer, IslandFactor& factor, bool differentiable) {
   shape_ = shape, data_ = data, options_ = &options, answer_ = &answer, factor_ = &factor;
-  n_ = shape.n, p_ = shape.p;
+  n_ = shape.n, p_ = shape.p, several_ = island != nullptr;
   factor.known = false;
   answer.residual = std::numeric_limits<double>::infinity();
-  if (!finite()) {
-    answer.reason = Reason::NonFinite;
-    return;
-  }
-  if (!factor.mass.factor(data.mass, n_)) {
-    answer.reason = Reason::NotConvex;
-    return;
-  }
-  if (!prepare()) {
-    answer.reason = Reason::NonFinite;
-    return;
-  }
+  answer.reason = Reason::NotConvex;
+  if (!factor.mass.factor(data.mass, n_)) return !several_;
+  answer.reason = Reason::NonFinite;
+  if (!prepare(island)) return !several_;
   answer.reason = Reason::MaxSteps;
   bool found = warm && from_touch(warm);
   if (!found) {
     const std::vector<double> near = swept();
-    found = exchange(suggested(near), &near) || by_pivots();
+    found = exchange(suggested(near), &near);
+    if (!found && several_) return false;
+    found = found || by_pivots();
     if (!found && no_velocity(shape, data, answer.certificate)) {
       answer.reason = Reason::Infeasible;
-      return;
+      return true;
     }
     found = found || by_trying();
   }
-  if (found) finish(differentiable);
-}
-
-bool ContactSolver::finite() const {
-  const auto [n, m, p] = shape_;
-  return all_finite(data_.mass, n * n) && all_finite(data_.velocity, n) &&
-         all_finite(data_.impulse, n) && all_finite(data_.normal, m * n) &&
-         all_finite(data_.tangent, m * n) && all_finite(data_.restitution, m) &&
-         all_finite(data_.friction, m) && all_finite(data_.joint, p * n) &&
-         all_finite(data_.bias, m) && all_finite(data_.joint_bias, p);
+  return !found || finish(differentiable);
 }
 
 /// Rows, A, d and c; false where a number overflows.
-bool ContactSolver::prepare() {
+bool ContactSolver::prepare(const int32_t* island) {
   const int64_t n = n_;
   used_.clear(), mu_.clear(), R_.clear();
   for (int64_t j = 0; j < p_; ++j) R_.push_back(data_.joint + j * n);
@@ -97,27 +84,60 @@ bool ContactSolver::prepare() {
     c_[size_t(normal(c))] =
         -data_.restitution[i] * dot(R_[size_t(normal(c))], data_.velocity, n) - data_.bias[i];
   }
+  find_islands(island);
   scale();
   return all_finite(free_.data(), n) && all_finite(A_.data(), rows_ * rows_) &&
-         all_finite(d_.data(), rows_) && all_finite(c_.data(), rows_);
+         all_finite(own_.data(), rows_) && all_finite(c_.data(), rows_);
 }
 
 void ContactSolver::scale() {
-  rho_.resize(size_t(rows_));
-  base_size_ = 0;
+  rho_.resize(size_t(rows_)), own_.resize(size_t(rows_));
   for (int64_t r = 0; r < rows_; ++r) {
     const double own = a(r, r);
     rho_[size_t(r)] = own > 0 ? 1 / std::sqrt(own) : 1;
-    base_size_ = std::max(
-        base_size_, rho_[size_t(r)] * std::max(std::fabs(d_[size_t(r)]), std::fabs(c_[size_t(r)])));
+    double sum = 0, before = 0;
+    for (int64_t j = 0; j < n_; ++j) {
+      const double entry = std::fabs(R_[size_t(r)][j]), v = std::fabs(data_.velocity[j]);
+      before += entry * v;
+      sum += entry * (v + std::fabs(free_[size_t(j)] - data_.velocity[j]));
+    }
+    if (r < p_) {
+      sum += std::fabs(data_.joint_bias[r]);
+    } else if (r < p_ + count_) {
+      const int32_t i = used_[size_t(r - p_)];
+      sum += data_.restitution[i] * before + std::fabs(data_.bias[i]);
+    }
+    own_[size_t(r)] = rho_[size_t(r)] * sum;
   }
   lam_.assign(size_t(rows_), 0), w_ = d_;
 }
 
-double ContactSolver::size() const {
-  double most = base_size_;
-  for (int64_t r = 0; r < rows_; ++r) most = std::max(most, std::fabs(impulse(r)));
-  return most;
+void ContactSolver::find_islands(const int32_t* island) {
+  island_.assign(size_t(rows_), 0);
+  for (int64_t r = 0; r < rows_ && island; ++r) {
+    const double* const row = R_[size_t(r < p_ + count_ ? r : r - count_)];  // a tangent's normal
+    const int64_t first = std::find_if(row, row + n_, [](double x) { return x != 0; }) - row;
+    if (first < n_) island_[size_t(r)] = island[first];
+  }
+  const int32_t last = rows_ > 0 ? *std::ranges::max_element(island_) : 0;
+  largest_.resize(size_t(last) + 1);
+}
+
+/// size_ and largest_, for lam_.
+void ContactSolver::measure() {
+  size_.assign(size_t(rows_), 0.0);
+  for (int64_t s = 0; s < rows_; ++s) {
+    const double own = std::fabs(lam_[size_t(s)]);
+    if (own == 0) continue;
+    const double* const row = &A_[size_t(s * rows_)];  // as large as the column
+    for (int64_t r = 0; r < rows_; ++r) size_[size_t(r)] += own * std::fabs(row[r]);
+  }
+  std::ranges::fill(largest_, 0.0);
+  for (int64_t r = 0; r < rows_; ++r) {
+    double &own = size_[size_t(r)], &most = largest_[size_t(island_[size_t(r)])];
+    own = own_[size_t(r)] + rho_[size_t(r)] * own;
+    most = std::max(most, own);
+  }
 }
 
 void ContactSolver::factor_held(const std::vector<HeldContact>& held) {
@@ -175,30 +195,33 @@ bool ContactSolver::solve_held(const std::vector<HeldContact>& held,
   }
   spread(held);
   if (!factor_->system.singular()) return true;
-  const double bound = 1e-9 * size();
-  return std::ranges::all_of(system_, [&](int32_t r) { return std::fabs(speed(r)) <= bound; });
+  measure();
+  return std::ranges::all_of(system_,
+                             [&](int32_t r) { return std::fabs(speed(r)) <= bound(r, kHolds); });
 }
 
 bool ContactSolver::fits() {
-  const double bound = kSign * size();
+  measure();
   bool fit = true;
   next_ = held_;
   for (int64_t c = 0; c < count_; ++c) {
     HeldContact& own = next_[size_t(c)];
     const bool before = own.normal;
-    own.normal = before ? impulse(normal(c)) >= -bound : speed(normal(c)) < -bound;
+    const double least = -bound(normal(c), kSign);
+    own.normal = before ? impulse(normal(c)) >= least : speed(normal(c)) < least;
     fit &= own.normal == before;
     if (!has_friction(c)) continue;
+    const double slack = bound(tangent(c), kSign);
     if (!own.normal) {
       own.tangent = false, own.slides = 0;
     } else if (!before) {
       own.tangent = true, own.slides = 0;
     } else if (own.tangent) {
       const double most = mu_[size_t(c)] * lam_[size_t(normal(c))], f = lam_[size_t(tangent(c))];
-      if (std::fabs(f) <= most + bound * rho_[size_t(tangent(c))]) continue;
+      if (std::fabs(f) <= most + slack * rho_[size_t(tangent(c))]) continue;
       own.tangent = false, own.slides = sign(f);
       fit = false;
-    } else if (own.slides * speed(tangent(c)) > bound) {
+    } else if (own.slides * speed(tangent(c)) > slack) {
       own.tangent = true, own.slides = 0;
       fit = false;
     }

@@ -1,6 +1,7 @@
-// How each contact of one world ends: a search over systems of what is held (contact_sample.h).
+// How each contact of one island ends: a search over systems of what is held (contact_sample.h).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -8,17 +9,22 @@
 
 namespace deq {
 
-/// Keeps its memory from one world to the next, and nothing else.
+/// Keeps its memory from one island to the next, and nothing else. Numbers are finite.
 class ContactSolver {
  public:
-  void solve(const ContactShape& shape, const ContactData& data, const ResolveOptions& options,
-             const uint8_t* warm, ContactAnswer& answer, ContactFactor& factor,
-             bool differentiable);
+  /// `island`: of each velocity the number of its island, where there are several. Then false where
+  /// anything is to be found out that each of them should be asked by itself.
+  bool solve(const ContactShape& shape, const ContactData& data, const ResolveOptions& options,
+             const uint8_t* warm, const int32_t* island, ContactAnswer& answer,
+             IslandFactor& factor, bool differentiable);
 
  private:
-  bool finite() const;
-  bool prepare();
+  static constexpr double kLeastShare = 1e-3;
+
+  bool prepare(const int32_t* island);
+  void find_islands(const int32_t* island);
   void scale();
+  void measure();
 
   // What a system of held rows says.
   bool solve_held(const std::vector<HeldContact>& held, const std::vector<double>* near);
@@ -35,7 +41,7 @@ class ContactSolver {
   std::vector<HeldContact> paired(const std::vector<double>& lam);
   bool by_trying();
 
-  void finish(bool differentiable);
+  bool finish(bool differentiable);
   void polish();
   void write_velocity();
   double violation() const;
@@ -43,7 +49,7 @@ class ContactSolver {
   bool smooth() const;
   std::vector<HeldContact> with_weak(bool holds);
   bool other_system(const std::vector<HeldContact>& held) const;
-  void hold_weak();
+  bool hold_weak();
   void choose_gradient();
   void drop_dependent();
 
@@ -56,13 +62,16 @@ class ContactSolver {
   /// Roots of energies.
   double impulse(int64_t r) const { return lam_[size_t(r)] / rho_[size_t(r)]; }
   double speed(int64_t r) const { return rho_[size_t(r)] * (w_[size_t(r)] - c_[size_t(r)]); }
-  double size() const;
+  /// Below this share of what its row is made of, an impulse or a speed is 0.
+  double bound(int64_t r, double share) const {
+    return share * std::max(size_[size_t(r)], kLeastShare * largest_[size_t(island_[size_t(r)])]);
+  }
 
   ContactShape shape_;
   ContactData data_;
   const ResolveOptions* options_ = nullptr;
   ContactAnswer* answer_ = nullptr;
-  ContactFactor* factor_ = nullptr;
+  IslandFactor* factor_ = nullptr;
   int64_t n_ = 0, p_ = 0, count_ = 0, rows_ = 0;
   std::vector<int32_t> used_;     // contacts whose normal is not 0
   std::vector<double> mu_;        // of these
@@ -73,7 +82,12 @@ class ContactSolver {
   std::vector<HeldContact> held_, next_;
   std::vector<int32_t> system_;  // rows of the system
   std::vector<double> S_, x_;
-  double base_size_ = 0;
+  // Roots of energies: the terms of w - c in each row, without impulses and with those of lam_. To
+  // each a little of the largest is added: what rounding of that leaves of a number that is 0.
+  std::vector<double> own_, size_;
+  std::vector<double> largest_;  // by island
+  std::vector<int32_t> island_;  // of rows
+  bool several_ = false;         // islands
   bool unique_ = true;
 };
 
