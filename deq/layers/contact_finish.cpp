@@ -32,9 +32,13 @@ bool ContactSolver::finish(bool differentiable) {
                                                 : Touch::Down);
   }
   write_velocity();
-  answer.residual = violation();
+  answer.residual = violation(islands_ ? 0 : kLeastShare);
+  if (islands_ && !(answer.residual <= options_->stop.rel_tol)) {
+    if (divisible()) return false;
+    answer.residual = violation(kLeastShare);
+  }
   if (!std::isfinite(answer.residual)) answer.reason = Reason::NonFinite;
-  if (!(answer.residual <= options_->stop.rel_tol)) return !several_;
+  if (!(answer.residual <= options_->stop.rel_tol)) return true;
   answer.reason = unique_ && smooth() ? Reason::Converged : Reason::NotUnique;
   choose_gradient();
   if (!differentiable || answer.reason != Reason::Converged) return true;
@@ -81,13 +85,13 @@ void ContactSolver::write_velocity() {
 }
 
 /// Of the answer that is returned, by the data themselves.
-double ContactSolver::violation() const {
+double ContactSolver::violation(double least_share) const {
   double worst = 0;
   const auto take = [&](double x) {  // a NaN stays
     if (!(std::fabs(x) <= worst) && !std::isnan(worst)) worst = std::fabs(x);
   };
   const auto see = [&](int64_t r, double x) {
-    const double unit = bound(r, 1);
+    const double unit = std::max(size_[size_t(r)], least_share * largest_);
     take(std::isinf(unit) ? unit : unit > 0 ? x / unit : x);
   };
   for (int64_t j = 0; j < p_; ++j) see(j, speed(j));
@@ -196,7 +200,8 @@ bool ContactSolver::other_system(const std::vector<HeldContact>& held) const {
 bool ContactSolver::hold_weak() {
   const std::vector<HeldContact> found = held_, all = with_weak(true);
   const bool other = other_system(all);
-  if (several_ && (other || answer_->weak > 0 || factor_->system.singular())) return false;
+  // What is 0 beside another island is weak here.
+  if ((other || answer_->weak > 0 || factor_->system.singular()) && divisible()) return false;
   if (!other) {
     unique_ = moves_nothing(held_);
     return true;

@@ -13,66 +13,54 @@ namespace {
 
 using Index = std::vector<int32_t>;
 
-/// Of each velocity a number from 0 on, its island's. Velocities that no row is of, and rows of
-/// zeros, are with the first.
-class Islands {
- public:
-  Islands(const ContactShape& shape, const ContactData& data, Index& number);
+}  // namespace
 
-  int32_t count() const { return count_; }
-  std::vector<ContactIsland> parts() const;
-
- private:
-  /// `first` and all that the row has become one; the first of them.
-  int32_t tie(const double* row, int32_t first = -1) {
-    for (int32_t j = 0; j < int32_t(shape_.n); ++j) {
-      if (row[j] == 0) continue;
-      if (first < 0) first = j;
-      if (number_[size_t(j)] != number_[size_t(first)]) join(number_[size_t(j)], first);
-    }
-    return first;
+int32_t ContactIslands::tie(const double* row, int32_t first) {
+  for (int32_t j = 0; j < int32_t(shape_.n); ++j) {
+    if (row[j] == 0) continue;
+    if (first < 0) first = j;
+    if (number_[size_t(j)] != number_[size_t(first)]) join(number_[size_t(j)], first);
   }
-  void join(int32_t set, int32_t first) {
-    std::ranges::replace(number_, set, number_[size_t(first)]);
-    --sets_;
-  }
+  return first;
+}
 
-  const ContactShape& shape_;
-  Index& number_;
-  Index contact_, joint_;  // the first velocity of each row; -1: zeros
-  int32_t sets_ = 0, count_ = 1;
-};
+void ContactIslands::join(int32_t set, int32_t first) {
+  std::ranges::replace(number_, set, number_[size_t(first)]);
+  --sets_;
+}
 
-Islands::Islands(const ContactShape& shape, const ContactData& data, Index& number)
-    : shape_(shape), number_(number), sets_(int32_t(shape.n)) {
-  const auto [n, m, p] = shape;
+void ContactIslands::find(const ContactShape& shape, const ContactData& data) {
+  known_ = true;
+  const auto [n, m, p] = shape_ = shape;
+  sets_ = int32_t(n), count_ = 1;
+  contact_.clear(), joint_.clear();
   number_.resize(size_t(n));
   std::iota(number_.begin(), number_.end(), 0);
-  for (int32_t i = 1; i < n; ++i)
-    for (int32_t j = 0; j < i; ++j)
-      if ((data.mass[i * n + j] != 0 || data.mass[j * n + i] != 0) &&
-          number_[size_t(i)] != number_[size_t(j)])
-        join(number_[size_t(i)], j);
+  for (int32_t i = 0; i < n; ++i) {
+    const double* const row = data.mass + i * n;
+    for (int32_t j = 0; j < n; ++j)
+      if (row[j] != 0 && number_[size_t(i)] != number_[size_t(j)]) join(number_[size_t(i)], j);
+  }
   for (int64_t r = 0; r < p && sets_ > 1; ++r) joint_.push_back(tie(data.joint + r * n));
   for (int64_t r = 0; r < m && sets_ > 1; ++r) {
     const int32_t first = tie(data.normal + r * n);
     contact_.push_back(first < 0 ? first : tie(data.tangent + r * n, first));
   }
   if (sets_ <= 1) return;
-  Index place(size_t(n), -1);  // of sets that a row is of
+  place_.assign(size_t(n), -1);  // of sets that a row is of
   count_ = 0;
   for (const Index* firsts : {&contact_, &joint_}) {
     for (const int32_t first : *firsts) {
       if (first < 0) continue;
-      int32_t& own = place[size_t(number_[size_t(first)])];
+      int32_t& own = place_[size_t(number_[size_t(first)])];
       if (own < 0) own = count_++;
     }
   }
   count_ = std::max(1, count_);
-  for (int32_t& own : number_) own = std::max(0, place[size_t(own)]);
+  for (int32_t& own : number_) own = std::max(0, place_[size_t(own)]);
 }
 
-std::vector<ContactIsland> Islands::parts() const {
+std::vector<ContactIsland> ContactIslands::parts() const {
   std::vector<ContactIsland> parts(static_cast<size_t>(count_));
   const auto of = [&](int32_t first) -> ContactIsland& {
     return parts[first < 0 ? 0 : size_t(number_[size_t(first)])];
@@ -83,6 +71,8 @@ std::vector<ContactIsland> Islands::parts() const {
     if (contact_[size_t(r)] >= 0) of(contact_[size_t(r)]).contacts.push_back(r);
   return parts;
 }
+
+namespace {
 
 bool all_finite(const double* x, int64_t count) {
   return std::all_of(x, x + count, [](double value) { return std::isfinite(value); });
@@ -203,13 +193,12 @@ void solve_contact(const ContactShape& shape, const ContactData& data,
     answer.residual = std::numeric_limits<double>::infinity();
     return;
   }
-  thread_local Index number;
-  const Islands islands(shape, data, number);
+  thread_local ContactIslands islands;
+  islands.forget();
   kept.parts.resize(1);
   kept.parts.front().of = {};
   IslandFactor& whole = kept.parts.front().factor;
-  if (solver.solve(shape, data, options, warm, islands.count() > 1 ? number.data() : nullptr,
-                   answer, whole, factor != nullptr)) {
+  if (solver.solve(shape, data, options, warm, &islands, answer, whole, factor != nullptr)) {
     kept.known = whole.known;
     return;
   }

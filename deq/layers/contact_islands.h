@@ -15,6 +15,30 @@ struct ContactIsland {
   std::vector<int32_t> numbers, contacts, joints;
 };
 
+/// Of each velocity a number from 0 on, its island's. Velocities that no row is of, and rows of
+/// zeros, are with the first. Found only where it is asked for.
+class ContactIslands {
+ public:
+  void forget() { known_ = false; }
+  bool several(const ContactShape& shape, const ContactData& data) {
+    if (!known_) find(shape, data);
+    return count_ > 1;
+  }
+  std::vector<ContactIsland> parts() const;
+
+ private:
+  void find(const ContactShape& shape, const ContactData& data);
+  /// `first` and all that the row has become one; the first of them.
+  int32_t tie(const double* row, int32_t first = -1);
+  void join(int32_t set, int32_t first);
+
+  ContactShape shape_;
+  std::vector<int32_t> number_, place_;
+  std::vector<int32_t> contact_, joint_;  // of rows: the first velocity; -1: zeros
+  int32_t sets_ = 0, count_ = 1;
+  bool known_ = false;
+};
+
 /// What backward needs of a solution.
 struct ContactFactor {
   struct Part {

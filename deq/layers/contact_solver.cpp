@@ -20,27 +20,38 @@ bool all_finite(const double* x, int64_t count) {
   return std::all_of(x, x + count, [](double value) { return std::isfinite(value); });
 }
 
+/// |x|'y, in four sums.
+double size_of(const double* x, const double* y, int64_t n) {
+  double sum[4] = {};
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int64_t k = 0; k < 4; ++k) sum[k] += std::fabs(x[i + k]) * y[i + k];
+  for (; i < n; ++i) sum[0] += std::fabs(x[i]) * y[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 int8_t sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
 
 }  // namespace
 
 bool ContactSolver::solve(const ContactShape& shape, const ContactData& data,
-                          const ResolveOptions& options, const uint8_t* warm, const int32_t* island,
-                          ContactAnswer& answer, IslandFactor& factor, bool differentiable) {
+                          const ResolveOptions& options, const uint8_t* warm,
+                          ContactIslands* islands, ContactAnswer& answer, IslandFactor& factor,
+                          bool differentiable) {
   shape_ = shape, data_ = data, options_ = &options, answer_ = &answer, factor_ = &factor;
-  n_ = shape.n, p_ = shape.p, several_ = island != nullptr;
+  n_ = shape.n, p_ = shape.p, islands_ = islands;
   factor.known = false;
   answer.residual = std::numeric_limits<double>::infinity();
   answer.reason = Reason::NotConvex;
-  if (!factor.mass.factor(data.mass, n_)) return !several_;
+  if (!factor.mass.factor(data.mass, n_)) return !divisible();
   answer.reason = Reason::NonFinite;
-  if (!prepare(island)) return !several_;
+  if (!prepare()) return !divisible();
   answer.reason = Reason::MaxSteps;
   bool found = warm && from_touch(warm);
   if (!found) {
     const std::vector<double> near = swept();
     found = exchange(suggested(near), &near);
-    if (!found && several_) return false;
+    if (!found && divisible()) return false;
     found = found || by_pivots();
     if (!found && no_velocity(shape, data, answer.certificate)) {
       answer.reason = Reason::Infeasible;
@@ -52,7 +63,7 @@ bool ContactSolver::solve(const ContactShape& shape, const ContactData& data,
 }
 
 /// Rows, A, d and c; false where a number overflows.
-bool ContactSolver::prepare(const int32_t* island) {
+bool ContactSolver::prepare() {
   const int64_t n = n_;
   used_.clear(), mu_.clear(), R_.clear();
   for (int64_t j = 0; j < p_; ++j) R_.push_back(data_.joint + j * n);
@@ -84,43 +95,30 @@ bool ContactSolver::prepare(const int32_t* island) {
     c_[size_t(normal(c))] =
         -data_.restitution[i] * dot(R_[size_t(normal(c))], data_.velocity, n) - data_.bias[i];
   }
-  find_islands(island);
   scale();
   return all_finite(free_.data(), n) && all_finite(A_.data(), rows_ * rows_) &&
          all_finite(own_.data(), rows_) && all_finite(c_.data(), rows_);
 }
 
 void ContactSolver::scale() {
-  rho_.resize(size_t(rows_)), own_.resize(size_t(rows_));
+  rho_.resize(size_t(rows_)), own_.resize(size_t(rows_)), w_.resize(size_t(n_));
+  for (int64_t j = 0; j < n_; ++j) {
+    const double v = data_.velocity[j];
+    w_[size_t(j)] = std::fabs(v) + std::fabs(free_[size_t(j)] - v);
+  }
   for (int64_t r = 0; r < rows_; ++r) {
     const double own = a(r, r);
     rho_[size_t(r)] = own > 0 ? 1 / std::sqrt(own) : 1;
-    double sum = 0, before = 0;
-    for (int64_t j = 0; j < n_; ++j) {
-      const double entry = std::fabs(R_[size_t(r)][j]), v = std::fabs(data_.velocity[j]);
-      before += entry * v;
-      sum += entry * (v + std::fabs(free_[size_t(j)] - data_.velocity[j]));
-    }
+    double sum = size_of(R_[size_t(r)], w_.data(), n_);
     if (r < p_) {
       sum += std::fabs(data_.joint_bias[r]);
     } else if (r < p_ + count_) {
       const int32_t i = used_[size_t(r - p_)];
-      sum += data_.restitution[i] * before + std::fabs(data_.bias[i]);
+      sum += data_.restitution[i] * sum + std::fabs(data_.bias[i]);
     }
     own_[size_t(r)] = rho_[size_t(r)] * sum;
   }
   lam_.assign(size_t(rows_), 0), w_ = d_;
-}
-
-void ContactSolver::find_islands(const int32_t* island) {
-  island_.assign(size_t(rows_), 0);
-  for (int64_t r = 0; r < rows_ && island; ++r) {
-    const double* const row = R_[size_t(r < p_ + count_ ? r : r - count_)];  // a tangent's normal
-    const int64_t first = std::find_if(row, row + n_, [](double x) { return x != 0; }) - row;
-    if (first < n_) island_[size_t(r)] = island[first];
-  }
-  const int32_t last = rows_ > 0 ? *std::ranges::max_element(island_) : 0;
-  largest_.resize(size_t(last) + 1);
 }
 
 /// size_ and largest_, for lam_.
@@ -132,11 +130,11 @@ void ContactSolver::measure() {
     const double* const row = &A_[size_t(s * rows_)];  // as large as the column
     for (int64_t r = 0; r < rows_; ++r) size_[size_t(r)] += own * std::fabs(row[r]);
   }
-  std::ranges::fill(largest_, 0.0);
+  largest_ = 0;
   for (int64_t r = 0; r < rows_; ++r) {
-    double &own = size_[size_t(r)], &most = largest_[size_t(island_[size_t(r)])];
+    double& own = size_[size_t(r)];
     own = own_[size_t(r)] + rho_[size_t(r)] * own;
-    most = std::max(most, own);
+    largest_ = std::max(largest_, own);
   }
 }
 

@@ -5,24 +5,24 @@
 #include <cstdint>
 #include <vector>
 
-#include "deq/layers/contact_sample.h"
+#include "deq/layers/contact_islands.h"
 
 namespace deq {
 
 /// Keeps its memory from one island to the next, and nothing else. Numbers are finite.
 class ContactSolver {
  public:
-  /// `island`: of each velocity the number of its island, where there are several. Then false where
-  /// anything is to be found out that each of them should be asked by itself.
+  /// `islands`: of the world, to be looked for; null: this is one. False where there are several
+  /// and anything is to be found out that each of them should be asked by itself.
   bool solve(const ContactShape& shape, const ContactData& data, const ResolveOptions& options,
-             const uint8_t* warm, const int32_t* island, ContactAnswer& answer,
+             const uint8_t* warm, ContactIslands* islands, ContactAnswer& answer,
              IslandFactor& factor, bool differentiable);
 
  private:
   static constexpr double kLeastShare = 1e-3;
 
-  bool prepare(const int32_t* island);
-  void find_islands(const int32_t* island);
+  bool prepare();
+  bool divisible() { return islands_ && islands_->several(shape_, data_); }
   void scale();
   void measure();
 
@@ -40,11 +40,12 @@ class ContactSolver {
   bool by_pivots();
   std::vector<HeldContact> paired(const std::vector<double>& lam);
   bool by_trying();
+  bool loses_masses() const;
 
   bool finish(bool differentiable);
   void polish();
   void write_velocity();
-  double violation() const;
+  double violation(double least_share) const;
   bool moves_nothing(const std::vector<HeldContact>& held) const;
   bool smooth() const;
   std::vector<HeldContact> with_weak(bool holds);
@@ -64,7 +65,7 @@ class ContactSolver {
   double speed(int64_t r) const { return rho_[size_t(r)] * (w_[size_t(r)] - c_[size_t(r)]); }
   /// Below this share of what its row is made of, an impulse or a speed is 0.
   double bound(int64_t r, double share) const {
-    return share * std::max(size_[size_t(r)], kLeastShare * largest_[size_t(island_[size_t(r)])]);
+    return share * std::max(size_[size_t(r)], kLeastShare * largest_);
   }
 
   ContactShape shape_;
@@ -85,9 +86,8 @@ class ContactSolver {
   // Roots of energies: the terms of w - c in each row, without impulses and with those of lam_. To
   // each a little of the largest is added: what rounding of that leaves of a number that is 0.
   std::vector<double> own_, size_;
-  std::vector<double> largest_;  // by island
-  std::vector<int32_t> island_;  // of rows
-  bool several_ = false;         // islands
+  double largest_ = 0;
+  ContactIslands* islands_ = nullptr;
   bool unique_ = true;
 };
 
