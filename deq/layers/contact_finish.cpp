@@ -9,8 +9,9 @@
 namespace deq {
 namespace {
 
-constexpr double kWeak = 1e-9;   // of what a row is made of: below it impulses and speeds are 0
-constexpr double kMoves = 1e-7;  // what a null vector may move, in roots of energies
+constexpr double kWeak = 1e-9;    // of what a row is made of: below it impulses and speeds are 0
+constexpr double kExact = 1e-13;  // of a row's velocities: what is left of one that is held
+constexpr double kMoves = 1e-7;   // what a null vector may move, in roots of energies
 
 int8_t sign(double x, double bound) { return x > bound ? 1 : x < -bound ? -1 : 0; }
 
@@ -20,6 +21,7 @@ bool ContactSolver::finish(bool differentiable) {
   if (!hold_weak()) return false;
   polish();
   ContactAnswer& answer = *answer_;
+  write_velocity();
   for (int64_t j = 0; j < p_; ++j) answer.joint[j] = lam_[size_t(j)];
   for (int64_t c = 0; c < count_; ++c) {
     const int32_t i = used_[size_t(c)];
@@ -31,7 +33,6 @@ bool ContactSolver::finish(bool differentiable) {
                               : own.slides >= 0 ? Touch::Up
                                                 : Touch::Down);
   }
-  write_velocity();
   answer.residual = violation(islands_ ? 0 : kLeastShare);
   if (islands_ && !(answer.residual <= options_->stop.rel_tol)) {
     if (divisible()) return false;
@@ -81,7 +82,29 @@ void ContactSolver::write_velocity() {
     if (lam_[size_t(r)] == 0) continue;
     for (int64_t j = 0; j < n_; ++j) v[j] += lam_[size_t(r)] * X_[size_t(r * n_ + j)];
   }
-  for (int64_t r = 0; r < rows_; ++r) w_[size_t(r)] = dot(R_[size_t(r)], v, n_);
+  const auto measured = [&] {
+    bool exact = true;
+    for (int64_t r = 0; r < rows_; ++r) w_[size_t(r)] = dot(R_[size_t(r)], v, n_);
+    for (const int32_t r : system_) exact &= std::fabs(speed(r)) <= kExact * own_[size_t(r)];
+    return exact;
+  };
+  // Of a light body between heavy ones v is a difference of impulses that they cannot hold.
+  if (measured() || factor_->system.singular() || !loses_masses()) return;
+  for (int turn = 0; turn < 3; ++turn) {
+    for (size_t i = 0; i < system_.size(); ++i) x_[i] = -speed(system_[i]);
+    factor_->system.solve(x_.data());
+    for (size_t i = 0; i < system_.size(); ++i) {
+      const int64_t r = system_[i], c = r - p_;
+      const double own = rho_[size_t(r)] * x_[i];
+      const double with = c >= 0 && c < count_ ? held_[size_t(c)].slides * mu_[size_t(c)] : 0.0;
+      for (int64_t j = 0; j < n_; ++j) v[j] += own * X_[size_t(r * n_ + j)];
+      lam_[size_t(r)] += own;
+      if (with != 0) lam_[size_t(r + count_)] += own * with;
+      for (int64_t j = 0; j < n_ && with != 0; ++j)
+        v[j] += own * with * X_[size_t((r + count_) * n_ + j)];
+    }
+    if (measured()) return;
+  }
 }
 
 /// Of the answer that is returned, by the data themselves.
@@ -90,17 +113,33 @@ double ContactSolver::violation(double least_share) const {
   const auto take = [&](double x) {  // a NaN stays
     if (!(std::fabs(x) <= worst) && !std::isnan(worst)) worst = std::fabs(x);
   };
-  const auto see = [&](int64_t r, double x) {
-    const double unit = std::max(size_[size_t(r)], least_share * largest_);
-    take(std::isinf(unit) ? unit : unit > 0 ? x / unit : x);
+  const auto share = [](double x, double unit) {
+    return std::isinf(unit) ? unit : unit > 0 ? x / unit : x;
   };
-  for (int64_t j = 0; j < p_; ++j) see(j, speed(j));
+  const auto of_impulse = [&](int64_t r, double x) {
+    return share(x, std::max(size_[size_t(r)], least_share * largest_));
+  };
+  // Of the row's velocities, where impulses are larger by far.
+  const auto of_speed = [&](int64_t r) {
+    double own = std::max(size_[size_t(r)], least_share * largest_);
+    if (own > 100 * own_[size_t(r)] && loses_masses()) {
+      double sum = 0;
+      for (int64_t j = 0; j < n_; ++j) sum += std::fabs(R_[size_t(r)][j] * answer_->velocity[j]);
+      own = std::min(own, own_[size_t(r)] + rho_[size_t(r)] * sum);
+      for (int64_t s = 0; s < rows_; ++s) own = std::max(own, least_share * own_[size_t(s)]);
+    }
+    return share(speed(r), own);
+  };
+  for (int64_t j = 0; j < p_; ++j) take(of_speed(j));
   for (int64_t c = 0; c < count_; ++c) {
-    see(normal(c), std::min(impulse(normal(c)), speed(normal(c))));
+    take(std::min(of_impulse(normal(c), impulse(normal(c))), of_speed(normal(c))));
     if (!has_friction(c)) continue;
-    const double rho = rho_[size_t(tangent(c))];
-    const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho, f = impulse(tangent(c));
-    see(tangent(c), f - std::clamp(f - speed(tangent(c)), -most, most));
+    const int64_t t = tangent(c);
+    const double f = impulse(t), s = speed(t);
+    const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho_[size_t(t)];
+    take(of_impulse(t, std::max(0.0, std::fabs(f) - most)));
+    const double apart = of_impulse(t, std::fabs(f + (s > 0 ? most : -most)));
+    take(std::min(std::fabs(of_speed(t)), apart));
   }
   std::vector<double> sum(data_.impulse, data_.impulse + n_), terms(static_cast<size_t>(n_));
   for (int64_t i = 0; i < n_; ++i) {

@@ -10,7 +10,7 @@ namespace deq {
 namespace {
 
 constexpr int kSweeps = 8;
-constexpr double kLost = 1e-4;  // of a row's length: its square is a few digits
+constexpr double kLost = 3e-4;  // of a length: its square is a few digits
 constexpr int64_t kTried = 5;   // contacts of which all combinations are tried
 
 }  // namespace
