@@ -135,7 +135,9 @@ TrainOptions options_of(const Arguments& arguments, ProcessGroup& group, int64_t
     together(group, [&] {
       if (!group.first()) return;
       options = read_run_options(arguments.folder);
-      check_goes_on(arguments.folder, options, merged(arguments.config, arguments.flags));
+      Places places;
+      check_goes_on(arguments.folder, options,
+                    given_options(arguments.config, arguments.flags, places));
       text = to_toml(selected_options(options));
     });
     text = broadcast_text(group, text);

@@ -27,7 +27,7 @@ struct SolvedContacts {
   bool keep;
   Tensor velocity, normal, friction, joint, touch, weak, dependent, factorisations, certificate;
   Report report;
-  std::vector<ContactFactor> factors;
+  std::vector<SolvedIslands> worlds;  // where gradients are wanted
   std::shared_ptr<LatestReport> adjoint = std::make_shared<LatestReport>();
 
   SolvedContacts(const Contact& contact, const ResolveOptions& how, bool differentiable);
@@ -78,7 +78,7 @@ SolvedContacts::SolvedContacts(const Contact& contact, const ResolveOptions& how
   report.steps = at::zeros({B}, at::kLong);
   report.max_steps = options.stop.max_steps;
   report.rel_tol = options.stop.rel_tol;
-  factors.resize(size_t(keep ? B : 0));
+  worlds.resize(size_t(keep ? B : 0));
   Tensor rows;
   if (options.warm) {
     DEQ_CHECK(options.warm->defined() && options.warm->numel() == B * m,
@@ -98,7 +98,8 @@ void SolvedContacts::solve(int64_t b, const uint8_t* warm) {
   const auto [n, m, p] = numbers.shape;
   const ContactData data = numbers.data(b);
   ContactAnswer own = answer(b);
-  solve_contact(numbers.shape, data, options, warm, own, keep ? &factors[size_t(b)] : nullptr);
+  SolvedIslands passing;
+  (keep ? worlds[size_t(b)] : passing).solve(numbers.shape, data, options, warm, own, keep);
   if (own.reason != Reason::Converged && own.reason != Reason::NotUnique) {
     std::fill_n(own.velocity, n, 0.0);
     std::fill_n(own.normal, m, 0.0);
@@ -138,11 +139,11 @@ variable_list SolvedContacts::differentiate(const variable_list& g,
   found.steps = at::zeros({B}, at::kLong);
   found.rel_tol = 1e-9;
   each([&](int64_t b) {
-    if (!factors[size_t(b)].known) return;
+    if (!worlds[size_t(b)].known()) return;
     const auto at = [&](size_t i) {
       return into[i].defined() ? into[i].data_ptr<double>() + b * into[i].stride(0) : nullptr;
     };
-    const double residual = factors[size_t(b)].differentiate(
+    const double residual = worlds[size_t(b)].differentiate(
         numbers.shape, numbers.data(b), answer(b),
         {right[0].data_ptr<double>() + b * n, right[1].data_ptr<double>() + b * m,
          right[2].data_ptr<double>() + b * m, right[3].data_ptr<double>() + b * p},

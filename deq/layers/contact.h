@@ -74,11 +74,11 @@ struct Impact {
   /// combinations is a solution (bodies that friction wedges, and that restitution asks to part);
   /// `NotConvex`, M's symmetric part is not positive definite: a body without mass; `NonFinite`, a
   /// number that is not; `MaxSteps`, none was found. Gradients of all but `Converged` are 0.
-  /// Solved by islands, which share no velocity and no entry of M; the worst reason counts.
   /// `residual`: the largest violation of a condition, in units of (energy)^1/2, as a share of what
-  /// its row is made of, or of a thousandth of the island's largest such number, and of the balance
-  /// of impulses in each row, as a share of the row's terms; infinite where there is no v+.
-  /// `steps`: systems and pivots, of the island with most.
+  /// its row is the sum of, and of the balance of impulses in each row, as a share of the row's
+  /// terms; of at least a thousandth of the largest number of its island. Infinite where there is
+  /// no v+.
+  /// `steps`: systems and pivots, the most of any island.
   Report report;
   at::Tensor touch;           ///< (B, m) uint8, Touch: the next call's warm start
   at::Tensor weak;            ///< (B) int64, weakly active conditions
@@ -93,6 +93,9 @@ struct Impact {
   Report adjoint() const { return latest_adjoint ? latest_adjoint->get() : Report{}; }
 };
 
+/// Islands of bodies that nothing ties together are worlds of their own: their numbers and reasons
+/// are what they are alone. In one, masses may be 1e-10 of others.
+///
 /// Never throws for what the numbers are, except for a friction or restitution below 0. Throws
 /// deq::Error for shapes, types and options that do not fit. Gradients of shared data are sums over
 /// the batch.

@@ -9,19 +9,19 @@
 namespace deq {
 namespace {
 
-constexpr double kWeak = 1e-9;    // of what a row is made of: below it impulses and speeds are 0
-constexpr double kExact = 1e-13;  // of a row's velocities: what is left of one that is held
-constexpr double kMoves = 1e-7;   // what a null vector may move, in roots of energies
+constexpr double kWeak = 1e-9;  // of the size of impulses and speeds: below it both are 0
+constexpr int kRefinements = 3;
+constexpr double kRounding = 4e-16;  // of what a speed is the sum of
+constexpr double kMoves = 1e-7;      // what a null vector may move, in roots of energies
 
 int8_t sign(double x, double bound) { return x > bound ? 1 : x < -bound ? -1 : 0; }
 
 }  // namespace
 
-bool ContactSolver::finish(bool differentiable) {
-  if (!hold_weak()) return false;
+void ContactSolver::finish(bool differentiable) {
+  hold_weak();
   polish();
   ContactAnswer& answer = *answer_;
-  write_velocity();
   for (int64_t j = 0; j < p_; ++j) answer.joint[j] = lam_[size_t(j)];
   for (int64_t c = 0; c < count_; ++c) {
     const int32_t i = used_[size_t(c)];
@@ -33,17 +33,17 @@ bool ContactSolver::finish(bool differentiable) {
                               : own.slides >= 0 ? Touch::Up
                                                 : Touch::Down);
   }
-  answer.residual = violation(islands_ ? 0 : kLeastShare);
-  if (islands_ && !(answer.residual <= options_->stop.rel_tol)) {
-    if (divisible()) return false;
-    answer.residual = violation(kLeastShare);
+  answer.residual = violation();
+  if (!std::isfinite(answer.residual) || !all_finite(answer.velocity, n_) ||
+      !all_finite(lam_.data(), rows_)) {
+    answer.reason = Reason::NonFinite;
+    return;
   }
-  if (!std::isfinite(answer.residual)) answer.reason = Reason::NonFinite;
-  if (!(answer.residual <= options_->stop.rel_tol)) return true;
+  if (!(answer.residual <= options_->stop.rel_tol)) return;
   answer.reason = unique_ && smooth() ? Reason::Converged : Reason::NotUnique;
   choose_gradient();
-  if (!differentiable || answer.reason != Reason::Converged) return true;
-  IslandFactor& factor = *factor_;
+  if (!differentiable || answer.reason != Reason::Converged) return;
+  ContactFactor& factor = *factor_;
   factor.held.assign(size_t(shape_.m), HeldContact());
   for (int64_t c = 0; c < count_; ++c) factor.held[size_t(used_[size_t(c)])] = held_[size_t(c)];
   factor.rows.clear(), factor.scale.clear();
@@ -54,17 +54,38 @@ bool ContactSolver::finish(bool differentiable) {
     factor.scale.push_back(rho_[size_t(r)]);
   }
   factor.known = true;
-  return true;
 }
 
-/// One step of refinement; then no sign is left that rounding made.
+/// Steps of refinement, with velocities of their own: where masses differ much, impulses nearly
+/// cancel, and what is left of them is not what moves a light body. Then no sign is left that
+/// rounding made.
 void ContactSolver::polish() {
-  if (!factor_->system.singular()) {
-    for (size_t i = 0; i < system_.size(); ++i) x_[i] = -speed(system_[i]);
-    factor_->system.solve(x_.data());
+  double* const v = answer_->velocity;
+  std::copy(free_.begin(), free_.end(), v);
+  const auto push = [&](int64_t r, double by) {
+    for (int64_t j = 0; j < n_ && by != 0; ++j) v[j] += by * X_[size_t(r * n_ + j)];
+  };
+  for (int64_t r = 0; r < rows_; ++r) push(r, lam_[size_t(r)]);
+  for (int turn = 0; turn < kRefinements && !factor_->system.singular(); ++turn) {
+    bool exact = true;
     for (size_t i = 0; i < system_.size(); ++i) {
       const auto r = size_t(system_[i]);
-      lam_[r] += rho_[r] * x_[i];
+      double left = c_[r], terms = std::fabs(c_[r]);
+      for (int64_t j = 0; j < n_; ++j) {
+        const double term = R_[r][j] * v[j];
+        left -= term, terms += std::fabs(term);
+      }
+      x_[i] = rho_[r] * left;
+      exact &= std::fabs(left) <= kRounding * terms;
+    }
+    if (exact) break;
+    factor_->system.solve(x_.data());
+    for (size_t i = 0; i < system_.size(); ++i) {
+      const int64_t r = system_[i], c = r - p_;
+      const double by = rho_[size_t(r)] * x_[i];
+      lam_[size_t(r)] += by;
+      push(r, by);
+      if (c >= 0 && c < count_) push(tangent(c), held_[size_t(c)].slides * mu_[size_t(c)] * by);
     }
   }
   for (int64_t c = 0; c < count_; ++c) {
@@ -73,73 +94,24 @@ void ContactSolver::polish() {
     const double most = has_friction(c) ? mu_[size_t(c)] * own : 0.0;
     f = held_[size_t(c)].tangent ? std::clamp(f, -most, most) : held_[size_t(c)].slides * most;
   }
-}
-
-void ContactSolver::write_velocity() {
-  double* const v = answer_->velocity;
-  std::copy(free_.begin(), free_.end(), v);
-  for (int64_t r = 0; r < rows_; ++r) {
-    if (lam_[size_t(r)] == 0) continue;
-    for (int64_t j = 0; j < n_; ++j) v[j] += lam_[size_t(r)] * X_[size_t(r * n_ + j)];
-  }
-  const auto measured = [&] {
-    bool exact = true;
-    for (int64_t r = 0; r < rows_; ++r) w_[size_t(r)] = dot(R_[size_t(r)], v, n_);
-    for (const int32_t r : system_) exact &= std::fabs(speed(r)) <= kExact * own_[size_t(r)];
-    return exact;
-  };
-  // Of a light body between heavy ones v is a difference of impulses that they cannot hold.
-  if (measured() || factor_->system.singular() || !loses_masses()) return;
-  for (int turn = 0; turn < 3; ++turn) {
-    for (size_t i = 0; i < system_.size(); ++i) x_[i] = -speed(system_[i]);
-    factor_->system.solve(x_.data());
-    for (size_t i = 0; i < system_.size(); ++i) {
-      const int64_t r = system_[i], c = r - p_;
-      const double own = rho_[size_t(r)] * x_[i];
-      const double with = c >= 0 && c < count_ ? held_[size_t(c)].slides * mu_[size_t(c)] : 0.0;
-      for (int64_t j = 0; j < n_; ++j) v[j] += own * X_[size_t(r * n_ + j)];
-      lam_[size_t(r)] += own;
-      if (with != 0) lam_[size_t(r + count_)] += own * with;
-      for (int64_t j = 0; j < n_ && with != 0; ++j)
-        v[j] += own * with * X_[size_t((r + count_) * n_ + j)];
-    }
-    if (measured()) return;
-  }
+  see_impulses();
+  for (int64_t r = 0; r < rows_; ++r) w_[size_t(r)] = dot(R_[size_t(r)], v, n_);
 }
 
 /// Of the answer that is returned, by the data themselves.
-double ContactSolver::violation(double least_share) const {
+double ContactSolver::violation() const {
   double worst = 0;
   const auto take = [&](double x) {  // a NaN stays
     if (!(std::fabs(x) <= worst) && !std::isnan(worst)) worst = std::fabs(x);
   };
-  const auto share = [](double x, double unit) {
-    return std::isinf(unit) ? unit : unit > 0 ? x / unit : x;
-  };
-  const auto of_impulse = [&](int64_t r, double x) {
-    return share(x, std::max(size_[size_t(r)], least_share * largest_));
-  };
-  // Of the row's velocities, where impulses are larger by far.
-  const auto of_speed = [&](int64_t r) {
-    double own = std::max(size_[size_t(r)], least_share * largest_);
-    if (own > 100 * own_[size_t(r)] && loses_masses()) {
-      double sum = 0;
-      for (int64_t j = 0; j < n_; ++j) sum += std::fabs(R_[size_t(r)][j] * answer_->velocity[j]);
-      own = std::min(own, own_[size_t(r)] + rho_[size_t(r)] * sum);
-      for (int64_t s = 0; s < rows_; ++s) own = std::max(own, least_share * own_[size_t(s)]);
-    }
-    return share(speed(r), own);
-  };
-  for (int64_t j = 0; j < p_; ++j) take(of_speed(j));
+  const auto see = [&](double x, int64_t r) { take(size(r) > 0 ? x / size(r) : x); };
+  for (int64_t j = 0; j < p_; ++j) see(speed(j), j);
   for (int64_t c = 0; c < count_; ++c) {
-    take(std::min(of_impulse(normal(c), impulse(normal(c))), of_speed(normal(c))));
+    see(std::min(impulse(normal(c)), speed(normal(c))), normal(c));
     if (!has_friction(c)) continue;
-    const int64_t t = tangent(c);
-    const double f = impulse(t), s = speed(t);
-    const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho_[size_t(t)];
-    take(of_impulse(t, std::max(0.0, std::fabs(f) - most)));
-    const double apart = of_impulse(t, std::fabs(f + (s > 0 ? most : -most)));
-    take(std::min(std::fabs(of_speed(t)), apart));
+    const double rho = rho_[size_t(tangent(c))];
+    const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho, f = impulse(tangent(c));
+    see(f - std::clamp(f - speed(tangent(c)), -most, most), tangent(c));
   }
   std::vector<double> sum(data_.impulse, data_.impulse + n_), terms(static_cast<size_t>(n_));
   for (int64_t i = 0; i < n_; ++i) {
@@ -157,8 +129,11 @@ double ContactSolver::violation(double least_share) const {
       sum[size_t(i)] += own, terms[size_t(i)] += std::fabs(own);
     }
   }
-  for (int64_t i = 0; i < n_; ++i)
-    if (terms[size_t(i)] > 0) take(sum[size_t(i)] / terms[size_t(i)]);
+  for (int64_t i = 0; i < n_; ++i) {
+    const double least = std::sqrt(data_.mass[i * (n_ + 1)]) * island_size_ / 1000;
+    const double unit = std::max(terms[size_t(i)], least);
+    if (unit > 0) take(sum[size_t(i)] / unit);
+  }
   return worst;
 }
 
@@ -204,22 +179,22 @@ std::vector<HeldContact> ContactSolver::with_weak(bool holds) {
   std::vector<HeldContact> held = held_;
   for (int64_t c = 0; c < count_; ++c) {
     HeldContact& own = held[size_t(c)];
-    const double least = bound(normal(c), kWeak), slack = bound(tangent(c), kWeak);
-    if (impulse(normal(c)) <= least && std::fabs(speed(normal(c))) <= least) {
+    const double bound = kWeak * size_of_contact(c);
+    if (impulse(normal(c)) <= bound && std::fabs(speed(normal(c))) <= bound) {
       ++answer_->weak;
       own.normal = holds;
     }
     own.tangent = false, own.slides = 0;
     if (!own.normal) continue;
     const double s = w_[size_t(tangent(c))] * rho_[size_t(tangent(c))];
-    own.slides = int8_t(-sign(s, slack));
+    own.slides = int8_t(-sign(s, bound));
     if (!has_friction(c) || own.slides != 0) continue;
     const double f = impulse(tangent(c));
     const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho_[size_t(tangent(c))];
-    const bool at_bound = std::fabs(f) >= most - slack;
+    const bool at_bound = std::fabs(f) >= most - bound;
     if (at_bound) ++answer_->weak;
     own.tangent = holds || !at_bound;
-    if (!own.tangent) own.slides = sign(f, slack);
+    if (!own.tangent) own.slides = sign(f, bound);
   }
   return held;
 }
@@ -234,29 +209,24 @@ bool ContactSolver::other_system(const std::vector<HeldContact>& held) const {
 }
 
 /// Where contacts are weakly active, impulses may be one of many that no single system shows: then
-/// those of least norm, if their signs are right; and the velocities may be. False where each of
-/// several islands is to be asked.
-bool ContactSolver::hold_weak() {
+/// those of least norm, if their signs are right; and the velocities may be.
+void ContactSolver::hold_weak() {
   const std::vector<HeldContact> found = held_, all = with_weak(true);
-  const bool other = other_system(all);
-  // What is 0 beside another island is weak here.
-  if ((other || answer_->weak > 0 || factor_->system.singular()) && divisible()) return false;
-  if (!other) {
+  if (!other_system(all)) {
     unique_ = moves_nothing(held_);
-    return true;
+    return;
   }
-  const std::vector<double> lam = lam_, w = w_;
+  const std::vector<double> lam = lam_;
   held_ = all;
   const bool fit = solve_held(all, nullptr) && fits();
   unique_ = moves_nothing(all);
-  if (fit) return true;
+  if (fit) return;
   held_ = found;
   factor_held(found);
   x_.resize(system_.size());
-  lam_ = lam, w_ = w;
-  measure();
+  lam_ = lam;
+  see_impulses();
   unique_ = unique_ && moves_nothing(found);
-  return true;
 }
 
 /// What the gradient holds, and the factor of that.

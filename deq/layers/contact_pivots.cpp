@@ -64,8 +64,7 @@ bool ContactSolver::by_pivots() {
     for (int64_t j = 0; j < p_; ++j) x[size_t(i * p_ + j)] = scaled(i, j);
   joints.factor(x, p_);
   const auto k = int64_t(rows.size());
-  double unit = 1e-300;
-  for (int64_t r = 0; r < rows_; ++r) unit = std::max(unit, own_[size_t(r)]);
+  const double unit = std::max(base_size_, 1e-300);
   std::vector<double> reduced(size_t(k * k)), right(static_cast<size_t>(k));
   const auto offset = [&](int64_t r) {
     return rho_[size_t(r)] * (d_[size_t(r)] - c_[size_t(r)]) / unit;

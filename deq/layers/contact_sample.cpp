@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "deq/layers/contact_solver.h"
 #include "deq/layers/dense_vector.h"
 
 namespace deq {
@@ -90,7 +91,7 @@ void add(double x, const double* y, int64_t n, double* into) {
 /// One adjoint: u and y of M'u + C'y = f, B u = -h.
 class Adjoint {
  public:
-  Adjoint(const ContactShape& shape, const ContactData& data, const IslandFactor& factor)
+  Adjoint(const ContactShape& shape, const ContactData& data, const ContactFactor& factor)
       : shape_(shape), data_(data), factor_(factor), k_(int64_t(factor.rows.size())) {}
 
   /// From f and h, in place, with a step of refinement where it helps; the residual.
@@ -172,33 +173,90 @@ class Adjoint {
 
   ContactShape shape_;
   const ContactData& data_;
-  const IslandFactor& factor_;
+  const ContactFactor& factor_;
   int64_t k_;
   mutable std::vector<double> scratch_;
 };
 
 }  // namespace
 
-double IslandFactor::solve_adjoint(const ContactShape& shape, const ContactData& data,
-                                   ContactAdjoint& adjoint) const {
+double ContactFactor::solve_adjoint(const ContactShape& shape, const ContactData& data,
+                                    const ContactCotangents& g, ContactAdjoint& found) const {
   const auto [n, m, p] = shape;
-  const auto entry = [&, m = m, p = p](int32_t r) -> double& {
-    return r < p       ? adjoint.joint[size_t(r)]
-           : r < p + m ? adjoint.normal[size_t(r - p)]
-                       : adjoint.tangent[size_t(r - p - m)];
-  };
-  for (int64_t i = 0; i < m; ++i)
-    adjoint.normal[size_t(i)] +=
-        held[size_t(i)].slides * data.friction[i] * adjoint.tangent[size_t(i)];
+  const auto k = int64_t(rows.size());
+  const Adjoint adjoint(shape, data, *this);
   thread_local std::vector<double> y;
-  y.clear();
-  for (const int32_t r : rows) y.push_back(entry(r));
-  const double residual = Adjoint(shape, data, *this).refine(adjoint.u, y);
-  std::ranges::fill(adjoint.joint, 0.0);
-  std::ranges::fill(adjoint.normal, 0.0);
-  std::ranges::fill(adjoint.tangent, 0.0);
-  for (size_t a = 0; a < rows.size(); ++a) entry(rows[a]) = y[a];
+  found.u.assign(g.velocity, g.velocity + n);
+  y.resize(size_t(k));
+  for (int64_t a = 0; a < k; ++a) {
+    const int64_t r = rows[size_t(a)], i = r < p + m ? r - p : r - p - m;
+    if (r < p) {
+      y[size_t(a)] = g.joint[r];
+    } else if (r < p + m) {
+      y[size_t(a)] = g.normal[i] + held[size_t(i)].slides * data.friction[i] * g.friction[i];
+    } else {
+      y[size_t(a)] = g.friction[i];
+    }
+  }
+  const double residual = adjoint.refine(found.u, y);
+  found.joint.assign(size_t(p), 0);
+  found.normal.assign(size_t(m), 0), found.tangent.assign(size_t(m), 0);
+  for (int64_t a = 0; a < k; ++a) {
+    const int64_t r = rows[size_t(a)];
+    (r < p       ? found.joint[size_t(r)]
+     : r < p + m ? found.normal[size_t(r - p)]
+                 : found.tangent[size_t(r - p - m)]) = y[size_t(a)];
+  }
   return residual;
+}
+
+void add_gradients(const ContactShape& shape, const ContactData& data, const ContactAnswer& answer,
+                   const std::vector<HeldContact>& held, const ContactAdjoint& adjoint,
+                   const ContactCotangents& g, const ContactGradients& into) {
+  const auto [n, m, p] = shape;
+  const auto& [u, yn, yt, ye] = adjoint;
+  if (into.impulse) add(1, u.data(), n, into.impulse);
+  for (int64_t i = 0; i < n; ++i) {
+    if (into.velocity) add(u[size_t(i)], data.mass + i * n, n, into.velocity);
+    if (!into.mass) continue;
+    for (int64_t j = 0; j < n; ++j)
+      into.mass[i * n + j] -= u[size_t(i)] * (answer.velocity[j] - data.velocity[j]);
+  }
+  for (int64_t j = 0; j < p; ++j) {
+    if (into.joint_bias) into.joint_bias[j] -= ye[size_t(j)];
+    if (!into.joint) continue;
+    add(answer.joint[j], u.data(), n, into.joint + j * n);
+    add(-ye[size_t(j)], answer.velocity, n, into.joint + j * n);
+  }
+  for (int64_t i = 0; i < m; ++i) {
+    const HeldContact& own = held[size_t(i)];
+    if (!own.normal && !own.tangent && answer.normal[i] == 0) continue;
+    const double *const normal = data.normal + i * n, *const tangent = data.tangent + i * n;
+    const double before = dot(normal, data.velocity, n), e = data.restitution[i];
+    if (into.velocity) add(-e * yn[size_t(i)], normal, n, into.velocity);
+    if (into.normal) {
+      add(answer.normal[i], u.data(), n, into.normal + i * n);
+      add(-yn[size_t(i)], answer.velocity, n, into.normal + i * n);
+      add(-e * yn[size_t(i)], data.velocity, n, into.normal + i * n);
+    }
+    if (into.tangent) {
+      add(answer.friction[i], u.data(), n, into.tangent + i * n);
+      add(-yt[size_t(i)], answer.velocity, n, into.tangent + i * n);
+    }
+    if (into.restitution) into.restitution[i] -= yn[size_t(i)] * before;
+    if (into.bias) into.bias[i] -= yn[size_t(i)];
+    if (into.friction)
+      into.friction[i] +=
+          own.slides * answer.normal[i] * (dot(tangent, u.data(), n) + g.friction[i]);
+  }
+}
+
+void solve_contact(const ContactShape& shape, const ContactData& data,
+                   const ResolveOptions& options, const uint8_t* warm, ContactAnswer& answer,
+                   ContactFactor* factor) {
+  thread_local ContactSolver solver;
+  thread_local ContactFactor passing;
+  solver.solve(shape, data, options, warm, answer, factor ? *factor : passing, factor != nullptr);
 }
 
 }  // namespace deq

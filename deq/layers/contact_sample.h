@@ -78,13 +78,13 @@ struct HeldContact {
   bool operator==(const HeldContact&) const = default;
 };
 
-/// u and y of the adjoint, y by row; before it is solved, the gradients in v+ and in impulses.
+/// u and y of the adjoint system, by velocity and by row of each kind; 0 in rows that are not held.
 struct ContactAdjoint {
-  std::vector<double> u, joint, normal, tangent;
+  std::vector<double> u, normal, tangent, joint;
 };
 
-/// What backward needs of a solution of one island (contact_islands.h).
-struct IslandFactor {
+/// What backward needs of a solution.
+struct ContactFactor {
   MassFactor mass;
   SquareFactor system;
   std::vector<HeldContact> held;  // by contact
@@ -92,9 +92,20 @@ struct IslandFactor {
   std::vector<double> scale;      // of these
   bool known = false;
 
-  /// In place; the residual of the adjoint system as a share of its right hand side.
+  /// The residual of the adjoint system as a share of its right hand side.
   double solve_adjoint(const ContactShape& shape, const ContactData& data,
-                       ContactAdjoint& adjoint) const;
+                       const ContactCotangents& g, ContactAdjoint& adjoint) const;
 };
+
+/// Adds the gradients, which numbers that are 0 have too: of M and of rows between bodies that
+/// nothing ties together.
+void add_gradients(const ContactShape& shape, const ContactData& data, const ContactAnswer& answer,
+                   const std::vector<HeldContact>& held, const ContactAdjoint& adjoint,
+                   const ContactCotangents& g, const ContactGradients& into);
+
+/// Never throws. `warm` may be null. What is kept of it may go to `factor`, which may be null.
+void solve_contact(const ContactShape& shape, const ContactData& data,
+                   const ResolveOptions& options, const uint8_t* warm, ContactAnswer& answer,
+                   ContactFactor* factor);
 
 }  // namespace deq

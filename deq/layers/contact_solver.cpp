@@ -10,56 +10,55 @@
 namespace deq {
 namespace {
 
-constexpr double kSign = 1e-11;  // of what a row is made of: what has no sign
-
-constexpr double kHolds = 1e-9;  // below it a held row of a singular system has its speed
+constexpr double kSign = 1e-11;  // of the size of impulses and speeds: what has no sign
+constexpr double kMeets = 1e-9;  // the same: what a singular system may leave
 
 constexpr int kExchanges = 12;
-
-bool all_finite(const double* x, int64_t count) {
-  return std::all_of(x, x + count, [](double value) { return std::isfinite(value); });
-}
-
-/// |x|'y, in four sums.
-double size_of(const double* x, const double* y, int64_t n) {
-  double sum[4] = {};
-  int64_t i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int64_t k = 0; k < 4; ++k) sum[k] += std::fabs(x[i + k]) * y[i + k];
-  for (; i < n; ++i) sum[0] += std::fabs(x[i]) * y[i];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
 
 int8_t sign(double x) { return x > 0 ? 1 : x < 0 ? -1 : 0; }
 
 }  // namespace
 
-bool ContactSolver::solve(const ContactShape& shape, const ContactData& data,
-                          const ResolveOptions& options, const uint8_t* warm,
-                          ContactIslands* islands, ContactAnswer& answer, IslandFactor& factor,
-                          bool differentiable) {
+void ContactSolver::solve(const ContactShape& shape, const ContactData& data,
+                          const ResolveOptions& options, const uint8_t* warm, ContactAnswer& answer,
+                          ContactFactor& factor, bool differentiable) {
   shape_ = shape, data_ = data, options_ = &options, answer_ = &answer, factor_ = &factor;
-  n_ = shape.n, p_ = shape.p, islands_ = islands;
+  n_ = shape.n, p_ = shape.p;
   factor.known = false;
   answer.residual = std::numeric_limits<double>::infinity();
-  answer.reason = Reason::NotConvex;
-  if (!factor.mass.factor(data.mass, n_)) return !divisible();
-  answer.reason = Reason::NonFinite;
-  if (!prepare()) return !divisible();
+  if (!finite()) {
+    answer.reason = Reason::NonFinite;
+    return;
+  }
+  if (!factor.mass.factor(data.mass, n_)) {
+    answer.reason = Reason::NotConvex;
+    return;
+  }
+  if (!prepare()) {
+    answer.reason = Reason::NonFinite;
+    return;
+  }
   answer.reason = Reason::MaxSteps;
   bool found = warm && from_touch(warm);
   if (!found) {
     const std::vector<double> near = swept();
-    found = exchange(suggested(near), &near);
-    if (!found && divisible()) return false;
-    found = found || by_pivots();
+    found = exchange(suggested(near), &near) || by_pivots();
     if (!found && no_velocity(shape, data, answer.certificate)) {
       answer.reason = Reason::Infeasible;
-      return true;
+      return;
     }
     found = found || by_trying();
   }
-  return !found || finish(differentiable);
+  if (found) finish(differentiable);
+}
+
+bool ContactSolver::finite() const {
+  const auto [n, m, p] = shape_;
+  return all_finite(data_.mass, n * n) && all_finite(data_.velocity, n) &&
+         all_finite(data_.impulse, n) && all_finite(data_.normal, m * n) &&
+         all_finite(data_.tangent, m * n) && all_finite(data_.restitution, m) &&
+         all_finite(data_.friction, m) && all_finite(data_.joint, p * n) &&
+         all_finite(data_.bias, m) && all_finite(data_.joint_bias, p);
 }
 
 /// Rows, A, d and c; false where a number overflows.
@@ -97,45 +96,29 @@ bool ContactSolver::prepare() {
   }
   scale();
   return all_finite(free_.data(), n) && all_finite(A_.data(), rows_ * rows_) &&
-         all_finite(own_.data(), rows_) && all_finite(c_.data(), rows_);
+         all_finite(d_.data(), rows_) && all_finite(c_.data(), rows_);
 }
 
 void ContactSolver::scale() {
-  rho_.resize(size_t(rows_)), own_.resize(size_t(rows_)), w_.resize(size_t(n_));
-  for (int64_t j = 0; j < n_; ++j) {
-    const double v = data_.velocity[j];
-    w_[size_t(j)] = std::fabs(v) + std::fabs(free_[size_t(j)] - v);
-  }
+  rho_.resize(size_t(rows_));
+  base_size_ = 0;
   for (int64_t r = 0; r < rows_; ++r) {
     const double own = a(r, r);
     rho_[size_t(r)] = own > 0 ? 1 / std::sqrt(own) : 1;
-    double sum = size_of(R_[size_t(r)], w_.data(), n_);
-    if (r < p_) {
-      sum += std::fabs(data_.joint_bias[r]);
-    } else if (r < p_ + count_) {
-      const int32_t i = used_[size_t(r - p_)];
-      sum += data_.restitution[i] * sum + std::fabs(data_.bias[i]);
-    }
-    own_[size_t(r)] = rho_[size_t(r)] * sum;
+    base_size_ = std::max(
+        base_size_, rho_[size_t(r)] * std::max(std::fabs(d_[size_t(r)]), std::fabs(c_[size_t(r)])));
   }
-  lam_.assign(size_t(rows_), 0), w_ = d_;
+  base_terms_.resize(size_t(rows_)), own_size_.resize(size_t(rows_));
+  for (int64_t r = 0; r < rows_; ++r)
+    base_terms_[size_t(r)] = std::fabs(d_[size_t(r)]) + std::fabs(c_[size_t(r)]);
+  lam_.assign(size_t(rows_), 0), w_.resize(size_t(rows_));
+  see_impulses();
 }
 
-/// size_ and largest_, for lam_.
-void ContactSolver::measure() {
-  size_.assign(size_t(rows_), 0.0);
-  for (int64_t s = 0; s < rows_; ++s) {
-    const double own = std::fabs(lam_[size_t(s)]);
-    if (own == 0) continue;
-    const double* const row = &A_[size_t(s * rows_)];  // as large as the column
-    for (int64_t r = 0; r < rows_; ++r) size_[size_t(r)] += own * std::fabs(row[r]);
-  }
-  largest_ = 0;
-  for (int64_t r = 0; r < rows_; ++r) {
-    double& own = size_[size_t(r)];
-    own = own_[size_t(r)] + rho_[size_t(r)] * own;
-    largest_ = std::max(largest_, own);
-  }
+double ContactSolver::size() const {
+  double most = base_size_;
+  for (int64_t r = 0; r < rows_; ++r) most = std::max(most, std::fabs(impulse(r)));
+  return most;
 }
 
 void ContactSolver::factor_held(const std::vector<HeldContact>& held) {
@@ -160,14 +143,31 @@ void ContactSolver::factor_held(const std::vector<HeldContact>& held) {
   ++answer_->factorisations;
 }
 
+/// Speeds and sizes at these impulses.
+void ContactSolver::see_impulses() {
+  pushing_.clear();
+  for (int64_t s = 0; s < rows_; ++s)
+    if (lam_[size_t(s)] != 0) pushing_.push_back(int32_t(s));
+  island_size_ = size();
+  for (int64_t r = 0; r < rows_; ++r) {
+    const double* const row = &A_[size_t(r * rows_)];
+    double sum = 0, terms = 0;
+    for (const int32_t s : pushing_) {
+      const double term = row[s] * lam_[size_t(s)];
+      sum += term, terms += std::fabs(term);
+    }
+    w_[size_t(r)] = d_[size_t(r)] + sum;
+    own_size_[size_t(r)] = rho_[size_t(r)] * (base_terms_[size_t(r)] + terms);
+  }
+}
+
 /// Friction of contacts that slide, and all speeds.
 void ContactSolver::spread(const std::vector<HeldContact>& held) {
   for (int64_t c = 0; c < count_; ++c) {
     if (!held[size_t(c)].tangent)
       lam_[size_t(tangent(c))] = held[size_t(c)].slides * mu_[size_t(c)] * lam_[size_t(normal(c))];
   }
-  for (int64_t r = 0; r < rows_; ++r)
-    w_[size_t(r)] = d_[size_t(r)] + dot(&A_[size_t(r * rows_)], lam_.data(), rows_);
+  see_impulses();
 }
 
 /// The solution that is nearest to `near`, or to 0, where it is one of many.
@@ -193,33 +193,38 @@ bool ContactSolver::solve_held(const std::vector<HeldContact>& held,
   }
   spread(held);
   if (!factor_->system.singular()) return true;
-  measure();
   return std::ranges::all_of(system_,
-                             [&](int32_t r) { return std::fabs(speed(r)) <= bound(r, kHolds); });
+                             [&](int32_t r) { return std::fabs(speed(r)) <= kMeets * size(r); });
 }
 
 bool ContactSolver::fits() {
-  measure();
   bool fit = true;
   next_ = held_;
+  worst_sign_ = 0;
+  // Whether this, which should not be positive, is; of row r.
+  const auto wrong = [&](double x, int64_t r) {
+    const double unit = size(r);
+    if (x > 0) worst_sign_ = std::max(worst_sign_, x / unit);
+    return x > kSign * unit;
+  };
   for (int64_t c = 0; c < count_; ++c) {
     HeldContact& own = next_[size_t(c)];
     const bool before = own.normal;
-    const double least = -bound(normal(c), kSign);
-    own.normal = before ? impulse(normal(c)) >= least : speed(normal(c)) < least;
+    own.normal =
+        before ? !wrong(-impulse(normal(c)), normal(c)) : wrong(-speed(normal(c)), normal(c));
     fit &= own.normal == before;
     if (!has_friction(c)) continue;
-    const double slack = bound(tangent(c), kSign);
     if (!own.normal) {
       own.tangent = false, own.slides = 0;
     } else if (!before) {
       own.tangent = true, own.slides = 0;
     } else if (own.tangent) {
-      const double most = mu_[size_t(c)] * lam_[size_t(normal(c))], f = lam_[size_t(tangent(c))];
-      if (std::fabs(f) <= most + slack * rho_[size_t(tangent(c))]) continue;
+      const double f = lam_[size_t(tangent(c))];
+      const double most = mu_[size_t(c)] * lam_[size_t(normal(c))] / rho_[size_t(tangent(c))];
+      if (!wrong(std::fabs(impulse(tangent(c))) - most, tangent(c))) continue;
       own.tangent = false, own.slides = sign(f);
       fit = false;
-    } else if (own.slides * speed(tangent(c)) > slack) {
+    } else if (wrong(own.slides * speed(tangent(c)), tangent(c))) {
       own.tangent = true, own.slides = 0;
       fit = false;
     }

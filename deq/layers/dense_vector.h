@@ -14,6 +14,10 @@ inline double dot(const double* x, const double* y, int64_t n) {
   return sum;
 }
 
+inline bool all_finite(const double* x, int64_t n) {
+  return std::all_of(x, x + n, [](double value) { return std::isfinite(value); });
+}
+
 /// max |x_i|; 0 of none.
 inline double largest(const double* x, int64_t n) {
   double most = 0;

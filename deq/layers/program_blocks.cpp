@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "deq/layers/dense_vector.h"
+#include "deq/layers/joined_sets.h"
 
 namespace deq {
 
@@ -14,20 +14,6 @@ using ops::QuadraticLimits;
 using ops::QuadraticShape;
 
 namespace {
-
-/// Sets that grow together.
-class Sets {
- public:
-  explicit Sets(int64_t n) : above_(size_t(n)) { std::iota(above_.begin(), above_.end(), 0); }
-  int64_t of(int64_t i) {
-    while (above_[size_t(i)] != i) i = above_[size_t(i)] = above_[size_t(above_[size_t(i)])];
-    return i;
-  }
-  void join(int64_t i, int64_t j) { above_[size_t(of(i))] = of(j); }
-
- private:
-  std::vector<int64_t> above_;
-};
 
 bool some(double x) { return !(std::fabs(x) < kSmallestNumber); }
 
@@ -106,7 +92,7 @@ ProgramBlocks::ProgramBlocks(const QuadraticShape& shape, const QuadraticData& d
 /// Which variables and rows each block has; rows of zeros go to the first.
 void ProgramBlocks::divide(const QuadraticData& data, const std::vector<uint8_t>& present) {
   const auto [n, p, m] = shape_;
-  Sets sets(n);
+  JoinedSets sets(n);
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < i; ++j)
       if (some(0.5 * data.Q[i * n + j] + 0.5 * data.Q[j * n + i])) sets.join(i, j);

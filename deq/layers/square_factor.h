@@ -12,7 +12,7 @@ namespace deq {
 /// about one size.
 class SquareFactor {
  public:
-  static constexpr double kSmallPivot = 1e-10;
+  static constexpr double kSmallPivot = 1e-12;
 
   /// S (k, k) by rows.
   void factor(const std::vector<double>& S, int64_t k);

@@ -113,7 +113,7 @@ TEST_F(OptionsOfARun, WhatIsOfAnotherSplitIsAnError) {
   refused(nine + "--task-length 5", "task-length = 5: the problems of split 9");
   refused("--split valid" + few, "task-test = 5: the problems of split valid");
   refused("--task-test-lengths 9,12", "task-test-lengths = 9,12: the problems of split test");
-  for (const std::string used :
+  for (const std::string& used :
        {nine + few, std::string("--split valid --task-valid 5 --task-train 64"),
         std::string("--split 12 --task-test-lengths 12 --task-seed 4")})
     EXPECT_EQ(run_deq("eval " + sums + " " + used + " 2>&1").exit_code, 0) << used;
