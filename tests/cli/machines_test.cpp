@@ -94,7 +94,7 @@ TEST_F(TwoMachines, ACableThatIsCutEndsBothMachinesInTime) {
     EXPECT_NE(said.find("no answer from another process within 4 s"), said.npos) << said;
     EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
   }
-  EXPECT_EQ(run_deq("train " + folder() + " --resume --steps 1 2>&1").exit_code, 0);
+  EXPECT_EQ(run_deq("train " + folder() + " --resume --minutes 0.005 2>&1").exit_code, 0);
 }
 
 }  // namespace

@@ -83,7 +83,8 @@ TEST_F(MeasureTest, TheEquilibriumsMemoryIsFlatAndTheNetworksGrows) {
 
 TEST_F(MeasureTest, ConvergenceHasEveryMethodOfEveryRun) {
   const std::string figure = at("convergence.svg");
-  const std::string command = "measure convergence " + at("run") + " " + at("run") +
+  std::filesystem::copy(at("run"), at("twin"));
+  const std::string command = "measure convergence " + at("run") + " " + at("twin") +
                               " --segments 2 --steps 80 --threads 1 --figure " + figure;
   const auto result = run_deq(command + " 2>/dev/null");
   ASSERT_EQ(result.exit_code, 0) << result.text;
@@ -93,7 +94,8 @@ TEST_F(MeasureTest, ConvergenceHasEveryMethodOfEveryRun) {
   for (size_t column = 2; column < 8; ++column) EXPECT_NE(rows[4][column], "–") << column;
   EXPECT_LE(std::stoi(rows[4][2]), std::stoi(rows[4][4])) << "1e-1 comes before 1e-3";
   EXPECT_LE(std::stoi(rows[4][4]), std::stoi(rows[4][7])) << "the median before the slowest";
-  EXPECT_EQ(rows[0], rows[6]) << "the same run twice";
+  for (size_t column = 1; column < 8; ++column)
+    EXPECT_EQ(rows[0][column], rows[6][column]) << "the same weights";
   EXPECT_EQ(count(testing::slurp(figure), "<polyline"), 12u * 2) << "lines and their legend";
   EXPECT_EQ(run_deq(command + " 2>/dev/null").exit_code, 0) << "a picture is replaced";
 }

@@ -141,7 +141,7 @@ TEST_F(OptionsOfARun, WhatCannotGoOnLeavesTheRunAsItWas) {
     expect_one_error_line("train " + run + " --resume " + option, says);
     EXPECT_EQ(files(), before) << option;
   }
-  EXPECT_EQ(run_deq("train " + run + " --resume --steps 3 --init-std 0.5 2>&1").exit_code, 0);
+  EXPECT_EQ(run_deq("train " + run + " --resume --steps 3 --init-std 0.50 2>&1").exit_code, 0);
 }
 
 TEST_F(OptionsOfARun, WhatATaskDoesNotHaveIsAnError) {

@@ -144,7 +144,7 @@ class EndlessRun : public ::testing::Test {
   /// All have ended, and the run goes on from what is on disk.
   void expect_an_end() {
     for (const pid_t rank : ranks_) EXPECT_NE(::kill(rank, 0), 0);
-    EXPECT_EQ(run_deq("train " + folder() + " --resume --steps 1 2>&1").exit_code, 0);
+    EXPECT_EQ(run_deq("train " + folder() + " --resume --minutes 0.005 2>&1").exit_code, 0);
   }
 
   /// So many lines, each of which begins as an error does.
