@@ -12,6 +12,7 @@ namespace deq {
 
 /// `options` as the lines of a TOML file that reads back to the same options.
 std::string to_toml(const std::vector<OptionInfo>& options);
+
 /// Where options were set: key -> "run/config.toml:5".
 using Places = std::map<std::string, std::string>;
 

@@ -98,9 +98,9 @@ class Kvaerno : public Stepper {
     at_.factor(work, kGamma);
     store(work.k, 0, work.head(at_.f), work.rows);
     // In float, and with tight tolerances, rounding alone moves an iterate by more than kSmall.
-    const Tensor rounding = work.y * (kRoundings * epsilon_of(work.y.scalar_type()));
-    auto small = ops::allowed_norm(rounding, work.y, allowed_, work.rows);
-    for (double& size : small) size = std::max(size, kSmall);
+    const double rounding = kRoundings * epsilon_of(work.y.scalar_type());
+    auto small = ops::allowed_norm(work.y, work.y, allowed_, work.rows);
+    for (double& size : small) size = std::max(rounding * size, kSmall);
     std::vector<char> failed(size_t(work.rows), 0);
     for (int i = 1; i < kStages; ++i) find_stage(work, i, small, failed);
     auto errors =

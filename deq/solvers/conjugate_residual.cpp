@@ -41,12 +41,12 @@ class ConjugateResidualMethod {
   /// Rows whose A r is no longer orthogonal to the A p of two steps ago, (R).
   Tensor advance(const Iterate& at) {
     const Tensor ar = ops::row_mix(t_.reciprocal(), {r_ - at.g}, {}, at.resting, &at.pool);
-    const Tensor old = ops::row_dots({ar, before_}, before_, at.resting, &at.pool);
-    const Tensor own = ops::row_dots({ar, ap_}, ar, at.resting, &at.pool);
+    const Tensor own = ops::row_dots({ar, ap_, before_}, ar, at.resting, &at.pool);
+    const Tensor old = ops::row_dots({before_}, before_, at.resting, &at.pool);
     const Tensor lost =
-        old.select(1, 0).square() > kLost * kLost * old.select(1, 1) * own.select(1, 0);
-    const Tensor along = ops::row_dots({ar, ap_}, ap_, at.resting, &at.pool);
-    const Tensor minus = -ratio(along.narrow(1, 0, 1), along.narrow(1, 1, 1));
+        own.select(1, 2).square() > kLost * kLost * old.select(1, 0) * own.select(1, 0);
+    const Tensor last = ops::row_dots({ap_}, ap_, at.resting, &at.pool);
+    const Tensor minus = -ratio(own.narrow(1, 1, 1), last);
     before_ = ap_;
     p_ = ops::row_mix(minus, {p_}, r_, at.resting, &at.pool);
     ap_ = ops::row_mix(minus, {ap_}, ar, at.resting, &at.pool);

@@ -24,9 +24,8 @@ struct Pairs {
 
   int64_t known_vocabulary() const { return 0; }
   /// Throws deq::Error, with file and line, for what is not two columns or not UTF-8, an answer of
-  /// another shape
-  /// than its problem or without a symbol, rows that are not of one length, a grid among sequences
-  /// and the reverse, and a symbol that the training problems lack.
+  /// another shape than its problem or without a symbol, rows that are not of one length, a grid
+  /// among sequences and the reverse, and a symbol that the training problems lack.
   Corpus load(const std::filesystem::path& data) const;
   /// In a run's vocabularies, for evaluating. One file is besides the test set "all", whole.
   Corpus load(const std::filesystem::path& data, const Vocabulary& inputs,

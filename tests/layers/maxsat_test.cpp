@@ -216,14 +216,15 @@ TEST(Maxsat, FloatsAgree) {
   for (const int k : {0, 1}) {
     const auto type = k ? at::kFloat : at::kDouble;
     MaxsatSolve how = kExact;
-    if (k) how.stop.rel_tol = how.adjoint.rel_tol = 1e-6;
+    if (k) how.stop.rel_tol = how.adjoint.rel_tol = 1e-7;
     const Tensor S = p.S.to(type, false, /*copy=*/true).requires_grad_();
     const Assignment a = layer_of(p).assign(S, p.z.to(type), p.known, how);
     z[k] = a.z.detach().to(at::kDouble);
     gradient[k] = torch::autograd::grad({a.z.square().sum()}, {S})[0].to(at::kDouble);
   }
   EXPECT_LT((z[0] - z[1]).abs().max().item<double>(), 2e-5);
-  EXPECT_LT(((gradient[0] - gradient[1]).norm() / gradient[0].norm()).item<double>(), 1e-4);
+  EXPECT_LT(((gradient[0] - gradient[1]).abs().max() / gradient[0].abs().max()).item<double>(),
+            1e-4);
 }
 
 TEST(Maxsat, WarmStartsAndSeeds) {
