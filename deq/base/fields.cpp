@@ -1,14 +1,13 @@
 #include "deq/base/fields.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <set>
-#include <type_traits>
 #include <utility>
 
 #include "deq/base/option_error.h"
 #include "deq/base/printable.h"
+#include "deq/base/scalar_text.h"
 
 namespace deq {
 
@@ -101,78 +100,9 @@ std::string nearest(const std::string& name, const std::vector<std::string>& can
   return best;
 }
 
-namespace detail {
-
-std::string to_text(int64_t value) { return std::to_string(value); }
-
-std::string to_text(double value) {
-  std::string text =
-      fmt::format("{}", value);  // the shortest text that reads back to the same double
-  if (std::isfinite(value) && text.find_first_of(".e") == std::string::npos) text += ".0";
-  return text;
-}
-
-}  // namespace detail
-
 namespace {
 
-std::string to_text(bool value) { return value ? "true" : "false"; }
 using detail::index_of;
-using detail::to_text;
-std::string to_text(const std::string& value) { return value; }
-std::string to_text(const std::vector<int64_t>& value) {
-  return fmt::format("{}", fmt::join(value, ","));
-}
-
-void from_text(const std::string& key, const std::string& text, bool& value) {
-  DEQ_CHECK(text == "true" || text == "false", "{} = {}; expected true or false", dashed(key),
-            printable(text));
-  value = text == "true";
-}
-
-template <class T>
-bool parse_whole(const std::string& text, T& value) {
-  const char* end = text.data() + text.size();
-  const auto result = std::from_chars(text.data(), end, value);
-  return result.ec == std::errc() && result.ptr == end;
-}
-
-void from_text(const std::string& key, const std::string& text, int64_t& value) {
-  DEQ_CHECK(parse_whole(text, value), "{} = {}; expected a whole number", dashed(key),
-            printable(text));
-}
-
-void from_text(const std::string& key, const std::string& text, double& value) {
-  DEQ_CHECK(parse_whole(text, value) && std::isfinite(value), "{} = {}; expected a number",
-            dashed(key), printable(text));
-}
-
-void from_text(const std::string&, const std::string& text, std::string& value) { value = text; }
-
-void from_text(const std::string& key, const std::string& text, std::vector<int64_t>& value) {
-  const bool bracketed = text.size() >= 2 && text.front() == '[' && text.back() == ']';
-  const std::string items = bracketed ? text.substr(1, text.size() - 2) : text;
-  value.clear();
-  for (size_t begin = 0; begin < items.size();) {
-    const size_t end = std::min(items.find(',', begin), items.size());
-    int64_t item = 0;
-    DEQ_CHECK(parse_whole(items.substr(begin, end - begin), item),
-              "{} = {}; expected whole numbers separated by commas", dashed(key), printable(text));
-    value.push_back(item);
-    begin = end + 1;
-  }
-}
-
-void check_range(const std::string& key, double value, const Range& range) {
-  const std::string expected = range.describe();
-  DEQ_CHECK(range.contains(value), "{} = {}; expected {}", key, value,
-            expected.empty() ? "a number" : expected);
-}
-
-const char* type_name(const detail::Scalar& value) {
-  static constexpr const char* kNames[] = {"bool", "int", "float", "text", "list"};
-  return kNames[value.index()];
-}
 
 /// What goes wrong in `use` is about the option `key`.
 template <class Use>
@@ -206,8 +136,7 @@ struct List : detail::Leaf {
   }
   void scalar(const std::string& key, detail::Scalar value, const char* help,
               const Range& range) override {
-    const std::string text = std::visit([](const auto* held) { return to_text(*held); }, value);
-    add({key, text, type_name(value), help, range.describe(), {}});
+    add({key, detail::text_of(value), detail::type_name(value), help, range.describe(), {}});
   }
   void enumeration(const std::string& key, size_t& value, const std::vector<std::string>& names,
                    const char* help) override {
@@ -248,14 +177,7 @@ struct Assign : detail::Leaf {
   void scalar(const std::string& key, detail::Scalar value, const char*,
               const Range& range) override {
     const std::string* text = take(key);
-    if (!text) return;
-    const auto set = [&]<class T>(T* place) {
-      T parsed{};
-      from_text(key, *text, parsed);
-      if constexpr (std::is_arithmetic_v<T>) check_range(dashed(key), double(parsed), range);
-      *place = std::move(parsed);
-    };
-    about(key, [&] { std::visit(set, value); });
+    if (text) about(key, [&] { detail::read_text(key, *text, range, value); });
   }
   void enumeration(const std::string& key, size_t& value, const std::vector<std::string>& names,
                    const char*) override {
@@ -274,11 +196,7 @@ struct Assign : detail::Leaf {
 struct CheckRanges : detail::Leaf {
   void scalar(const std::string& key, detail::Scalar value, const char*,
               const Range& range) override {
-    std::visit(
-        [&]<class T>(const T* held) {
-          if constexpr (std::is_arithmetic_v<T>) check_range(key, double(*held), range);
-        },
-        value);
+    detail::check_range(key, value, range);
   }
   void enumeration(const std::string&, size_t&, const std::vector<std::string>&,
                    const char*) override {}
