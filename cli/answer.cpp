@@ -16,6 +16,7 @@
 #include "deq/files/files.h"
 #include "deq/files/folder_lock.h"
 #include "deq/measure/memory_tracks.h"
+#include "deq/tasks/lines.h"
 
 namespace deq::cli {
 namespace {
@@ -173,7 +174,10 @@ KnownTrust known_trust(const TrainedModel& run, const AnswerOptions& how, const 
       progress.show(share, fmt::format("choosing a threshold on valid {:.0f}%", 100 * share),
                     false);
   };
-  return trust_of(run, how, data, show);
+  KnownTrust known = trust_of(run, how, data, show);
+  if (!known.unread.empty() && known.not_kept.empty())
+    fmt::print(stderr, "{}; replaced by what is chosen now\n", known.unread);
+  return known;
 }
 
 }  // namespace
@@ -220,9 +224,10 @@ int answer(int argc, char** argv) {
   run.model->read_weights(options.reading);
 
   const bool piped = file == "-";
-  const auto problems =
-      run.options.task->read(piped ? standard_input() : read_file(file, kMostText),
-                             piped ? "standard input" : file, run.vocabulary);
+  const std::string text = piped ? standard_input() : read_file(file, kMostText),
+                    source = piped ? "standard input" : file;
+  check_text(text, source);
+  const auto problems = run.options.task->read(text, source, run.vocabulary);
   const KnownTrust known = known_trust(run, options.how, data, style);
   Answers answers(run, known, style);
   for (const WrittenProblem& problem : problems) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "deq/base/memory_meter.h"
+#include "deq/base/printable.h"
 #include "deq/files/files.h"
 
 namespace deq {
@@ -72,13 +73,17 @@ void Metrics::keep(const std::function<bool(const Json&)>& wanted) {
   if (!std::filesystem::exists(path_)) return;
   const std::string text = read_file(path_, kMostBytes);
   std::string kept;
+  int64_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = text.find('\n', begin);
     if (end == std::string::npos) break;
+    ++number;
     const std::string line = text.substr(begin, end - begin + 1);
     const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
     const bool counted = row.is_object() && row.contains("step") && row["step"].is_number_integer();
-    if (counted && wanted(row)) kept += line;
+    DEQ_CHECK(counted, "{}:{}: '{}'; expected a JSON object with step", path_.string(), number,
+              printable(line.substr(0, end - begin)));
+    if (wanted(row)) kept += line;
     begin = end + 1;
   }
   if (kept != text) write_file(path_, kept);

@@ -18,7 +18,8 @@ class Metrics {
  public:
   explicit Metrics(std::filesystem::path path) : path_(std::move(path)) {}
 
-  /// Drops lines after `step`, and a line that was cut short.
+  /// Drops lines after `step`, and a last one that was cut short. Throws deq::Error, with file and
+  /// line, for a whole one that is no object with a step, and leaves the file as it is.
   void rewind(int64_t step);
 
   /// Throw deq::Error where the line cannot be appended.

@@ -119,13 +119,13 @@ class Run {
   }
 
   void begin_files(bool resumed) {
-    // First of all: without it the folder would be neither empty nor a run.
+    metrics_.rewind(trainer_.steps_done());  // writes nothing where it finds what is no metrics
+    // First of what is new: without it the folder would be neither empty nor a run.
     write_file(folder_ / "config.toml", to_toml(options_in_force(options_)));
     if (!resumed) {
       trainer_.corpus().vocabulary.save(folder_ / kVocabulary);
       if (trainer_.corpus().answers) trainer_.corpus().answers->save(folder_ / kAnswers);
     }
-    metrics_.rewind(trainer_.steps_done());
   }
 
   /// What can be said of the folder before it is made.

@@ -12,11 +12,27 @@ namespace deq {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// That it can be a run's: what is not there would be taken for its default.
+void check_configuration(const Assignments& values, const std::string& path) {
+  DEQ_CHECK(!values.empty(), "{}: empty; expected the options of a run, as deq train writes them",
+            path);
+  for (const char* key : {"task", "cell"})
+    DEQ_CHECK(values.count(key),
+              "{}: no {}; expected all options of a run, as deq train writes them", path, key);
+}
+
+}  // namespace
+
 TrainOptions read_run_options(const fs::path& folder) {
   DEQ_CHECK(fs::is_directory(folder), "run folder '{}' is missing", folder.string());
   const fs::path path = folder / "config.toml";
   TrainOptions options;
-  assign_toml(options, read_file(path, kMaxText), path.string());
+  Places places;
+  const Assignments values = parse_toml(read_file(path, kMaxText), path.string(), &places);
+  check_configuration(values, path.string());
+  assign_options(options, values, places);
   return options;
 }
 

@@ -85,26 +85,30 @@ std::string sum_of(const std::filesystem::path& data) {
   return all.hex();
 }
 
-/// Those of these weights; none of a file that is no list of them, which is written anew.
-/// `forgotten` counts those of others.
+/// Those of these weights; none of a file that is no list of them, which is written anew: `known`
+/// says so, and counts those of others.
 std::vector<Trust> read_trusts(const std::filesystem::path& path, const std::string& weights,
-                               int64_t& forgotten) {
+                               KnownTrust& known) {
   std::vector<Trust> found;
   if (!std::filesystem::exists(path)) return found;
   try {
     const Json rows = Json::parse(read_file(path, kMaxFile));
+    DEQ_CHECK(rows.is_array(), "{}: no list; expected one of thresholds", path.string());
     for (const Json& row : rows) {
       Trust trust = trust_in(row);
       if (trust.weights == weights)
         found.push_back(std::move(trust));
       else
-        ++forgotten;
+        ++known.forgotten;
     }
   } catch (const Json::exception&) {
-    found.clear();
-  } catch (const Error&) {  // what cannot be read will hardly be written: that is said then
+    known.unread = path.string() + ": no JSON of thresholds; expected what deq answer leaves there";
+  } catch (const Error& error) {
+    known.unread = error.what();
   }
-  return found;
+  if (known.unread.empty()) return found;
+  known.forgotten = 0;
+  return {};
 }
 
 /// Extents of the smallest and largest of a split's problems, by dimension.
@@ -163,19 +167,19 @@ KnownTrust trust_of(const TrainedModel& run, const AnswerOptions& options, const
   const std::string weights = sum_of(*run.model);
   auto settings = settings_of(run, options);
   if (!data.empty()) settings["data"] = sum_of(std::filesystem::path(data));
-  int64_t forgotten = 0;
-  std::vector<Trust> known = read_trusts(path, weights, forgotten);
+  KnownTrust found;
+  std::vector<Trust> known = read_trusts(path, weights, found);
   for (const Trust& trust : known) {
     if (trust.settings == settings) return {trust};
   }
   const Corpus corpus = load_corpus(run, data);
   const Split judged = beginning(corpus.valid, kMostJudged);
   if (progress) progress(0);
-  KnownTrust found{
-      choose_trust(judge(*run.model, judged, options, progress), options.equilibrium.stop), true};
+  found.trust =
+      choose_trust(judge(*run.model, judged, options, progress), options.equilibrium.stop);
+  found.chosen = true;
   found.trust.weights = weights;
   found.trust.settings = settings;
-  found.forgotten = forgotten;
   set_sizes(corpus.train, found.trust);
   known.push_back(found.trust);
   Json rows = Json::array();

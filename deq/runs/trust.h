@@ -42,13 +42,14 @@ struct KnownTrust {
   Trust trust;
   bool chosen = false;    ///< now, by judging the validation split
   int64_t forgotten = 0;  ///< that stood there and were of other weights
+  std::string unread;     ///< what stood there and is no trust, if that was so
   std::string not_kept;   ///< why it could not be written; empty: it was, or stands there
 };
 
 /// From trust.json, where that is of these weights and settings; or else chosen on the first 2,000
 /// problems of the validation split, of `data` where it is given, and written there beside those of
-/// other settings and of data of other contents. `progress` hears the share done, 0 before the
-/// first.
+/// other settings and of data of other contents; a file that is no list of them is replaced.
+/// `progress` hears the share done, 0 before the first.
 KnownTrust trust_of(const TrainedModel& run, const AnswerOptions& options, const std::string& data,
                     const std::function<void(double)>& progress = {});
 

@@ -192,9 +192,11 @@ TEST_F(Answer, ThresholdsBelongToWeightsAndSettings) {
               "thresholds of other weights are forgotten: 3");
   ASSERT_EQ(trust(run).size(), 1u);
   EXPECT_NE(trust(run)[0]["weights"], made[0]["weights"]);
-  for (const char* broken : {"", "[1]", "{\"threshold\": 3}", "[{\"threshold\": \"a\"}]"}) {
+  for (const char* broken :
+       {"", "3", "{}", "[1]", "{\"threshold\": 3}", "[{\"threshold\": \"a\"}]"}) {
     spill(fs::path(run) / "trust.json", broken);
-    rows(run + one, 3);
+    EXPECT_SAYS(run_deq("answer " + run + one + " --quiet 2>&1 >/dev/null").text,
+                "trust.json: no ");
     EXPECT_EQ(trust(run).size(), 1u);
   }
 }
@@ -294,6 +296,8 @@ TEST_F(Answer, BadInputIsOneLine) {
   };
   expect_one_error_line(bits("x.txt", "01\n\n012\n"),
                         "x.txt, line 3: unknown symbol '2'; known: 0 1");
+  expect_one_error_line(bits("x.txt", "01\n0\xff"),
+                        "x.txt, line 2: byte 0xff; expected UTF-8 text");
   expect_one_error_line(bits("x.txt", ""), "x.txt: no problem; expected one at least");
   expect_one_error_line(sums + "< /dev/null", "standard input: no problem");
   expect_one_error_line(sums + path("none.txt"), "none.txt");

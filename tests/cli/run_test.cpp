@@ -300,6 +300,10 @@ TEST_F(TrainedRun, DamagedFilesAreNamed) {
       damaged("config.toml", [](std::string& bytes) { bytes += "cell-widht = 3\n"; });
   EXPECT_NE(unknown.find("cell-width"), std::string::npos) << unknown;
   damaged("config.toml", [](std::string& bytes) { bytes += "cell-width = = 3\n"; });
+  EXPECT_SAYS(damaged("config.toml", [](std::string& bytes) { bytes.clear(); }),
+              "config.toml: empty; expected the options of a run");
+  const auto of_the_data = [](std::string& bytes) { bytes.resize(bytes.find("cell = ")); };
+  EXPECT_SAYS(damaged("config.toml", of_the_data), "config.toml: no cell; expected all options");
 }
 
 TEST_F(TrainedRun, AFolderInUseIsAnError) {

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "deq/base/memory_meter.h"
+#include "deq/base/printable.h"
 #include "deq/tasks/bytes.h"
 #include "deq/tasks/copy_memory.h"
 #include "deq/tasks/words.h"
@@ -194,6 +195,18 @@ TEST(Metrics, WhatACheckpointDoesNotCountIsDropped) {
   again.evaluation(4, "valid", evaluation(), Bytes{}, 1);
   again.evaluation(4, "valid", evaluation(), Bytes{}, 1);
   EXPECT_EQ(steps(), "t1 t2 t3 v4 v4 ") << "only those of the step that was gone back to";
+}
+
+TEST(Metrics, WhatIsNoneIsNamedAndStays) {
+  const testing::Scratch scratch;
+  const auto path = scratch / "metrics.jsonl";
+  for (const char* broken : {"", "{\"st", "[3]", "{\"kind\": \"train\"}"}) {
+    const std::string text = "{\"step\": 9}\n" + std::string(broken) + "\n{\"step\": 4}\n";
+    testing::spill(path, text);
+    EXPECT_SAYS(testing::error_of([&] { Metrics(path).rewind(3); }),
+                "metrics.jsonl:2: '" + printable(broken) + "'; expected a JSON object with step");
+    EXPECT_EQ(testing::slurp(path), text);
+  }
 }
 
 }  // namespace
