@@ -5,6 +5,8 @@
 
 #include <limits>
 
+#include "deq/solvers/sweep.h"
+
 namespace deq {
 
 using at::Tensor;
@@ -53,10 +55,19 @@ Report joined(const std::vector<Report>& parts, int64_t batch) {
 
 }  // namespace
 
+void check_parts(const Solver& solver, int64_t length) {
+  DEQ_CHECK(
+      length == 0 || !solver.is<Sweep>(),
+      "subsequence = {}: solver sweep goes from position to position as it is; expected 0, or "
+      "another solver",
+      length);
+}
+
 Solution solve_by_parts(const Bound& f, const Tensor& z0, int64_t length, const Solver& solver,
                         const StopRule& stop) {
   DEQ_CHECK(f.f.part(), "subsequence = {}: positions of this cell depend on later ones; expected 0",
             length);
+  check_parts(solver, length);
   DEQ_CHECK(length >= 1, "subsequence = {}; expected >= 1", length);
   c10::NoGradGuard no_tape;
   if (z0.size(0) == 0) return solve(f, z0, solver, stop);

@@ -7,6 +7,9 @@
 
 namespace deq {
 
+/// Throws deq::Error for a solver that finds no parts of this length; 0: there are none.
+void check_parts(const Solver& solver, int64_t length);
+
 /// The equilibrium of all T positions, `length` at a time, from z0 (B, T, D); no tape. A gradient
 /// mode that tapes f at this equilibrium carries gradients across the parts, since f is that of the
 /// whole segment. The report holds the rows of all parts in the order of a solve at once, for scope

@@ -10,6 +10,7 @@
 #include "deq/halting/change.h"
 #include "deq/halting/right_head.h"
 #include "deq/layers/condition.h"
+#include "deq/layers/subsequences.h"
 #include "deq/solvers/picard.h"
 #include "deq/train/halted.h"
 
@@ -31,6 +32,7 @@ void check_sight(const TrainOptions& options, const Model& model, const Corpus& 
   for (const int64_t length : {options.loop.batch.subsequence, options.eval.subsequence}) {
     DEQ_CHECK(length == 0 || causal,
               "subsequence = {}: positions of this cell depend on later ones; expected 0", length);
+    if (!model.is_explicit()) check_parts(options.equilibrium.solver, length);
   }
   DEQ_CHECK(causal || corpus.train.sequences(),
             "task = {}: positions of this cell depend on later ones, and would see the token that "

@@ -77,6 +77,9 @@ TEST_F(Networks, OptionsThatDoNotGoTogetherAreOneLine) {
   expect_one_error_line(train(" --cell trellisnet --cell-input 7"), "embedding-tie-weights");
   expect_one_error_line(train(" --cell trellisnet --cell-heads 2"), "cell-heads");
   expect_one_error_line(train(cell + " --cell-causal false --subsequence 4"), "subsequence = 4");
+  for (const char* parts : {" --subsequence 4", " --eval-subsequence 4"})
+    expect_one_error_line(train(cell + " --solver sweep" + parts),
+                          "subsequence = 4: solver sweep goes from position to position");
   expect_one_error_line(train(cell + " --cell-causal false"), "would see the token");
   const std::string trellis = " --cell trellisnet --cell-hidden 4 --cell-output 4";
   expect_one_error_line(train(trellis + " --cell-causal false"), "would see the token");

@@ -14,6 +14,8 @@
 #include "deq/models/language_model.h"
 #include "deq/solvers/anderson.h"
 #include "deq/solvers/picard.h"
+#include "deq/solvers/sweep.h"
+#include "tests/base/scratch.h"
 
 namespace deq {
 namespace {
@@ -244,6 +246,16 @@ TEST(Subsequences, CountTheEvaluationsOfEveryPart) {
   EXPECT_TRUE(s.report.converged());
   EXPECT_GT(calls, 6);
   EXPECT_EQ(s.report.evaluations, calls);
+}
+
+TEST(Subsequences, ASweepHasPartsOfItsOwn) {
+  LanguageModel model = make_model(kCells[0]);
+  ForwardOptions how = exact(3);
+  how.equilibrium.solver = Sweep{};
+  EXPECT_SAYS(testing::error_of([&] { model.forward(tokens_of(1, 6), {}, how); }),
+              "subsequence = 3: solver sweep goes from position to position as it is");
+  how.subsequence = 0;
+  EXPECT_NO_THROW(model.forward(tokens_of(1, 6), {}, how));
 }
 
 TEST(Subsequences, OfNoSamplesAreNone) {
