@@ -82,6 +82,8 @@ Corpus load_listops(const std::filesystem::path& path, bool every) {
   const Vocabulary inputs = ListOps().vocabularies().first;
   std::vector<Ids> all;
   std::map<int64_t, std::vector<Ids>> by_depth;
+  size_t longest = 0;
+  int64_t longest_at = 0;
   check_text(text, name);
   for_each_line(text, [&](std::string_view line, int64_t number) {
     if (is_blank(line)) return;
@@ -95,6 +97,12 @@ Corpus load_listops(const std::filesystem::path& path, bool every) {
     DEQ_CHECK(found.value == line[0] - '0', "{}: an expression of value {}; the file has {}", where,
               found.value, line[0]);
     all.push_back(placed.symbols);
+    if (placed.symbols.size() > longest) longest_at = number;
+    longest = std::max(longest, placed.symbols.size());
+    DEQ_CHECK(double(all.size()) * double(longest) <= kMostPlaces,
+              "{}: {} expressions with room for the longest so far, of {} symbols in line {}, are "
+              "too many; expected {:.3g} symbols at most",
+              where, all.size(), longest, longest_at, kMostPlaces);
     by_depth[found.depth].push_back(placed.symbols);
   });
   DEQ_CHECK(!all.empty(), "'{}' has no expressions; expected lines of a value, a tab and one",

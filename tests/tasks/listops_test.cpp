@@ -226,6 +226,13 @@ TEST(ListOps, BadFilesAndOptionsAreOneLine) {
   EXPECT_SAYS(says("3\t[SM 1 2 ]\n3\t[SM 1 2\n"), "x.tsv, line 2, column 10: an open operation");
   EXPECT_SAYS(says("[SM 1 2 ]\n"), "x.tsv, line 1: '[SM 1 2 ]'; expected a value, 0 to 9, a tab");
   EXPECT_SAYS(says(""), "has no expressions");
+  std::string many = "3\t3\n0\t[SM";
+  for (int i = 0; i < 65535; ++i) many += " 0";
+  many += " ]\n";
+  for (int i = 0; i < 8300; ++i) many += "3\t3\n";
+  EXPECT_SAYS(says(many),
+              "x.tsv, line 8192: 8192 expressions with room for the longest so far, of 65537 "
+              "symbols in line 2, are too many; expected 5.37e+08");
   EXPECT_SAYS(says("3\t[SM 1 2 ]\n\xff"), "x.tsv, line 2: byte 0xff; expected UTF-8");
   spill(scratch / "x.tsv",
         "\xEF\xBB\xBF"
