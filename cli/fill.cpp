@@ -48,11 +48,11 @@ const Masked& masked_of(const TrainedModel& run) {
 }
 
 /// Throws deq::Error for what is given and changes nothing.
-void check_append(const AppendOptions& how, const Assignments& given) {
+void check_append(const AppendOptions& how, const TrainedModel& run, const Assignments& given) {
   for (const auto& [key, value] : given)
     DEQ_CHECK(how.append > 0 || key == "append",
               "{} = {}: nothing follows the text; expected --append N with it", dashed(key), value);
-  check_draws(how.sampling, given);
+  check_draws(how.sampling, run.answers.size(), given);
 }
 
 /// The same of a text without holes.
@@ -207,7 +207,7 @@ int fill(int argc, char** argv) {
   AppendOptions more;
   assign_options(more, behind);
   check_sampling(more.sampling);
-  check_append(more, behind);
+  check_append(more, run, behind);
   // What follows is a hole as well, behind the text.
   const auto problems =
       task.read_text(more.append > 0 ? text + "_" : text, "the text", run.vocabulary);

@@ -141,7 +141,7 @@ int generate(int argc, char** argv) {
   assign_options(options, flags);
   check_sampling(options.sampling);
   settle(options.equilibrium, run.options.model, flags);
-  check_draws(options.sampling, flags);
+  check_draws(options.sampling, run.vocabulary.size(), flags);
   const PromptReading reading =
       reading_of(run.options.eval.length, run.options.eval.history, options.history);
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());

@@ -9,6 +9,7 @@
 #include <limits>
 #include <mutex>
 #include <numeric>
+#include <string_view>
 #include <vector>
 
 namespace deq {
@@ -21,11 +22,18 @@ void check_sampling(const SamplingOptions& options) {
   validate(options, "Sampling");
 }
 
-void check_draws(const SamplingOptions& options, const Assignments& given) {
-  for (const char* key : {"temperature", "top_k", "top_p", "seed"})
-    DEQ_CHECK(!options.greedy || !given.count(key),
-              "{} = {}: nothing is drawn with --greedy; expected one of the two", dashed(key),
+void check_draws(const SamplingOptions& options, int64_t tokens, const Assignments& given) {
+  for (const char* key : {"temperature", "top_k", "top_p", "seed"}) {
+    if (!given.count(key)) continue;
+    DEQ_CHECK(!options.greedy, "{} = {}: nothing is drawn with --greedy; expected one of the two",
+              dashed(key), given.at(key));
+    DEQ_CHECK(options.top_k != 1 || key == std::string_view("top_k"),
+              "{} = {}: nothing is drawn with top-k = 1; expected one of the two", dashed(key),
               given.at(key));
+  }
+  DEQ_CHECK(options.top_k < tokens || !given.count("top_k"),
+            "top-k = {}: it leaves out none of the {} tokens there are; expected fewer",
+            options.top_k, tokens);
 }
 
 Tensor restrict(const Tensor& log_probabilities, const SamplingOptions& options) {

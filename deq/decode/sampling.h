@@ -26,8 +26,9 @@ struct SamplingOptions {
 
 /// Throws deq::Error for options out of range; for a temperature of 0 it names `greedy`.
 void check_sampling(const SamplingOptions& options);
-/// The same for one of `given`, or a `seed` there, that says how tokens are drawn where none is.
-void check_draws(const SamplingOptions& options, const Assignments& given);
+/// The same for one of `given`, or a `seed` there, that says how tokens are drawn where none is,
+/// and for a `top_k` there that leaves out none of so many tokens.
+void check_draws(const SamplingOptions& options, int64_t tokens, const Assignments& given);
 
 /// The log-probabilities (V,) after temperature, top-k and top-p, normalised; -inf for tokens ruled
 /// out. At least the likeliest token stays.

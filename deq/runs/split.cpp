@@ -28,12 +28,14 @@ std::string sum_with(TrainedModel run, const std::string& data, const std::strin
   }
 }
 
-/// Those that can be without effect. A season is of the baseline beside the scores; boards that are
-/// made are all other ones where any other number of them is made, and take long to make.
+/// Those that can be without effect. A season is of the baseline beside the scores. Boards that are
+/// made take long to make, and are all other ones where any other number of them is made; fewer
+/// givens than they stand on leave them as they are.
 bool may_be_idle(const Task& task, bool made, const std::string& key) {
   if (task.is<TimeSeries>()) return key != "task_season";
   if (!made || !task.is<Sudoku>()) return true;
-  return key == "task_train" || key == "task_more_givens" || key == "task_renamed";
+  return key == "task_train" || key == "task_more_givens" || key == "task_renamed" ||
+         key == "task_givens";
 }
 
 }  // namespace

@@ -86,6 +86,11 @@ TEST_F(OptionsOfARun, WhatChangesNothingIsAnError) {
   for (const char* drawn : {"temperature 0.5", "top-k 3", "top-p 0.5", "seed 4"})
     expect_one_error_line("generate " + run + " --prompt a --greedy --" + drawn,
                           "nothing is drawn with --greedy");
+  for (const char* drawn : {"temperature 0.5", "top-p 0.5", "seed 4"})
+    expect_one_error_line("generate " + run + " --prompt a --top-k 1 --" + drawn,
+                          "nothing is drawn with top-k = 1");
+  expect_one_error_line("generate " + run + " --prompt a --top-k 256",
+                        "top-k = 256: it leaves out none of the 256 tokens there are");
   const std::string fresh = "train " + at("fresh") + on_text();
   expect_one_error_line(fresh + " --pretrain-depth 3", "pretrain-steps >= 1");
   expect_one_error_line(fresh + " --jacobian-frequency 1", "jacobian-weight > 0");
@@ -119,6 +124,21 @@ TEST_F(OptionsOfARun, WhatIsOfAnotherSplitIsAnError) {
     EXPECT_EQ(run_deq("eval " + sums + " " + used + " 2>&1").exit_code, 0) << used;
 }
 
+TEST_F(OptionsOfARun, FewerGivensThanBoardsStandOnAreAnError) {
+  const std::string boards = at("boards");
+  ASSERT_EQ(
+      run_deq("train " + boards +
+              " --task sudoku --task-side 4 --task-pool 9 --task-train 8 --task-valid 4"
+              " --task-test 4 --cell conv --cell-width 8 --batch 4 --steps 1 --threads 1 2>&1")
+          .exit_code,
+      0);
+  for (const char* split : {"train", "valid", "test"})
+    expect_one_error_line("eval " + boards + " --task-givens 3 --split " + split,
+                          std::string("task-givens = 3: the problems of split ") + split);
+  for (const char* used : {"--task-givens 8", "--task-pool 8", "--task-valid 3"})
+    EXPECT_EQ(run_deq("eval " + boards + " " + used + " 2>&1").exit_code, 0) << used;
+}
+
 TEST_F(OptionsOfARun, WhatCannotGoOnLeavesTheRunAsItWas) {
   const std::string run = at("goes-on");
   ASSERT_EQ(run_deq("train " + run + on_text() + " 2>&1").exit_code, 0);
@@ -141,6 +161,14 @@ TEST_F(OptionsOfARun, WhatCannotGoOnLeavesTheRunAsItWas) {
     expect_one_error_line("train " + run + " --resume " + option, says);
     EXPECT_EQ(files(), before) << option;
   }
+  const std::string metrics = run + "/metrics.jsonl", whole = testing::slurp(metrics);
+  testing::spill(metrics, whole + "{\"step\": 2\n");
+  const auto broken = files();
+  expect_one_error_line(
+      "train " + run + " --resume --steps 3",
+      "metrics.jsonl:" + std::to_string(std::count(whole.begin(), whole.end(), '\n') + 1) + ": '{");
+  EXPECT_EQ(files(), broken);
+  testing::spill(metrics, whole);
   EXPECT_EQ(run_deq("train " + run + " --resume --steps 3 --init-std 0.50 2>&1").exit_code, 0);
 }
 

@@ -134,7 +134,8 @@ class Loaded(unittest.TestCase):
 
     def test_generate_errors(self):
         for options, message in (({"temperature": 0}, "temperature"), ({"top_j": 3}, "unknown option 'top_j'.*top_k"),
-                                 ({"greedy": True, "seed": 3}, "seed = 3"), ({"tokens": 0}, "tokens = 0")):
+                                 ({"greedy": True, "seed": 3}, "seed = 3"), ({"top_k": 1, "seed": 3}, "with top_k = 1"),
+                                 ({"top_k": 999}, "top_k = 999: it leaves out none of the "), ({"tokens": 0}, "tokens = 0")):
             with self.assertRaisesRegex(deq.Error, message):
                 self.model.generate("A", **options)
         with self.assertRaises(ZeroDivisionError):
