@@ -26,13 +26,8 @@ GenerateOptions options_of(const TrainedModel& run, const Assignments& values) {
   with_python_names(list_options(options), values, [&] {
     check_sampling(options.sampling);
     settle(options.equilibrium, run.options.model, values);
+    check_draws(options.sampling, run.vocabulary.size(), values);
   });
-  for (const char* key : {"temperature", "top_k", "top_p", "seed"})
-    DEQ_CHECK(!options.sampling.greedy || !values.count(key),
-              "{} = {}: nothing is drawn where greedy is on; expected one of the two", key,
-              values.at(key));
-  with_python_names(list_options(options), values,
-                    [&] { check_draws(options.sampling, run.vocabulary.size(), values); });
   if (options.seed == 0) options.seed = int64_t(std::random_device{}());
   return options;
 }

@@ -25,7 +25,7 @@ void check_sampling(const SamplingOptions& options) {
 void check_draws(const SamplingOptions& options, int64_t tokens, const Assignments& given) {
   for (const char* key : {"temperature", "top_k", "top_p", "seed"}) {
     if (!given.count(key)) continue;
-    DEQ_CHECK(!options.greedy, "{} = {}: nothing is drawn with --greedy; expected one of the two",
+    DEQ_CHECK(!options.greedy, "{} = {}: nothing is drawn with greedy; expected one of the two",
               dashed(key), given.at(key));
     DEQ_CHECK(options.top_k != 1 || key == std::string_view("top_k"),
               "{} = {}: nothing is drawn with top-k = 1; expected one of the two", dashed(key),

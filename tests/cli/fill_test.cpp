@@ -165,7 +165,7 @@ TEST_F(Fill, BadInputIsOneLine) {
   wrong("abc --append 2 --temperature 0", "temperature = 0");
   for (const char* drawn : {"seed 3", "temperature 0.5", "top-k 2", "top-p 0.5", "greedy true"})
     wrong(std::string("abc_ --") + drawn, "nothing follows the text; expected --append N with it");
-  wrong("abc --append 2 --greedy --seed 3", "seed = 3: nothing is drawn with --greedy");
+  wrong("abc --append 2 --greedy --seed 3", "seed = 3: nothing is drawn with greedy");
   wrong("abc --append 2 --top-k 8", "top-k = 8: it leaves out none of the 8 tokens");
   wrong("abc --append 2 --refine 2", "refine = 2: the text has no hole to fill");
   wrong("abc --append 2 --alternatives 2", "alternatives = 2: the text has no hole to fill");

@@ -85,7 +85,7 @@ TEST_F(OptionsOfARun, WhatChangesNothingIsAnError) {
   expect_one_error_line("eval " + levels + " --max-steps 5", "has no equilibrium");
   for (const char* drawn : {"temperature 0.5", "top-k 3", "top-p 0.5", "seed 4"})
     expect_one_error_line("generate " + run + " --prompt a --greedy --" + drawn,
-                          "nothing is drawn with --greedy");
+                          "nothing is drawn with greedy");
   for (const char* drawn : {"temperature 0.5", "top-p 0.5", "seed 4"})
     expect_one_error_line("generate " + run + " --prompt a --top-k 1 --" + drawn,
                           "nothing is drawn with top-k = 1");
