@@ -16,28 +16,27 @@
 HWY_BEFORE_NAMESPACE();
 namespace deq::ops::HWY_NAMESPACE {
 
-/// to[i] = f(from[i], to[i]), a vector at a time. Compilers leave such loops as they are here.
+/// to[i] = f(a[i], b[i]), a vector at a time. Compilers leave such loops as they are here.
 template <class T, class F>
-HWY_INLINE void combine(const T* HWY_RESTRICT from, int64_t n, T* HWY_RESTRICT to, const F& f) {
+HWY_INLINE void combine(const T* a, const T* b, int64_t n, T* to, const F& f) {
   const hn::ScalableTag<T> d;
   const int64_t lanes = int64_t(hn::Lanes(d));
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
-    hn::StoreU(f(d, hn::LoadU(d, from + i), hn::LoadU(d, to + i)), d, to + i);
+    hn::StoreU(f(d, hn::LoadU(d, a + i), hn::LoadU(d, b + i)), d, to + i);
   if (i < n)
-    store_first(d, f(d, load_first(d, from + i, n - i), load_first(d, to + i, n - i)), to + i,
-                n - i);
+    store_first(d, f(d, load_first(d, a + i, n - i), load_first(d, b + i, n - i)), to + i, n - i);
 }
 
 /// to += from.
 template <class T>
-HWY_INLINE void add(const T* HWY_RESTRICT from, int64_t n, T* HWY_RESTRICT to) {
-  combine(from, n, to, [](auto, auto x, auto y) HWY_ATTR { return hn::Add(x, y); });
+HWY_INLINE void add(const T* from, int64_t n, T* to) {
+  combine(from, to, n, to, [](auto, auto x, auto y) HWY_ATTR { return hn::Add(x, y); });
 }
 /// to += c from.
 template <class T>
-HWY_INLINE void add_scaled(const T* HWY_RESTRICT from, T c, int64_t n, T* HWY_RESTRICT to) {
-  combine(from, n, to,
+HWY_INLINE void add_scaled(const T* from, T c, int64_t n, T* to) {
+  combine(from, to, n, to,
           [c](auto d, auto x, auto y) HWY_ATTR { return hn::MulAdd(hn::Set(d, c), x, y); });
 }
 /// to = c to.
@@ -51,6 +50,19 @@ HWY_INLINE void relu(int64_t n, T* to) {
   map_line(to, n, to, [](auto d, auto x) HWY_ATTR {
     return hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::Zero(d), x);
   });
+}
+
+/// The sum of x[i] y[i].
+template <class T>
+HWY_INLINE T inner_product(const T* x, const T* y, int64_t n) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  auto sums = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    sums = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sums);
+  if (i < n) sums = hn::MulAdd(load_first(d, x + i, n - i), load_first(d, y + i, n - i), sums);
+  return hn::GetLane(hn::SumOfLanes(d, sums));
 }
 
 /// C (m, n) = A (m, k) B + base; all contiguous, B in panels.
@@ -93,6 +105,34 @@ void messages_of(const GroupShape<T>& g, const T* means, T* messages) {
   }
 }
 
+/// What place p hears, and what is injected there (S, I).
+template <class T>
+void hear(const GroupShape<T>& g, int64_t p, const T* injected, const T* messages, T* to) {
+  const hn::ScalableTag<T> d;
+  const int64_t I = g.inner, lanes = int64_t(hn::Lanes(d));
+  const T* const place = messages + p * I;
+  for (int64_t s = 0; s < g.symbols; ++s) {
+    const int64_t row = s * I;
+    const auto sum_at = [&](int64_t i, const auto& load) HWY_ATTR {
+      auto sum = hn::Add(load(injected + row + i), load(place + i));
+      const T* of_kind = messages + g.places * I;
+      for (const GroupKind<T>& kind : g.kinds) {
+        if (kind.group[p] >= 0)
+          sum = hn::Add(sum, load(of_kind + (kind.group[p] * g.symbols + s) * I + i));
+        of_kind += kind.groups * g.symbols * I;
+      }
+      return sum;
+    };
+    int64_t i = 0;
+    for (; i + lanes <= I; i += lanes)
+      hn::StoreU(sum_at(i, [&](const T* at) HWY_ATTR { return hn::LoadU(d, at); }), d,
+                 to + row + i);
+    if (i < I)
+      store_first(d, sum_at(i, [&](const T* at) HWY_ATTR { return load_first(d, at, I - i); }),
+                  to + row + i, I - i);
+  }
+}
+
 template <class T>
 void forward(const GroupShape<T>& g, const GroupForward<T>& at, T* scratch) {
   const int64_t S = g.symbols, w = g.width, I = g.inner, block = g.block();
@@ -104,16 +144,8 @@ void forward(const GroupShape<T>& g, const GroupForward<T>& at, T* scratch) {
   messages_of(g, means, messages);
   for (int64_t first = 0; first < g.places; first += block) {
     const int64_t places = std::min(block, g.places - first), rows = places * S;
-    for (int64_t p = first; p < first + places; ++p) {
-      T* to = heard + (p - first) * S * I;
-      std::copy_n(at.injected + p * S * I, S * I, to);
-      for (int64_t s = 0; s < S; ++s) add(messages + p * I, I, to + s * I);
-      const T* of_kind = messages + g.places * I;
-      for (const GroupKind<T>& kind : g.kinds) {
-        if (kind.group[p] >= 0) add(of_kind + kind.group[p] * S * I, S * I, to);
-        of_kind += kind.groups * S * I;
-      }
-    }
+    for (int64_t p = first; p < first + places; ++p)
+      hear(g, p, at.injected + p * S * I, messages, heard + (p - first) * S * I);
     const T* z = at.z + first * S * w;
     T* hidden = at.hidden ? at.hidden + first * S * I : units;
     multiply(rows, I, w, z, g.own, hidden, heard);
@@ -122,7 +154,7 @@ void forward(const GroupShape<T>& g, const GroupForward<T>& at, T* scratch) {
     multiply(rows, w, I, hidden, g.output, f, z);
     for (int64_t row = 0; row < rows; ++row) {
       T* y = f + row * w;
-      const T inverse = T(1) / std::sqrt(dot(y, y, w) / T(w) + T(1e-6));
+      const T inverse = T(1) / std::sqrt(inner_product(y, y, w) / T(w) + T(1e-6));
       scale(inverse, w, y);
       if (at.scale) at.scale[first * S + row] = inverse;
     }
@@ -146,17 +178,15 @@ void backward(const GroupShape<T>& g, const GroupBackward<T>& at, T* scratch) {
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t line = first * S + row;
       const T *df = at.df + line * w, *f = at.f + line * w;
-      const T inverse = at.scale[line], along = inverse * dot(df, f, w) / T(w);
-      T* to = dy + row * w;
-      std::copy_n(f, w, to);
-      combine(df, w, to, [inverse, along](auto d, auto x, auto y) HWY_ATTR {
+      const T inverse = at.scale[line], along = inverse * inner_product(df, f, w) / T(w);
+      combine(df, f, w, dy + row * w, [inverse, along](auto d, auto x, auto y) HWY_ATTR {
         return hn::MulSub(hn::Set(d, inverse), x, hn::Mul(hn::Set(d, along), y));
       });
     }
     T* dh = at.injected ? at.injected + first * S * I : units;
     const T* hidden = at.hidden + first * S * I;
     multiply(rows, I, w, dy, g.output, dh, static_cast<const T*>(nullptr));
-    combine(hidden, rows * I, dh, [](auto d, auto h, auto x) HWY_ATTR {
+    combine(hidden, dh, rows * I, dh, [](auto d, auto h, auto x) HWY_ATTR {
       return hn::IfThenElseZero(hn::Gt(h, hn::Zero(d)), x);
     });
     multiply(rows, w, I, dh, g.own, at.dz + first * S * w, dy);

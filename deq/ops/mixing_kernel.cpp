@@ -72,7 +72,7 @@ HWY_INLINE void block_product(const Mixing<T>& p, int64_t first, const T* V, con
   int64_t j = 0;
   for (; j + W <= p.width; j += W)
     tile_of<T>(rows, Strided<T>{packed, 1, kMixingBlock}, V + j, p.width, p.n, out + j, p.width,
-               Base<T>{from, p.width}.at(0, j));
+               Base<T>{from, p.width}.at(0, j), W);
   if (j < p.width)
     narrow_tile_of<T>(rows, packed, V + j, p.width, p.n, from ? from + j : nullptr, out + j);
 }

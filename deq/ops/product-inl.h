@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "deq/ops/lines-inl.h"
 #include "deq/ops/panels.h"
 #include "deq/ops/strided.h"
 
@@ -33,19 +34,31 @@ HWY_INLINE int64_t packed_size(int64_t k, int64_t n) {
   return (n + W - 1) / W * W * k;
 }
 
+/// The first n <= 2 Lanes(d) numbers at `from`, then zeros, to two vectors at `to`.
+template <class D>
+HWY_INLINE void copy_to_panel(D d, const hn::TFromD<D>* HWY_RESTRICT from, int64_t n,
+                              hn::TFromD<D>* HWY_RESTRICT to) {
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  for (int64_t j = 0; j < 2 * lanes; j += lanes) {
+    const int64_t left = n - j;
+    hn::StoreU(left >= lanes ? hn::LoadU(d, from + j)
+               : left > 0    ? load_first(d, from + j, left)
+                             : hn::Zero(d),
+               d, to + j);
+  }
+}
+
 /// B (k, n) as panels of W columns, each (k, W) contiguous and `panel` numbers after the one before
 /// it (at least k W); the last one filled up with zeros.
 template <class T>
 void pack(const Strided<T>& b, int64_t k, int64_t n, T* out, int64_t panel) {
+  const hn::ScalableTag<T> d;
   const int64_t W = panel_width<T>();
   for (int64_t j = 0; j < n; j += W, out += panel) {
     const int64_t columns = n - j < W ? n - j : W;
     if (b.col == 1) {
-      for (int64_t p = 0; p < k; ++p) {
-        const T* from = b.data + p * b.row + j;
-        for (int64_t c = 0; c < columns; ++c) out[p * W + c] = from[c];
-        for (int64_t c = columns; c < W; ++c) out[p * W + c] = 0;
-      }
+      for (int64_t p = 0; p < k; ++p)
+        copy_to_panel(d, b.data + p * b.row + j, columns, out + p * W);
     } else {
       for (int64_t c = 0; c < columns; ++c) {
         const T* from = b.data + (j + c) * b.col;
@@ -82,13 +95,24 @@ struct Base {
   Base at(int64_t i, int64_t j) const { return data ? Base{data + i * row + j, row} : Base{}; }
 };
 
+/// The first n numbers of v, plus those at `base` if there are any, to `to`.
+template <class D, class V>
+HWY_INLINE void store_sum(D d, V v, const hn::TFromD<D>* base, hn::TFromD<D>* to, int64_t n) {
+  if (n >= int64_t(hn::Lanes(d))) {
+    hn::StoreU(base ? hn::Add(v, hn::LoadU(d, base)) : v, d, to);
+  } else if (n > 0) {
+    store_first(d, base ? hn::Add(v, load_first(d, base, n)) : v, to, n);
+  }
+}
+
 // Rows of C that are computed together: with two vectors each they fill the registers of AVX2.
 constexpr int64_t kTileRows = 6;
 
-/// R rows of one panel's product; rows of the panel stand `b_row` elements apart.
+/// R rows of one panel's product, of which the first `columns` count, all of them but in the last
+/// panel; rows of the panel stand `b_row` elements apart.
 template <int R, class T, class E>
 HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t b_row, int64_t k, T* c,
-                     int64_t c_row, const Base<T>& base) {
+                     int64_t c_row, const Base<T>& base, int64_t columns) {
   const hn::ScalableTag<T> d;
   const int64_t lanes = int64_t(hn::Lanes(d));
   using V = hn::Vec<decltype(d)>;
@@ -133,13 +157,9 @@ HWY_INLINE void tile(const Strided<T>& a, const E* HWY_RESTRICT b, int64_t b_row
   }
   const auto store = [&](int64_t i, V v0, V v1) HWY_ATTR {
     T* to = c + i * c_row;
-    if (base.data) {
-      const T* from = base.data + i * base.row;
-      v0 = hn::Add(v0, hn::LoadU(d, from));
-      v1 = hn::Add(v1, hn::LoadU(d, from + lanes));
-    }
-    hn::StoreU(v0, d, to);
-    hn::StoreU(v1, d, to + lanes);
+    const T* from = base.data ? base.data + i * base.row : nullptr;
+    store_sum(d, v0, from, to, columns);
+    store_sum(d, v1, from ? from + lanes : from, to + lanes, columns - lanes);
   };
   store(0, c00, c01);
   if constexpr (R > 1) store(1, c10, c11);
@@ -192,20 +212,20 @@ HWY_INLINE void row_of_four(const Strided<T>& a, const E* HWY_RESTRICT b, int64_
 
 template <class T, class E>
 HWY_INLINE void tile_of(int64_t rows, const Strided<T>& a, const E* b, int64_t b_row, int64_t k,
-                        T* c, int64_t c_row, const Base<T>& base) {
+                        T* c, int64_t c_row, const Base<T>& base, int64_t columns) {
   switch (rows) {
     case 1:
-      return tile<1>(a, b, b_row, k, c, c_row, base);
+      return tile<1>(a, b, b_row, k, c, c_row, base, columns);
     case 2:
-      return tile<2>(a, b, b_row, k, c, c_row, base);
+      return tile<2>(a, b, b_row, k, c, c_row, base, columns);
     case 3:
-      return tile<3>(a, b, b_row, k, c, c_row, base);
+      return tile<3>(a, b, b_row, k, c, c_row, base, columns);
     case 4:
-      return tile<4>(a, b, b_row, k, c, c_row, base);
+      return tile<4>(a, b, b_row, k, c, c_row, base, columns);
     case 5:
-      return tile<5>(a, b, b_row, k, c, c_row, base);
+      return tile<5>(a, b, b_row, k, c, c_row, base, columns);
     default:
-      return tile<6>(a, b, b_row, k, c, c_row, base);
+      return tile<6>(a, b, b_row, k, c, c_row, base, columns);
   }
 }
 
@@ -216,27 +236,14 @@ template <class T, class E>
 void product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const E* panels, int64_t panel,
              T* c, int64_t c_row, const Base<T>& base) {
   const int64_t W = panel_width<T>(), step = panel / kNumbers<E>;
-  HWY_ALIGN T edge[kTileRows * 2 * hn::MaxLanes(hn::ScalableTag<T>())];
   int64_t j = 0;
   for (; m == 1 && j + 4 * W <= n; j += 4 * W, panels += 4 * step)
     row_of_four(a, panels, step, k, c + j, base.at(0, j));
   for (; j < n; j += W, panels += step) {
     const int64_t columns = n - j < W ? n - j : W;
-    for (int64_t i = 0; i < m; i += kTileRows) {
-      const int64_t rows = m - i < kTileRows ? m - i : kTileRows;
-      const Strided<T> at = a.down(i);
-      const Base<T> from = base.at(i, j);
-      T* to = c + i * c_row + j;
-      if (columns == W) {
-        tile_of(rows, at, panels, W / kNumbers<E>, k, to, c_row, from);
-        continue;
-      }
-      tile_of(rows, at, panels, W / kNumbers<E>, k, edge, W, Base<T>{});
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t x = 0; x < columns; ++x)
-          to[r * c_row + x] = edge[r * W + x] + (from.data ? from.data[r * from.row + x] : T(0));
-      }
-    }
+    for (int64_t i = 0; i < m; i += kTileRows)
+      tile_of(std::min(m - i, kTileRows), a.down(i), panels, W / kNumbers<E>, k, c + i * c_row + j,
+              c_row, base.at(i, j), columns);
   }
 }
 
@@ -257,7 +264,7 @@ void plain_product(int64_t m, int64_t n, int64_t k, const Strided<T>& a, const T
   for (; j + W <= n; j += W) {
     for (int64_t i = 0; i < m; i += kTileRows)
       tile_of(std::min(m - i, kTileRows), a.down(i), b + j, b_row, k, c + i * c_row + j, c_row,
-              base.at(i, j));
+              base.at(i, j), W);
   }
   if (j == n) return;
   pack<T>({b + j, b_row, 1}, k, n - j, rest, k * W);

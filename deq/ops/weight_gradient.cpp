@@ -51,6 +51,25 @@ void summed_product(int64_t m, int64_t n, const Factors<T>& f, T* c, int64_t c_r
   }
 }
 
+/// `rows` rows of n <= kLeft numbers, kLeft numbers apart.
+template <class T>
+void copy_columns(const T* from, int64_t from_row, int64_t rows, int64_t n, T* to) {
+  const hn::ScalableTag<T> d;
+  const int64_t lanes = int64_t(hn::Lanes(d));
+  for (int64_t p = 0; p < rows; ++p, from += from_row, to += kLeft) {
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
+    if (i < n) store_first(d, load_first(d, from + i, n - i), to + i, n - i);
+  }
+}
+
+void copy_float(const float* from, int64_t from_row, int64_t rows, int64_t n, float* to) {
+  copy_columns(from, from_row, rows, n, to);
+}
+void copy_double(const double* from, int64_t from_row, int64_t rows, int64_t n, double* to) {
+  copy_columns(from, from_row, rows, n, to);
+}
+
 void product_float(int64_t m, int64_t n, const Factors<float>& f, float* c, int64_t c_row) {
   summed_product(m, n, f, c, c_row);
 }
@@ -71,6 +90,8 @@ HWY_AFTER_NAMESPACE();
 namespace deq::ops {
 HWY_EXPORT(product_float);
 HWY_EXPORT(product_double);
+HWY_EXPORT(copy_float);
+HWY_EXPORT(copy_double);
 
 namespace {
 
@@ -86,9 +107,11 @@ void multiply(int64_t m, int64_t n, const Factors<double>& f, double* c, int64_t
   HWY_DYNAMIC_DISPATCH(product_double)(m, n, f, c, c_row);
 }
 
-template <class T>
-void copy_columns(const Strided<T>& a, int64_t rows, int64_t columns, T* to) {
-  for (int64_t p = 0; p < rows; ++p) std::copy_n(a.data + p * a.row, columns, to + p * kLeft);
+void copy_columns(const Strided<float>& a, int64_t rows, int64_t columns, float* to) {
+  HWY_DYNAMIC_DISPATCH(copy_float)(a.data, a.row, rows, columns, to);
+}
+void copy_columns(const Strided<double>& a, int64_t rows, int64_t columns, double* to) {
+  HWY_DYNAMIC_DISPATCH(copy_double)(a.data, a.row, rows, columns, to);
 }
 
 int64_t parts(int64_t all, int64_t size) { return (all + size - 1) / size; }
