@@ -52,19 +52,6 @@ HWY_INLINE void relu(int64_t n, T* to) {
   });
 }
 
-/// The sum of x[i] y[i].
-template <class T>
-HWY_INLINE T inner_product(const T* x, const T* y, int64_t n) {
-  const hn::ScalableTag<T> d;
-  const int64_t lanes = int64_t(hn::Lanes(d));
-  auto sums = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    sums = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sums);
-  if (i < n) sums = hn::MulAdd(load_first(d, x + i, n - i), load_first(d, y + i, n - i), sums);
-  return hn::GetLane(hn::SumOfLanes(d, sums));
-}
-
 /// C (m, n) = A (m, k) B + base; all contiguous, B in panels.
 template <class T>
 void multiply(int64_t m, int64_t n, int64_t k, const T* a, const T* panels, T* c, const T* base) {
@@ -154,7 +141,7 @@ void forward(const GroupShape<T>& g, const GroupForward<T>& at, T* scratch) {
     multiply(rows, w, I, hidden, g.output, f, z);
     for (int64_t row = 0; row < rows; ++row) {
       T* y = f + row * w;
-      const T inverse = T(1) / std::sqrt(inner_product(y, y, w) / T(w) + T(1e-6));
+      const T inverse = T(1) / std::sqrt(dot(y, y, w) / T(w) + T(1e-6));
       scale(inverse, w, y);
       if (at.scale) at.scale[first * S + row] = inverse;
     }
@@ -178,7 +165,7 @@ void backward(const GroupShape<T>& g, const GroupBackward<T>& at, T* scratch) {
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t line = first * S + row;
       const T *df = at.df + line * w, *f = at.f + line * w;
-      const T inverse = at.scale[line], along = inverse * inner_product(df, f, w) / T(w);
+      const T inverse = at.scale[line], along = inverse * dot(df, f, w) / T(w);
       combine(df, f, w, dy + row * w, [inverse, along](auto d, auto x, auto y) HWY_ATTR {
         return hn::MulSub(hn::Set(d, inverse), x, hn::Mul(hn::Set(d, along), y));
       });

@@ -62,9 +62,8 @@ T dot(const T* x, const T* y, int64_t n) {
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
     sums = hn::MulAdd(hn::LoadU(d, x + i), hn::LoadU(d, y + i), sums);
-  T total = hn::GetLane(hn::SumOfLanes(d, sums));
-  for (; i < n; ++i) total += x[i] * y[i];
-  return total;
+  if (i < n) sums = hn::MulAdd(load_first(d, x + i, n - i), load_first(d, y + i, n - i), sums);
+  return hn::GetLane(hn::SumOfLanes(d, sums));
 }
 
 /// exp(x), but NaN of NaN.
