@@ -48,6 +48,13 @@ std::string reason_of(const std::exception& error) {
   return text;
 }
 
+/// libuv is newer LibTorch's default, whether it was built with it or not.
+template <class Options>
+Options without_libuv(Options options) {
+  if constexpr (requires { options.useLibUV; }) options.useLibUV = false;
+  return options;
+}
+
 /// What all connections of a process know together.
 struct Member {
   Rendezvous meeting;
@@ -257,7 +264,7 @@ Store meet(const Rendezvous& meeting, double timeout) {
   options.timeout = milliseconds(timeout);
   Store store;
   try {
-    store = c10::make_intrusive<c10d::TCPStore>(meeting.address, options);
+    store = c10::make_intrusive<c10d::TCPStore>(meeting.address, without_libuv(options));
   } catch (const std::exception& error) {
     throw Error(fmt::format("rank {} cannot {} {}:{}: {}", meeting.rank,
                             options.isServer ? "serve at" : "reach", meeting.address, meeting.port,
@@ -334,7 +341,7 @@ StoreServer::StoreServer() : work_(std::make_unique<Work>()) {
   options.isServer = true;
   options.waitWorkers = false;
   try {
-    work_->store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", options);
+    work_->store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", without_libuv(options));
   } catch (const std::exception& error) {
     throw Error(fmt::format("cannot serve at 127.0.0.1: {}", reason_of(error)));
   }

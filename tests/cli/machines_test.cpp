@@ -65,7 +65,7 @@ TEST_F(TwoMachines, GiveTheBitsOfOneProcessThoughTheirCableIsPulledForAWhile) {
   options_.replace(options_.find("--steps 40"), 10, "--steps 300");
   Running first(scratch_, "train " + folder() + options_, machines.on(0));
   Running second(scratch_, "train " + (scratch_ / "none").string() + options_, machines.on(1));
-  ASSERT_TRUE(comes(folder() + "/last.safetensors")) << first.said() << second.said();
+  ASSERT_TRUE(comes(folder() + "/last.safetensors", first)) << first.said() << second.said();
   machines.set_cable(false);
   std::this_thread::sleep_for(std::chrono::seconds(2));
   machines.set_cable(true);
@@ -83,7 +83,7 @@ TEST_F(TwoMachines, ACableThatIsCutEndsBothMachinesInTime) {
   options_.replace(options_.find("--steps 40"), 10, "--steps 1000000");
   Running first(scratch_, "train " + folder() + options_, machines.on(0));
   Running second(scratch_, "train " + (scratch_ / "none").string() + options_, machines.on(1));
-  ASSERT_TRUE(comes(folder() + "/last.safetensors")) << first.said() << second.said();
+  ASSERT_TRUE(comes(folder() + "/last.safetensors", first)) << first.said() << second.said();
   const auto start = Clock::now();
   machines.set_cable(false);
   EXPECT_EQ(first.wait(), 1);

@@ -49,7 +49,7 @@ TEST_F(Faults, AStoppedProcessIsWaitedForAsLongAsWasSaid) {
   run_.reset();
   std::filesystem::remove_all(folder());
   run_.emplace(scratch_, "train " + folder() + options_ + " --shards 4 --processes 2 --timeout 3");
-  ASSERT_TRUE(comes(folder() + "/last.safetensors"));
+  ASSERT_TRUE(comes(folder() + "/last.safetensors", *run_));
   ranks_ = children_of(run_->pid());
   ASSERT_EQ(ranks_.size(), 2u);
   const auto start = Clock::now();

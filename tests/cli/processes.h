@@ -57,15 +57,6 @@ inline void expect_same_run(const std::filesystem::path& a, const std::filesyste
   EXPECT_EQ(slurp(a / "config.toml"), slurp(b / "config.toml"));
 }
 
-/// Waits until the file is there; false where it does not come.
-inline bool comes(const std::filesystem::path& file) {
-  for (int i = 0; i < 100 * kTimeLimit; ++i) {
-    if (std::filesystem::exists(file)) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
-
 /// The processes that a process has started and that run, in the order of their numbers.
 inline std::vector<pid_t> children_of(pid_t parent) {
   std::set<pid_t> found;
@@ -108,6 +99,11 @@ class Running {
   Running& operator=(const Running&) = delete;
 
   pid_t pid() const { return child_; }
+  bool ended() const {
+    siginfo_t found{};
+    ::waitid(P_PID, id_t(child_), &found, WEXITED | WNOHANG | WNOWAIT);
+    return found.si_pid != 0;
+  }
   int wait() {
     int status = 0;
     ::waitpid(child_, &status, 0);
@@ -126,6 +122,17 @@ class Running {
   pid_t child_ = 0;
 };
 
+/// Waits until the file is there; false where it does not come, or the process has ended before.
+inline bool comes(const std::filesystem::path& file, const Running& from) {
+  for (int i = 0; i < 100 * kTimeLimit; ++i) {
+    const bool ended = from.ended();
+    if (std::filesystem::exists(file)) return true;
+    if (ended) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
 /// A run without end, in which step after step is taken.
 class EndlessRun : public ::testing::Test {
  protected:
@@ -134,7 +141,7 @@ class EndlessRun : public ::testing::Test {
     options_.replace(options_.find("--steps 40"), 10, "--steps 1000000");
     run_.emplace(scratch_, fmt::format("train {} {} --shards 4 --processes {} --timeout 60 {}",
                                        folder(), options_, count, more));
-    ASSERT_TRUE(comes(folder() + "/last.safetensors")) << run_->said();
+    ASSERT_TRUE(comes(folder() + "/last.safetensors", *run_)) << run_->said();
     ranks_ = children_of(run_->pid());
     ASSERT_EQ(int(ranks_.size()), count);
   }

@@ -97,7 +97,7 @@ TEST(Processes, ARunGoesOnWithAnotherNumber) {
   const std::string whole = (scratch / "whole").string(), parts = (scratch / "parts").string();
   ASSERT_EQ(run_deq("train " + whole + options).exit_code, 0);
   Running first(scratch, "train " + parts + options + " --processes 2");
-  ASSERT_TRUE(comes(parts + "/last.safetensors"));
+  ASSERT_TRUE(comes(parts + "/last.safetensors", first));
   const std::vector<pid_t> ranks = children_of(first.pid());
   if (ranks.size() == 2) ::kill(ranks[1], SIGINT);
   const int code = first.wait();
