@@ -95,7 +95,7 @@ EquilibriumOptions exact(const Solver& solver) {
 
 void set(Cell& cell, const std::string& name, const Tensor& value) {
   at::NoGradGuard no_tape;
-  Tensor& parameter = cell.named_parameters()[name];
+  Tensor parameter = cell.named_parameters()[name];
   parameter.copy_(value.view(parameter.sizes()));
 }
 
