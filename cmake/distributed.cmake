@@ -8,7 +8,8 @@ if(NOT DEQ_WITH_DISTRIBUTED)
   message(STATUS "deq: built for one process: DEQ_WITH_DISTRIBUTED is off")
 elseif(DEQ_C10D_INCLUDE_DIR AND DEQ_GLOO_INCLUDE_DIR)
   set(DEQ_DISTRIBUTED ON)
-  set_source_files_properties(deq/distributed/c10d_group.cpp deq/distributed/quiet_logs.cpp PROPERTIES
+  set_source_files_properties(deq/distributed/c10d_group.cpp deq/distributed/c10d_store.cpp
+                              deq/distributed/quiet_logs.cpp deq/distributed/store_server.cpp PROPERTIES
                               COMPILE_DEFINITIONS "DEQ_WITH_DISTRIBUTED;USE_C10D_GLOO")
 else()
   message(STATUS "deq: built for one process: no headers of c10d with Gloo (Debian: libgloo-dev)")

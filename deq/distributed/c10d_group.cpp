@@ -1,21 +1,19 @@
-// The one source that knows c10d: Gloo's connections as a ProcessGroup, met through a TCPStore.
+// Gloo's connections as a ProcessGroup, which meet through a TCPStore.
 #include "deq/distributed/rendezvous.h"
 #ifdef DEQ_WITH_DISTRIBUTED
 #include <ATen/ATen.h>
-#include <c10/util/Exception.h>
 
 #include <chrono>
 #include <mutex>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "deq/base/error.h"
 #include "deq/distributed/address.h"
+#include "deq/distributed/c10d_store.h"
 #include "deq/distributed/peer_watch.h"
 #include "deq/distributed/quiet_logs.h"
-#include "deq/distributed/store_server.h"
 
 namespace deq {
 
@@ -28,32 +26,6 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 using Milliseconds = std::chrono::milliseconds;
 
 Milliseconds milliseconds(double seconds) { return Milliseconds(int64_t(1000 * seconds)); }
-
-/// The first line of what c10d says, without its source and its traces.
-std::string reason_of(const std::exception& error) {
-  const auto* torch = dynamic_cast<const c10::Error*>(&error);
-  std::string text = torch ? torch->what_without_backtrace() : error.what();
-  text = text.substr(0, text.find('\n'));
-  // Gloo: "[./source.cc:123] Connection closed by peer [::1]:4567"
-  if (const size_t end = text.find("] "); text.rfind("[", 0) == 0 && end != text.npos)
-    text = text.substr(end + 2);
-  // The store: "... failed to bind to [::]:29500 (errno: 98 - Address already in use). ..."
-  if (const size_t number = text.rfind("(errno: "); number != text.npos) {
-    const size_t begin = text.find(" - ", number), end = text.find(')', number);
-    if (begin != text.npos && end != text.npos && begin < end)
-      return text.substr(begin + 3, end - begin - 3);
-  }
-  if (const size_t advice = text.find(". This may indicate"); advice != text.npos)
-    text = text.substr(0, advice);
-  return text;
-}
-
-/// libuv is newer LibTorch's default, whether it was built with it or not.
-template <class Options>
-Options without_libuv(Options options) {
-  if constexpr (requires { options.useLibUV; }) options.useLibUV = false;
-  return options;
-}
 
 /// What all connections of a process know together.
 struct Member {
@@ -257,17 +229,13 @@ class GlooGroup final : public ProcessGroup {
 };
 
 Store meet(const Rendezvous& meeting, double timeout) {
-  c10d::TCPStoreOptions options;
-  options.port = uint16_t(meeting.port);
-  options.isServer = meeting.rank == 0 && !meeting.served;
-  options.waitWorkers = false;
-  options.timeout = milliseconds(timeout);
+  const bool serves = meeting.rank == 0 && !meeting.served;
   Store store;
   try {
-    store = c10::make_intrusive<c10d::TCPStore>(meeting.address, without_libuv(options));
+    store = open_store(meeting.address, meeting.port, serves, milliseconds(timeout));
   } catch (const std::exception& error) {
     throw Error(fmt::format("rank {} cannot {} {}:{}: {}", meeting.rank,
-                            options.isServer ? "serve at" : "reach", meeting.address, meeting.port,
+                            serves ? "serve at" : "reach", meeting.address, meeting.port,
                             reason_of(error)));
   }
   // The launcher's store outlives a start.
@@ -330,31 +298,9 @@ void abandon(ProcessGroup& group) {
 bool can_join() { return true; }
 const char* why_alone() { return ""; }
 
-struct StoreServer::Work {
-  c10::intrusive_ptr<c10d::TCPStore> store;
-};
-
-StoreServer::StoreServer() : work_(std::make_unique<Work>()) {
-  const QuietLogs quiet;
-  c10d::TCPStoreOptions options;
-  options.port = 0;
-  options.isServer = true;
-  options.waitWorkers = false;
-  try {
-    work_->store = c10::make_intrusive<c10d::TCPStore>("127.0.0.1", without_libuv(options));
-  } catch (const std::exception& error) {
-    throw Error(fmt::format("cannot serve at 127.0.0.1: {}", reason_of(error)));
-  }
-}
-
-StoreServer::~StoreServer() = default;
-
-int64_t StoreServer::port() const { return work_->store->getPort(); }
-
 }  // namespace deq
 #else
 #include "deq/base/error.h"
-#include "deq/distributed/store_server.h"
 
 namespace deq {
 
@@ -372,12 +318,6 @@ std::shared_ptr<ProcessGroup> join(const Rendezvous& meeting, double,
 
 void leave(ProcessGroup&) {}
 void abandon(ProcessGroup&) {}
-
-struct StoreServer::Work {};
-
-StoreServer::StoreServer() { throw Error(why_alone()); }
-StoreServer::~StoreServer() = default;
-int64_t StoreServer::port() const { return 0; }
 
 }  // namespace deq
 #endif

@@ -92,34 +92,6 @@ void messages_of(const GroupShape<T>& g, const T* means, T* messages) {
   }
 }
 
-/// What place p hears, and what is injected there (S, I).
-template <class T>
-void hear(const GroupShape<T>& g, int64_t p, const T* injected, const T* messages, T* to) {
-  const hn::ScalableTag<T> d;
-  const int64_t I = g.inner, lanes = int64_t(hn::Lanes(d));
-  const T* const place = messages + p * I;
-  for (int64_t s = 0; s < g.symbols; ++s) {
-    const int64_t row = s * I;
-    const auto sum_at = [&](int64_t i, const auto& load) HWY_ATTR {
-      auto sum = hn::Add(load(injected + row + i), load(place + i));
-      const T* of_kind = messages + g.places * I;
-      for (const GroupKind<T>& kind : g.kinds) {
-        if (kind.group[p] >= 0)
-          sum = hn::Add(sum, load(of_kind + (kind.group[p] * g.symbols + s) * I + i));
-        of_kind += kind.groups * g.symbols * I;
-      }
-      return sum;
-    };
-    int64_t i = 0;
-    for (; i + lanes <= I; i += lanes)
-      hn::StoreU(sum_at(i, [&](const T* at) HWY_ATTR { return hn::LoadU(d, at); }), d,
-                 to + row + i);
-    if (i < I)
-      store_first(d, sum_at(i, [&](const T* at) HWY_ATTR { return load_first(d, at, I - i); }),
-                  to + row + i, I - i);
-  }
-}
-
 template <class T>
 void forward(const GroupShape<T>& g, const GroupForward<T>& at, T* scratch) {
   const int64_t S = g.symbols, w = g.width, I = g.inner, block = g.block();
@@ -131,8 +103,17 @@ void forward(const GroupShape<T>& g, const GroupForward<T>& at, T* scratch) {
   messages_of(g, means, messages);
   for (int64_t first = 0; first < g.places; first += block) {
     const int64_t places = std::min(block, g.places - first), rows = places * S;
-    for (int64_t p = first; p < first + places; ++p)
-      hear(g, p, at.injected + p * S * I, messages, heard + (p - first) * S * I);
+    for (int64_t p = first; p < first + places; ++p) {
+      T* to = heard + (p - first) * S * I;
+      for (int64_t s = 0; s < S; ++s)
+        combine(at.injected + (p * S + s) * I, messages + p * I, I, to + s * I,
+                [](auto, auto x, auto y) HWY_ATTR { return hn::Add(x, y); });
+      const T* of_kind = messages + g.places * I;
+      for (const GroupKind<T>& kind : g.kinds) {
+        if (kind.group[p] >= 0) add(of_kind + kind.group[p] * S * I, S * I, to);
+        of_kind += kind.groups * S * I;
+      }
+    }
     const T* z = at.z + first * S * w;
     T* hidden = at.hidden ? at.hidden + first * S * I : units;
     multiply(rows, I, w, z, g.own, hidden, heard);

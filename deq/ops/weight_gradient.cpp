@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "deq/ops/lines-inl.h"
 #include "deq/ops/product-inl.h"
 
 // What all targets share.
@@ -54,13 +55,8 @@ void summed_product(int64_t m, int64_t n, const Factors<T>& f, T* c, int64_t c_r
 /// `rows` rows of n <= kLeft numbers, kLeft numbers apart.
 template <class T>
 void copy_columns(const T* from, int64_t from_row, int64_t rows, int64_t n, T* to) {
-  const hn::ScalableTag<T> d;
-  const int64_t lanes = int64_t(hn::Lanes(d));
-  for (int64_t p = 0; p < rows; ++p, from += from_row, to += kLeft) {
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
-    if (i < n) store_first(d, load_first(d, from + i, n - i), to + i, n - i);
-  }
+  for (int64_t p = 0; p < rows; ++p)
+    map_line(from + p * from_row, n, to + p * kLeft, [](auto, auto x) HWY_ATTR { return x; });
 }
 
 void copy_float(const float* from, int64_t from_row, int64_t rows, int64_t n, float* to) {

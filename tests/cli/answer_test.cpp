@@ -195,8 +195,9 @@ TEST_F(Answer, ThresholdsBelongToWeightsAndSettings) {
   for (const char* broken :
        {"", "3", "{}", "[1]", "{\"threshold\": 3}", "[{\"threshold\": \"a\"}]"}) {
     spill(fs::path(run) / "trust.json", broken);
-    EXPECT_SAYS(run_deq("answer " + run + one + " --quiet 2>&1 >/dev/null").text,
-                "trust.json: no ");
+    const auto answered = run_deq("answer " + run + one + " --quiet 2>&1 >/dev/null");
+    EXPECT_EQ(answered.exit_code, 3);
+    EXPECT_SAYS(answered.text, "trust.json: no ");
     EXPECT_EQ(trust(run).size(), 1u);
   }
 }
