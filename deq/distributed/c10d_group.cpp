@@ -12,6 +12,7 @@
 #include "deq/base/error.h"
 #include "deq/distributed/address.h"
 #include "deq/distributed/c10d_store.h"
+#include "deq/distributed/no_sigpipe.h"
 #include "deq/distributed/peer_watch.h"
 #include "deq/distributed/quiet_logs.h"
 
@@ -212,6 +213,7 @@ class GlooGroup final : public ProcessGroup {
 
   template <class Action>
   void guarded(Action&& action) {
+    const NoSigpipe mask;
     try {
       action();
     } catch (const Error&) {
